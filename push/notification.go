@@ -1,0 +1,147 @@
+package push
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+)
+
+// Notification is one notification of a homeserver, without its devices: the
+// "notification" object of POST /_matrix/push/v1/notify (Push Gateway API,
+// "Push Notifications"). Members that were absent, null or of a type that
+// means nothing are zero.
+type Notification struct {
+	EventID           Member // any JSON type passes through to APNs
+	Type              Member // any JSON type; only strings name an event type
+	RoomID            Member
+	RoomName          Member
+	RoomAlias         Member
+	Sender            Member
+	SenderDisplayName Member
+	Membership        Member
+	UserIsTarget      bool
+	// Low is true when the homeserver sent "prio": "low". Everything else,
+	// absent included, is high.
+	Low bool
+	// Content is the event's content, decoded with numbers as json.Number:
+	// normally a map[string]any, nil when absent.
+	Content any
+	Counts  Counts
+}
+
+// Counts are the badge counts of a notification. A nil count was not sent; a
+// count is never negative.
+type Counts struct {
+	Unread      *int64
+	MissedCalls *int64
+}
+
+// Known reports whether the homeserver sent any count.
+func (c Counts) Known() bool { return c.Unread != nil || c.MissedCalls != nil }
+
+// Badge is the number an app icon shows: unread messages and missed calls.
+func (c Counts) Badge() int64 {
+	var sum int64
+	if c.Unread != nil {
+		sum += *c.Unread
+	}
+	if c.MissedCalls != nil {
+		sum += *c.MissedCalls
+	}
+	return sum
+}
+
+// Device is one device of a notification.
+type Device struct {
+	AppID   string
+	PushKey string
+	// PushKeyTS is when the pushkey was last updated, in seconds since the
+	// epoch; 0 when the homeserver did not say.
+	PushKeyTS int64
+	// Data is the pusher's data, decoded with numbers as json.Number; nil when
+	// absent.
+	Data   map[string]any
+	Tweaks Tweaks
+}
+
+// DefaultPayload is the "default_payload" member of the pusher's data: the
+// object that the app asked to have merged into each push, nil when absent.
+// Its second result is false when there is such a member and it is not an
+// object: then the pusher is broken and its pushkey is rejected.
+func (d Device) DefaultPayload() (map[string]any, bool) {
+	v, there := d.Data["default_payload"]
+	if !there {
+		return nil, true
+	}
+	m, ok := v.(map[string]any)
+	return m, ok
+}
+
+// Tweaks are the tweaks of the push rule that matched (Client-Server API,
+// "Push Rules: Actions").
+type Tweaks struct {
+	// Sound is the name of the sound to play, "" for none. A sound without a
+	// name (true) is "default".
+	Sound string
+	// Highlight says that the message should be highlighted.
+	Highlight bool
+}
+
+// Fingerprint stands for a secret such as a pushkey wherever people can see
+// it: the first 12 characters of the base64url of its SHA-256.
+func Fingerprint(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// LogValue shows the app and a fingerprint of the pushkey, nothing else.
+func (d Device) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("app_id", d.AppID), slog.String("pushkey", Fingerprint(d.PushKey)))
+}
+
+// Member is an optional member of a notification. Homeservers are believed
+// about what they mean, so a value of the wrong JSON type may be kept. The zero
+// Member is absent, and so is JSON null.
+type Member struct{ value any }
+
+// NewMember holds v, a value as encoding/json decodes it (numbers as
+// json.Number). NewMember(nil) is absent.
+func NewMember(v any) Member { return Member{v} }
+
+// Text returns the member if it is a string, the empty one included.
+func (m Member) Text() (string, bool) {
+	s, ok := m.value.(string)
+	return s, ok
+}
+
+// String returns the member if it is a string, else "".
+func (m Member) String() string {
+	s, _ := m.value.(string)
+	return s
+}
+
+// Value returns the member as it was decoded, nil when absent.
+func (m Member) Value() any { return m.value }
+
+// Truthy reports whether the member is there and not empty, false or zero. It
+// is what decides between the payload formats, as deployed apps have come to
+// expect.
+func (m Member) Truthy() bool {
+	switch v := m.value.(type) {
+	case nil:
+		return false
+	case string:
+		return v != ""
+	case bool:
+		return v
+	case map[string]any:
+		return len(v) > 0
+	case []any:
+		return len(v) > 0
+	case interface{ Float64() (float64, error) }: // json.Number
+		f, err := v.Float64()
+		return err != nil || f != 0
+	default:
+		return true
+	}
+}
