@@ -164,12 +164,9 @@ func (g *Gateway) deliver(ctx context.Context, r *routes, n *Notification, d *De
 	}
 	out := g.deliverTo(ctx, r.limits[app.Name], app, n, d)
 	g.opts.Metrics.outcome(app, out)
-	if out.Kind == Temporary && out.Reason != ReasonBusy {
-		g.opts.Log.WarnContext(ctx, "push not delivered", "app", app.Name, "device", d, "reason", out.Reason,
-			"status", out.Status, "detail", out.Detail, "err", out.Err)
-	} else {
-		g.opts.Log.DebugContext(ctx, "push delivered", "app", app.Name, "device", d, "outcome", out.Kind.String(), "reason", out.Reason,
-			"status", out.Status, "detail", out.Detail)
+	if g.opts.Log.Enabled(ctx, slog.LevelDebug) {
+		g.opts.Log.DebugContext(ctx, "device done", "app", app.Name, "device", d, "outcome", out.Kind.String(),
+			"reason", out.Reason, "status", out.Status, "detail", out.Detail, "err", out.Err)
 	}
 	return out
 }

@@ -1,0 +1,393 @@
+package push_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+// service is a push service in the test's own memory: it answers with the next
+// scripted outcome for a pushkey, accepted when there is none left.
+type service struct {
+	delay time.Duration
+	// hold, when set, keeps each attempt until it is closed.
+	hold    chan struct{}
+	started chan struct{}
+
+	mu     sync.Mutex
+	script map[string][]push.Outcome
+	sent   []push.Delivery
+}
+
+func (s *service) Send(ctx context.Context, d push.Delivery) push.Outcome {
+	s.mu.Lock()
+	s.sent = append(s.sent, d)
+	out := push.Outcome{Reason: push.ReasonSent, Status: 200}
+	if next := s.script[d.Device.PushKey]; len(next) > 0 {
+		out, s.script[d.Device.PushKey] = next[0], next[1:]
+	}
+	s.mu.Unlock()
+	if s.started != nil {
+		s.started <- struct{}{}
+	}
+	if s.hold != nil {
+		<-s.hold
+	}
+	if s.delay > 0 {
+		t := time.NewTimer(s.delay)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+			return push.Outcome{Kind: push.Temporary, Reason: push.ReasonUncertain, Err: context.Cause(ctx)}
+		case <-t.C:
+		}
+	}
+	return out
+}
+
+func (s *service) attempts(pushKey string) (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.sent {
+		if d.Device.PushKey == pushKey {
+			ids = append(ids, d.ID)
+		}
+	}
+	return ids
+}
+
+func newGateway(t *testing.T, reg prometheus.Registerer, s *service, change func(*push.Options)) *push.Gateway {
+	t.Helper()
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := push.Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg, false), UnknownApp: push.UnknownAppFail,
+		AttemptTimeout: 10 * time.Second, RetryWait: 100 * time.Millisecond,
+	}
+	if change != nil {
+		change(&opts)
+	}
+	g, err := push.NewGateway(apps, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func devices(pushKeys ...string) []push.Device {
+	var out []push.Device
+	for _, k := range pushKeys {
+		out = append(out, push.Device{AppID: "app", PushKey: k})
+	}
+	return out
+}
+
+var (
+	sent        = push.Outcome{Reason: push.ReasonSent, Status: 200}
+	gone        = push.Outcome{Kind: push.Rejected, Reason: push.ReasonUnregistered, Status: 410, Detail: "Unregistered"}
+	refused     = push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true}
+	cut         = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUncertain}
+	unavailable = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, Status: 503, RetryAfter: time.Minute}
+	tooMany     = push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, Status: 429}
+)
+
+func TestDeliverRetries(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		script   []push.Outcome
+		want     push.Outcome
+		attempts int
+	}{
+		"an accepted push is sent once":                          {nil, sent, 1},
+		"a rejection is final":                                   {[]push.Outcome{gone}, gone, 1},
+		"a refused connection is tried again":                    {[]push.Outcome{refused}, sent, 2},
+		"three refused connections are enough":                   {[]push.Outcome{refused, refused, refused}, refused, 3},
+		"a cut is sent again once":                               {[]push.Outcome{cut}, sent, 2},
+		"a second cut goes back to the homeserver":               {[]push.Outcome{cut, cut}, cut, 2},
+		"a cut after a refusal is sent again once":               {[]push.Outcome{refused, cut}, sent, 3},
+		"what the service may have processed is not tried again": {[]push.Outcome{tooMany}, tooMany, 1},
+		"a service that asks for patience gets it":               {[]push.Outcome{unavailable}, unavailable, 1},
+		"patience is kept even where the push was not processed": {[]push.Outcome{{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}}, push.Outcome{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}, 1},
+		"a rejection after a refused connection is a rejection":  {[]push.Outcome{refused, gone}, gone, 2},
+		"a dropped message is final":                             {[]push.Outcome{{Kind: push.Dropped, Reason: push.ReasonTooLarge}}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}, 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &service{script: map[string][]push.Outcome{"k": tt.script}}
+				g := newGateway(t, prometheus.NewRegistry(), s, nil)
+				ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+				defer cancel()
+				got := g.Deliver(ctx, &push.Notification{}, devices("k"))
+				if diff := cmp.Diff([]push.Outcome{tt.want}, got); diff != "" {
+					t.Errorf("outcomes (-want +got):\n%s", diff)
+				}
+				ids := s.attempts("k")
+				if len(ids) != tt.attempts {
+					t.Errorf("%d attempts, want %d", len(ids), tt.attempts)
+				}
+				for _, id := range ids {
+					if id != ids[0] || id == "" {
+						t.Errorf("attempts with different IDs: %q", ids)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestDeliverInParallelAndInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{delay: time.Second, script: map[string][]push.Outcome{"b": {gone}, "c": {unavailable}}}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		start := time.Now()
+		got := g.Deliver(t.Context(), &push.Notification{}, devices("a", "b", "c"))
+		if diff := cmp.Diff([]push.Outcome{sent, gone, unavailable}, got); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s", diff)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("three devices took %s, want the one second of the slowest", took)
+		}
+	})
+}
+
+func TestDeliverBoundsAHangingService(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{delay: time.Hour}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		start := time.Now()
+		got := g.Deliver(ctx, &push.Notification{}, devices("a"))
+		if diff := cmp.Diff(cut, got[0], cmpopts.IgnoreFields(push.Outcome{}, "Err")); diff != "" {
+			t.Errorf("outcome (-want +got):\n%s", diff)
+		}
+		if n := len(s.attempts("a")); n != 2 {
+			t.Errorf("%d attempts, want 2: an uncertain one is sent again once", n)
+		}
+		if took := time.Since(start); took > 25*time.Second {
+			t.Errorf("took %s, longer than the deadline", took)
+		}
+	})
+}
+
+func TestDeliverDoesNotWaitPastTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{script: map[string][]push.Outcome{"a": {refused, refused, refused}}}
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.RetryWait = time.Minute })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		start := time.Now()
+		got := g.Deliver(ctx, &push.Notification{}, devices("a"))
+		if diff := cmp.Diff([]push.Outcome{refused}, got); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s", diff)
+		}
+		if time.Since(start) != 0 {
+			t.Error("waited for an attempt that the deadline leaves no room for")
+		}
+	})
+}
+
+func TestDeliverOncePerDevice(t *testing.T) {
+	t.Parallel()
+	s := &service{script: map[string][]push.Outcome{"a": {gone, sent}}}
+	g := newGateway(t, prometheus.NewRegistry(), s, nil)
+	ds := devices("a", "a", "b", "a")
+	ds[3].Data = map[string]any{"default_payload": map[string]any{"cs": "other account"}}
+	got := g.Deliver(t.Context(), &push.Notification{}, ds)
+	if n := len(s.attempts("a")); n != 2 {
+		t.Errorf("%d pushes to a, want 2: one for each data", n)
+	}
+	if diff := cmp.Diff(got[0], got[1]); diff != "" {
+		t.Errorf("the same device twice has two outcomes:\n%s", diff)
+	}
+	if got[2] != sent {
+		t.Errorf("b: %+v", got[2])
+	}
+	if got[0] == got[3] {
+		t.Errorf("two accounts on one phone got one outcome: %+v", got)
+	}
+}
+
+func TestUnknownApp(t *testing.T) {
+	t.Parallel()
+	for policy, want := range map[push.UnknownApp]push.Kind{push.UnknownAppFail: push.Temporary, push.UnknownAppReject: push.Rejected} {
+		s := &service{}
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.UnknownApp = policy })
+		got := g.Deliver(t.Context(), &push.Notification{}, []push.Device{{AppID: "other", PushKey: "k"}, {AppID: "app", PushKey: "k"}})
+		if got[0].Kind != want || got[0].Reason != push.ReasonUnknownApp {
+			t.Errorf("%s: %+v", policy, got[0])
+		}
+		if got[1] != sent {
+			t.Errorf("%s: the known app's device: %+v", policy, got[1])
+		}
+	}
+}
+
+func TestMaxInFlight(t *testing.T) {
+	t.Parallel()
+	s := &service{hold: make(chan struct{}), started: make(chan struct{}, 20)}
+	reg := prometheus.NewRegistry()
+	g := newGateway(t, reg, s, nil)
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() { g.Deliver(t.Context(), &push.Notification{}, devices("a")) })
+	}
+	for range 10 {
+		<-s.started
+	}
+	got := g.Deliver(t.Context(), &push.Notification{}, devices("b"))
+	if got[0].Kind != push.Temporary || got[0].Reason != push.ReasonBusy || got[0].RetryAfter <= 0 {
+		t.Errorf("the eleventh delivery: %+v", got[0])
+	}
+
+	// A reload must not forget what is in flight.
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 11}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.SetApps(apps)
+	wg.Go(func() { g.Deliver(t.Context(), &push.Notification{}, devices("c")) })
+	<-s.started
+	if got := g.Deliver(t.Context(), &push.Notification{}, devices("d")); got[0].Reason != push.ReasonBusy {
+		t.Errorf("the twelfth delivery after a reload: %+v", got[0])
+	}
+	close(s.hold)
+	wg.Wait()
+	s.started = nil
+	if got := g.Deliver(t.Context(), &push.Notification{}, devices("e")); got[0].Kind != push.Accepted {
+		t.Errorf("after the others ended: %+v", got[0])
+	}
+	const rest = `
+# HELP herald_push_in_flight Deliveries under way.
+# TYPE herald_push_in_flight gauge
+herald_push_in_flight{app="app",provider="apns"} 0
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(rest), "herald_push_in_flight"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewGatewayRefusesOptionsThatCannotWork(t *testing.T) {
+	t.Parallel()
+	apps, err := push.NewApps(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string]push.Options{
+		"no policy":  {AttemptTimeout: 1, RetryWait: 1},
+		"no timeout": {UnknownApp: push.UnknownAppFail, RetryWait: 1},
+		"no wait":    {UnknownApp: push.UnknownAppFail, AttemptTimeout: 1},
+	} {
+		if _, err := push.NewGateway(apps, opts); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestMetricsAndLogs(t *testing.T) {
+	t.Parallel()
+	var logged bytes.Buffer
+	reg := prometheus.NewRegistry()
+	s := &service{script: map[string][]push.Outcome{
+		"secret-1": {gone}, "secret-2": {cut, {Kind: push.Temporary, Reason: push.ReasonUnavailable, Status: 599, Err: errors.New("why")}},
+	}}
+	g := newGateway(t, reg, s, func(o *push.Options) {
+		o.Log = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		o.RetryWait = time.Millisecond
+	})
+	g.Deliver(t.Context(), &push.Notification{}, append(devices("secret-0", "secret-1", "secret-2"), push.Device{AppID: "strange\napp", PushKey: "secret-3"}))
+	want := `
+# HELP herald_push_devices_total Devices that notifications were for.
+# TYPE herald_push_devices_total counter
+herald_push_devices_total{app="(unknown)",provider=""} 1
+herald_push_devices_total{app="app",provider="apns"} 3
+# HELP herald_push_notifications_total Notifications received that could be understood.
+# TYPE herald_push_notifications_total counter
+herald_push_notifications_total 1
+# HELP herald_push_provider_responses_total Answers of the push service by HTTP status.
+# TYPE herald_push_provider_responses_total counter
+herald_push_provider_responses_total{app="app",code="200",provider="apns"} 1
+herald_push_provider_responses_total{app="app",code="410",provider="apns"} 1
+herald_push_provider_responses_total{app="app",code="other",provider="apns"} 1
+# HELP herald_push_retries_total Further attempts within one request by what made them necessary.
+# TYPE herald_push_retries_total counter
+herald_push_retries_total{app="app",provider="apns",reason="uncertain"} 1
+# HELP herald_push_uncertain_total Attempts cut after the request was written: the push service may have accepted them.
+# TYPE herald_push_uncertain_total counter
+herald_push_uncertain_total{app="app",provider="apns"} 1
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "herald_push_devices_total", "herald_push_notifications_total",
+		"herald_push_provider_responses_total", "herald_push_retries_total", "herald_push_uncertain_total")
+	if err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(logged.String(), "secret-") {
+		t.Errorf("a pushkey in the log:\n%s", &logged)
+	}
+	if !strings.Contains(logged.String(), push.Fingerprint("secret-2")) {
+		t.Errorf("no fingerprint in the log:\n%s", &logged)
+	}
+}
+
+func TestSygnalNames(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	s := &service{script: map[string][]push.Outcome{"b": {gone}}}
+	g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.Metrics = push.NewMetrics(reg, true) })
+	g.Deliver(t.Context(), &push.Notification{}, devices("a", "b"))
+	want := `
+# HELP sygnal_apns_status_codes_total Answers of the push service by status
+# TYPE sygnal_apns_status_codes_total counter
+sygnal_apns_status_codes_total{code="200",pushkin="app"} 1
+sygnal_apns_status_codes_total{code="410",pushkin="app"} 1
+# HELP sygnal_notifications_devices_received_total Number of devices been asked to push
+# TYPE sygnal_notifications_devices_received_total counter
+sygnal_notifications_devices_received_total 2
+# HELP sygnal_notifications_received_total Number of notification pokes received
+# TYPE sygnal_notifications_received_total counter
+sygnal_notifications_received_total 1
+# HELP sygnal_per_pushkin_type_total Number of pushes sent via each app
+# TYPE sygnal_per_pushkin_type_total counter
+sygnal_per_pushkin_type_total{pushkin="app"} 2
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "sygnal_apns_status_codes_total",
+		"sygnal_notifications_devices_received_total", "sygnal_notifications_received_total", "sygnal_per_pushkin_type_total")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMemberTruthy(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		v    any
+		want bool
+	}{
+		{nil, false}, {"", false}, {"x", true}, {false, false}, {true, true}, {map[string]any{}, false},
+		{map[string]any{"a": 1}, true}, {[]any{}, false}, {[]any{nil}, true},
+	} {
+		if got := push.NewMember(tt.v).Truthy(); got != tt.want {
+			t.Errorf("%#v: %v", tt.v, got)
+		}
+	}
+}
