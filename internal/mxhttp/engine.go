@@ -1,0 +1,175 @@
+package mxhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options say how an engine treats every request.
+type Options struct {
+	// Logger receives one line per request and the errors nobody classified.
+	Logger *slog.Logger
+	// Registerer, unless nil, receives the herald_http_* metrics.
+	Registerer prometheus.Registerer
+	// TrustedProxies are addresses and CIDR ranges whose X-Forwarded-For header
+	// is believed. A Unix socket is always trusted: only a proxy reaches it.
+	TrustedProxies []string
+	// CORS lets web clients of any origin in and answers every OPTIONS request.
+	CORS bool
+	// Timeout, if positive, bounds the context of each request.
+	Timeout time.Duration
+	// Classify turns a domain error into the answer to it, or returns nil when
+	// it does not know the error. It may be nil.
+	Classify func(error) *Error
+}
+
+// edge is what the middleware of one engine needs.
+type edge struct {
+	log      *slog.Logger
+	metrics  *metrics
+	cors     bool
+	timeout  time.Duration
+	cause    error
+	classify func(error) *Error
+}
+
+// NewEngine returns a gin engine with the settings Matrix needs and one
+// middleware for everything that concerns all requests. It puts gin, which has
+// only one mode per process, into release mode. It fails when a trusted proxy is
+// neither an address nor a range, or when the metrics are already registered.
+func NewEngine(o Options) (*gin.Engine, error) {
+	gin.SetMode(gin.ReleaseMode)
+	engine := gin.New()
+	engine.RedirectTrailingSlash = false // it answers a POST with 307
+	engine.RedirectFixedPath = false
+	engine.HandleMethodNotAllowed = true
+	engine.RemoteIPHeaders = []string{"X-Forwarded-For"}
+	if err := engine.SetTrustedProxies(o.TrustedProxies); err != nil {
+		return nil, fmt.Errorf("trusted proxies: %w", err)
+	}
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register the HTTP metrics: %w", err)
+	}
+	e := &edge{
+		log:      o.Logger,
+		metrics:  m,
+		cors:     o.CORS,
+		timeout:  o.Timeout,
+		cause:    fmt.Errorf("the request's own time of %s is over: %w", o.Timeout, context.DeadlineExceeded),
+		classify: o.Classify,
+	}
+	engine.Use(e.handle)
+	engine.NoRoute(Wrap(unrecognized(http.StatusNotFound, "Unrecognized request: there is no such endpoint")))
+	engine.NoMethod(Wrap(unrecognized(http.StatusMethodNotAllowed, "Unrecognized request: this endpoint does not take this method")))
+	return engine, nil
+}
+
+// unrecognized returns a handler for requests no route takes.
+// https://spec.matrix.org/v1.19/identity-service-api/#api-standards
+func unrecognized(status int, msg string) func(http.ResponseWriter, *http.Request) error {
+	return func(http.ResponseWriter, *http.Request) error {
+		return &Error{Status: status, Code: codeUnrecognized, Msg: msg}
+	}
+}
+
+// Wrap makes a gin handler of h. Path parameters are found with
+// [http.Request.PathValue], and the route template in [http.Request.Pattern].
+// An error of h is answered by the engine: see [Options.Classify]. After the
+// response has been started it is only logged.
+func Wrap(h func(w http.ResponseWriter, r *http.Request) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		for _, p := range c.Params {
+			c.Request.SetPathValue(p.Key, p.Value)
+		}
+		if err := h(c.Writer, c.Request); err != nil {
+			_ = c.Error(err) // kept for edge.handle; the result is the same error
+		}
+	}
+}
+
+// handle is the middleware around every request, routed or not.
+func (e *edge) handle(c *gin.Context) {
+	x := newExchange(c)
+	// otelhttp outside the engine reads the pattern from the request it passed in.
+	c.Request.Pattern = c.FullPath()
+	ctx := c.Request.Context()
+	if e.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, e.timeout, e.cause)
+		defer cancel()
+	}
+	x.Context = ctx
+	c.Request = c.Request.WithContext(x)
+	e.metrics.inFlight.Inc()
+	defer e.finish(c, x)
+
+	c.Writer.Header()["X-Request-Id"] = x.id[:]
+	if e.cors {
+		setCORS(c.Writer.Header())
+		if c.Request.Method == http.MethodOptions {
+			c.Writer.Header().Del("Allow")
+			c.AbortWithStatus(http.StatusOK)
+			return
+		}
+	}
+	c.Next()
+	if last := c.Errors.Last(); last != nil {
+		e.answer(c, x, last.Err)
+	}
+}
+
+// setCORS sets the headers that the specification wants on every answer.
+// https://spec.matrix.org/v1.19/identity-service-api/#web-browser-clients
+func setCORS(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "Origin, X-Requested-With, Content-Type, Accept, Authorization")
+}
+
+// answer writes what the client hears about err.
+func (e *edge) answer(c *gin.Context, x *exchange, err error) {
+	if c.Writer.Written() {
+		x.add(slog.String("error_after_start", err.Error()))
+		return
+	}
+	answer := e.errorFor(c.Request.Context(), x, err)
+	x.add(slog.String("errcode", answer.Code))
+	if err := WriteError(c.Writer, answer); err != nil {
+		x.add(slog.String("write_error", err.Error()))
+	}
+}
+
+// errorFor finds the answer to err and logs what no one expects.
+func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known
+	}
+	if e.classify != nil {
+		if known := e.classify(err); known != nil {
+			return known
+		}
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		x.add(slog.Bool("client_gone", true))
+		return &Error{Status: statusClientGone, Code: codeUnknown, Msg: "The client closed the request"}
+	case errors.Is(err, context.DeadlineExceeded):
+		x.add(slog.String("timeout", err.Error()))
+		return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
+	}
+	e.log.LogAttrs(ctx, slog.LevelError, "request failed",
+		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("error", err.Error()))
+	return errInternal()
+}
+
+func errInternal() *Error {
+	return &Error{Status: http.StatusInternalServerError, Code: codeUnknown, Msg: "Internal server error"}
+}

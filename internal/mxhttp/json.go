@@ -1,0 +1,244 @@
+package mxhttp
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	// maxDepth is how deep arrays and objects may nest, the outermost object
+	// counting as one.
+	maxDepth = 64
+	// maxPath bounds the bytes of a member path quoted in an error.
+	maxPath = 128
+	// readAhead is the most memory a declared Content-Length reserves before
+	// any of the body has arrived.
+	readAhead = 64 << 10
+)
+
+// WriteJSON answers with v as JSON, encoded as by encoding/json but without
+// HTML escapes and without a newline at the end. When v cannot be encoded,
+// nothing is written and the error says so; other errors are those of writing
+// to the client.
+func WriteJSON(w http.ResponseWriter, status int, v any) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("encode the response: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(bytes.TrimSuffix(buf.Bytes(), []byte("\n"))); err != nil {
+		return fmt.Errorf("write the response: %w", err)
+	}
+	return nil
+}
+
+// ReadJSON decodes the request body, a JSON object of at most limit bytes, into
+// dst, a pointer to a struct or map. The Content-Type of the request does not
+// matter. Member names match in exact case, unknown members are ignored, a null
+// leaves the zero value, and of members with the same name the last one counts.
+//
+// Struct tags have the meaning of github.com/go-json-experiment/json; to keep a
+// member as it came, give it the type jsontext.Value.
+//
+// Every error is an [*Error] for the client: 413 M_TOO_LARGE; 400 M_NOT_JSON
+// for what is not UTF-8, not JSON or followed by more; 400 M_BAD_JSON, naming
+// the member, for JSON of the wrong shape or nested too deeply.
+func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, dst any) error {
+	data, err := readBody(w, r, limit)
+	if err != nil {
+		return err
+	}
+	if err := checkText(data); err != nil {
+		return err
+	}
+	// Escaped lone surrogates are let through, as U+FFFD: Python and JavaScript
+	// homeservers produce them, and encoding/json does the same.
+	tolerant := jsontext.AllowInvalidUTF8(true)
+	if !jsontext.Value(data).IsValid(tolerant) {
+		// Either this is no JSON or a name occurs twice. The decoder would merge
+		// the two values, so leave only the last.
+		object, err := DecodeObject(data)
+		if err != nil {
+			return err
+		}
+		if data, err = json.Marshal(object); err != nil {
+			return fmt.Errorf("encode the request without duplicate members: %w", err)
+		}
+	}
+	if firstByte(data) != '{' {
+		return errNotObject()
+	}
+	if err := jsonv2.Unmarshal(data, dst, tolerant); err != nil {
+		return shapeError(err)
+	}
+	return nil
+}
+
+// ReadObject decodes the request body, a JSON object of at most limit bytes, as
+// [DecodeObject] does. Its errors are those of [ReadJSON].
+func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
+	data, err := readBody(w, r, limit)
+	if err != nil {
+		return nil, err
+	}
+	return DecodeObject(data)
+}
+
+// DecodeObject decodes a JSON object into the types of encoding/json, with
+// numbers as json.Number. Of members with the same name the last one counts.
+// Every error is an [*Error] as described for [ReadJSON].
+func DecodeObject(data []byte) (map[string]any, error) {
+	if err := checkText(data); err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, errNotJSON("The request body is not valid JSON")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errNotJSON("The request body goes on after the JSON value")
+	}
+	object, ok := v.(map[string]any)
+	if !ok {
+		return nil, errNotObject()
+	}
+	return object, nil
+}
+
+// readBody reads the whole body of r, at most limit bytes.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, errTooLarge(limit)
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		// ReadFrom wants MinRead spare bytes to notice the end without growing.
+		buf.Grow(int(min(r.ContentLength, readAhead)) + bytes.MinRead)
+	}
+	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, errTooLarge(limit)
+		}
+		return nil, errNotJSON("The request body could not be read to its end")
+	}
+	return buf.Bytes(), nil
+}
+
+// checkText refuses what a JSON decoder would accept or be slow to refuse:
+// bytes that are not UTF-8, and nesting beyond maxDepth. It takes time linear in
+// the size of data.
+func checkText(data []byte) error {
+	if !utf8.Valid(data) {
+		return errNotJSON("The request body is not valid UTF-8")
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > maxDepth {
+				return badJSON(fmt.Sprintf("The request body nests deeper than %d levels", maxDepth))
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// firstByte returns the first byte of data that is no JSON white space, 0 if
+// there is none.
+func firstByte(data []byte) byte {
+	data = bytes.TrimLeft(data, " \t\r\n")
+	if len(data) == 0 {
+		return 0
+	}
+	return data[0]
+}
+
+// shapeError turns an error of decoding valid JSON into the answer.
+func shapeError(err error) error {
+	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
+	if !ok {
+		return badJSON("The request body has the wrong shape")
+	}
+	var path strings.Builder
+	for token := range semantic.JSONPointer.Tokens() {
+		if path.Len() > 0 {
+			path.WriteByte('.')
+		}
+		path.WriteString(token)
+	}
+	if path.Len() == 0 {
+		return badJSON("The request body has the wrong shape")
+	}
+	// Cut after maxPath bytes: some names are the client's own. ToValidUTF8
+	// drops a character that was cut in two.
+	name := path.String()
+	name = strings.ToValidUTF8(name[:min(len(name), maxPath)], "")
+	return badJSON(name + ": expected " + expected(semantic.GoType))
+}
+
+// expected describes the JSON that t is decoded from.
+func expected(t reflect.Type) string {
+	if t == nil {
+		return "another type"
+	}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "an integer in range"
+	case reflect.Float32, reflect.Float64:
+		return "a number in range"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	default:
+		return "another type"
+	}
+}
+
+func errTooLarge(limit int64) error {
+	return &Error{
+		Status: http.StatusRequestEntityTooLarge,
+		Code:   codeTooLarge,
+		Msg:    fmt.Sprintf("The request body is larger than %d bytes", limit),
+	}
+}
+
+func errNotJSON(msg string) error {
+	return &Error{Status: http.StatusBadRequest, Code: codeNotJSON, Msg: msg}
+}
+
+func badJSON(msg string) error {
+	return &Error{Status: http.StatusBadRequest, Code: codeBadJSON, Msg: msg}
+}
+
+func errNotObject() error { return badJSON("The request body is wrong: expected an object") }
