@@ -1,0 +1,162 @@
+package conf_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+)
+
+// watched runs Watch in a synctest bubble, whose clock moves only in wait.
+type watched struct {
+	*testing.T
+	dir     string
+	files   []string
+	changes int
+}
+
+const interval = time.Second
+
+func watch(t *testing.T, test func(w *watched)) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &watched{T: t, dir: dir}
+		w.write("a", "one")
+		w.files = []string{w.path("a")}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			conf.Watch(ctx, interval, func() []string { return w.files }, func() { w.changes++ })
+		}()
+		synctest.Wait()
+		test(w)
+		cancel()
+		<-done // Watch returns when its context ends
+	})
+}
+
+func (w *watched) path(name string) string { return filepath.Join(w.dir, name) }
+
+func (w *watched) write(name, content string) { writeFile(w, w.path(name), content) }
+
+func (w *watched) remove(name string) {
+	if err := os.Remove(w.path(name)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// wait lets n intervals pass and compares the number of changes since the last wait.
+func (w *watched) wait(n, want int) {
+	w.Helper()
+	<-time.After(time.Duration(n) * interval)
+	synctest.Wait()
+	if w.changes != want {
+		w.Errorf("after %d intervals there were %d changes, want %d", n, w.changes, want)
+	}
+	w.changes = 0
+}
+
+func TestWatchReportsAChangeOnceItIsStable(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.wait(3, 0)
+		w.write("a", "two")
+		w.wait(1, 0) // may still be being written
+		w.write("a", "three")
+		w.wait(1, 0)
+		w.wait(1, 1)
+		w.wait(5, 0)
+		w.write("a", "four!") // of the same size as three, perhaps at the same time
+		w.wait(5, 1)
+	})
+}
+
+func TestWatchIgnoresAChangeThatIsTakenBack(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.write("a", "two")
+		w.wait(1, 0)
+		w.write("a", "one")
+		w.wait(5, 0)
+	})
+}
+
+func TestWatchIgnoresTheSameContentWrittenAgain(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.remove("a")
+		w.write("a", "one")
+		w.wait(5, 0)
+	})
+}
+
+func TestWatchWaitsForAMissingFile(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.remove("a")
+		w.wait(5, 0)
+		w.write("a", "one")
+		w.wait(5, 0)
+		w.remove("a")
+		w.wait(5, 0)
+		w.write("a", "two")
+		w.wait(5, 1)
+	})
+}
+
+func TestWatchReportsAListedFileThatComesIntoBeing(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.files = []string{w.path("a"), w.path("b")}
+		w.wait(2, 0)
+		w.write("b", "new")
+		w.wait(2, 1)
+	})
+}
+
+func TestWatchDoesNotReportAChangedList(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.write("b", "b")
+		w.files = []string{w.path("b")}
+		w.wait(5, 0)
+		w.write("a", "no longer watched")
+		w.wait(5, 0)
+		w.write("b", "changed")
+		w.wait(5, 1)
+	})
+}
+
+// Kubernetes mounts a secret as key -> ..data/key with ..data -> ..2026_01,
+// and renames a new link over ..data.
+func TestWatchFollowsSwappedLinks(t *testing.T) {
+	watch(t, func(w *watched) {
+		for generation, content := range map[string]string{"..1": "old", "..2": "new"} {
+			if err := os.Mkdir(w.path(generation), 0o700); err != nil {
+				w.Fatal(err)
+			}
+			w.write(filepath.Join(generation, "key"), content)
+		}
+		for link, target := range map[string]string{"..data": "..1", "..next": "..2", "key": "..data/key"} {
+			if err := os.Symlink(target, w.path(link)); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.files = []string{w.path("key")}
+		w.wait(2, 0)
+		if err := os.Rename(w.path("..next"), w.path("..data")); err != nil {
+			w.Fatal(err)
+		}
+		w.wait(2, 1)
+	})
+}
+
+func TestWatchIgnoresWhatIsNoFile(t *testing.T) {
+	watch(t, func(w *watched) {
+		w.remove("a")
+		if err := os.Mkdir(w.path("a"), 0o700); err != nil {
+			w.Fatal(err)
+		}
+		w.wait(5, 0)
+	})
+}
