@@ -154,7 +154,12 @@ func firstOfEach(devices []Device) []int {
 
 func (g *Gateway) deliver(ctx context.Context, r *routes, n *Notification, d *Device) Outcome {
 	app := r.apps.Find(d.AppID)
-	if app == nil {
+	switch {
+	case d.impossible():
+		out := Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
+		g.opts.Metrics.outcome(app, out)
+		return out
+	case app == nil:
 		out := Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
 		if g.opts.UnknownApp == UnknownAppReject {
 			out.Kind = Rejected

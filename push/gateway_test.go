@@ -243,6 +243,26 @@ func TestUnknownApp(t *testing.T) {
 	}
 }
 
+func TestDevicesThatCannotBeRegisteredAreRejected(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	g := newGateway(t, prometheus.NewRegistry(), s, nil)
+	got := g.Deliver(t.Context(), &push.Notification{}, []push.Device{
+		{AppID: "app", PushKey: strings.Repeat("k", 512)},
+		{AppID: "app", PushKey: strings.Repeat("k", 513)},
+		{AppID: strings.Repeat("ä", 64), PushKey: "k"},
+		{AppID: strings.Repeat("a", 65), PushKey: "k"},
+	})
+	malformed := push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
+	unknown := push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnknownApp}
+	if diff := cmp.Diff([]push.Outcome{sent, malformed, unknown, malformed}, got); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+	if len(s.sent) != 1 {
+		t.Errorf("%d pushes, want 1", len(s.sent))
+	}
+}
+
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
 	s := &service{hold: make(chan struct{}), started: make(chan struct{}, 20)}

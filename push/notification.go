@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
+	"unicode/utf8"
 )
 
 // Notification is one notification of a homeserver, without its devices: the
@@ -62,6 +63,18 @@ type Device struct {
 	// absent.
 	Data   map[string]any
 	Tweaks Tweaks
+}
+
+// Limits of a pusher (Client-Server API, POST /_matrix/client/v3/pushers/set).
+const (
+	maxAppID   = 64  // characters
+	maxPushKey = 512 // bytes
+)
+
+// impossible reports whether d breaks the specification's limits: then it was
+// never registered, and no push service needs to be asked.
+func (d *Device) impossible() bool {
+	return len(d.PushKey) > maxPushKey || len(d.AppID) > maxAppID && utf8.RuneCountInString(d.AppID) > maxAppID
 }
 
 // DefaultPayload is the "default_payload" member of the pusher's data: the

@@ -1,0 +1,127 @@
+// Package httpapi speaks the Matrix Push Gateway API for a push.Gateway: what
+// is on the wire, its limits, and which answer makes a homeserver do the right
+// thing. It decides nothing about delivery.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/push"
+)
+
+// notifyPath is the one path a pusher's URL may have (Client-Server API, POST
+// /_matrix/client/v3/pushers/set).
+const notifyPath = "/_matrix/push/v1/notify"
+
+// Options configure the API.
+type Options struct {
+	Gateway    *push.Gateway
+	Metrics    *push.Metrics
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// TrustedProxies are the addresses and ranges whose X-Forwarded-For is
+	// believed.
+	TrustedProxies []string
+	// Timeout bounds a whole request. It is below 30 s, because Dendrite gives
+	// up then and never tries again.
+	Timeout time.Duration
+	// Discovery answers UnifiedPush's discovery request, which promises that
+	// pushkeys that are URLs are delivered to.
+	Discovery bool
+}
+
+type api struct{ Options }
+
+// New returns the API's handler. It fails if a trusted proxy is neither an
+// address nor a range, or if the metrics are already registered.
+func New(opts Options) (http.Handler, error) {
+	engine, err := mxhttp.NewEngine(mxhttp.Options{
+		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies, Timeout: opts.Timeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &api{opts}
+	engine.POST(notifyPath, mxhttp.Wrap(a.notify))
+	if opts.Discovery {
+		engine.GET(notifyPath, mxhttp.Wrap(a.discover))
+	}
+	return engine, nil
+}
+
+type notifyResponse struct {
+	// Rejected is never null: the specification requires the list.
+	Rejected []string `json:"rejected"`
+}
+
+// notify handles POST /_matrix/push/v1/notify. It answers when the push
+// services have, and not before as the specification advises, because only then
+// can a homeserver be told to try again.
+func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
+	start := time.Now()
+	a.Metrics.NotifyBegins()
+	defer a.Metrics.NotifyEnds()
+	status, err := a.answer(w, r)
+	a.Metrics.ObserveNotify(status, time.Since(start))
+	return err
+}
+
+// answer writes the answer and returns its status, or returns the error to be
+// answered and the status that one has.
+func (a *api) answer(w http.ResponseWriter, r *http.Request) (int, error) {
+	body, err := mxhttp.ReadObject(w, r, maxBody)
+	if err != nil {
+		return statusOf(err), err
+	}
+	req, err := parseNotify(body)
+	if err != nil {
+		return statusOf(err), err
+	}
+	outcomes := a.deliver(r.Context(), req)
+	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
+	if failed := failure(outcomes); failed != nil {
+		return failed.Status, failed
+	}
+	res := notifyResponse{Rejected: []string{}}
+	for i, out := range outcomes {
+		if out.Kind == push.Rejected {
+			res.Rejected = append(res.Rejected, req.devices[i].PushKey)
+		}
+	}
+	return http.StatusOK, mxhttp.WriteJSON(w, http.StatusOK, res)
+}
+
+// deliver waits for the gateway until the request's deadline. A homeserver that
+// hangs up does not stop what has begun: it would send the same again, and the
+// phone would show it twice.
+func (a *api) deliver(ctx context.Context, req *request) []push.Outcome {
+	deadline, bounded := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	return a.Gateway.Deliver(ctx, &req.notification, req.devices)
+}
+
+type discovery struct {
+	UnifiedPush struct {
+		Gateway string `json:"gateway"`
+	} `json:"unifiedpush"`
+}
+
+// discover handles GET on the notify path: an app that holds a UnifiedPush
+// endpoint asks whether a Matrix gateway stands here.
+// https://unifiedpush.org/developers/gateway/
+func (a *api) discover(w http.ResponseWriter, _ *http.Request) error {
+	var d discovery
+	d.UnifiedPush.Gateway = "matrix"
+	return mxhttp.WriteJSON(w, http.StatusOK, d)
+}

@@ -1,0 +1,430 @@
+package httpapi_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/httpapi"
+)
+
+// phone is a push service in the test's own memory. It answers by pushkey and
+// remembers what it got.
+type phone struct {
+	answers map[string]push.Outcome
+
+	mu            sync.Mutex
+	notifications []push.Notification
+	devices       []push.Device
+}
+
+func (p *phone) Send(_ context.Context, d push.Delivery) push.Outcome {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notifications = append(p.notifications, *d.Notification)
+	p.devices = append(p.devices, *d.Device)
+	if out, ok := p.answers[d.Device.PushKey]; ok {
+		return out
+	}
+	return push.Outcome{Reason: push.ReasonSent, Status: 200}
+}
+
+func newAPI(t testing.TB, p push.Provider, change func(*httpapi.Options)) http.Handler {
+	t.Helper()
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	opts := httpapi.Options{
+		Metrics: push.NewMetrics(reg, false), Registerer: reg, Log: slog.New(slog.DiscardHandler), Timeout: 25 * time.Second,
+	}
+	opts.Gateway, err = push.NewGateway(apps, push.Options{
+		Log: opts.Log, Metrics: opts.Metrics, UnknownApp: push.UnknownAppFail,
+		AttemptTimeout: 10 * time.Second, RetryWait: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(&opts)
+	}
+	h, err := httpapi.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func post(t testing.TB, h http.Handler, body string) *http.Response {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/_matrix/push/v1/notify", strings.NewReader(body))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func errcode(t testing.TB, res *http.Response) string {
+	t.Helper()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e struct{ Errcode, Error string }
+	if err := json.Unmarshal(data, &e); err != nil {
+		t.Fatalf("%q: %v", data, err)
+	}
+	if e.Errcode != "" && e.Error == "" {
+		t.Errorf("%s without an error text", e.Errcode)
+	}
+	if got := res.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	return e.Errcode
+}
+
+// device puts members into the one device of a notification.
+func device(members string) string {
+	return `{"notification":{"event_id":"$e","devices":[{"app_id":"app","pushkey":"k"` + members + `}]}}`
+}
+
+// notification puts members into a notification with one device.
+func notification(members string) string {
+	return `{"notification":{"devices":[{"app_id":"app","pushkey":"k"}]` + members + `}}`
+}
+
+func TestRefusedRequests(t *testing.T) {
+	t.Parallel()
+	many := strings.Repeat(`{"app_id":"app","pushkey":"k"},`, 100)
+	tests := map[string]struct {
+		body    string
+		status  int
+		errcode string
+	}{
+		"an empty body":                    {``, 400, "M_NOT_JSON"},
+		"no JSON":                          {`notification`, 400, "M_NOT_JSON"},
+		"NaN":                              {notification(`,"counts":{"unread":NaN}`), 400, "M_NOT_JSON"},
+		"invalid UTF-8":                    {notification(",\"room_name\":\"\xff\""), 400, "M_NOT_JSON"},
+		"text after the object":            {notification(``) + `x`, 400, "M_NOT_JSON"},
+		"a second object":                  {notification(``) + `{}`, 400, "M_NOT_JSON"},
+		"a list":                           {`[]`, 400, "M_BAD_JSON"},
+		"a string":                         {`"x"`, 400, "M_BAD_JSON"},
+		"a string that names the member":   {`"notification"`, 400, "M_BAD_JSON"},
+		"a number":                         {`5`, 400, "M_BAD_JSON"},
+		"null":                             {`null`, 400, "M_BAD_JSON"},
+		"an empty object":                  {`{}`, 400, "M_MISSING_PARAM"},
+		"a notification in another case":   {strings.Replace(notification(``), "notification", "Notification", 1), 400, "M_MISSING_PARAM"},
+		"a notification that is a string":  {`{"notification":"x"}`, 400, "M_BAD_JSON"},
+		"a notification that is null":      {`{"notification":null}`, 400, "M_BAD_JSON"},
+		"no devices member":                {`{"notification":{}}`, 400, "M_MISSING_PARAM"},
+		"devices null":                     {`{"notification":{"devices":null}}`, 400, "M_BAD_JSON"},
+		"devices an object":                {`{"notification":{"devices":{}}}`, 400, "M_BAD_JSON"},
+		"no device":                        {`{"notification":{"devices":[]}}`, 400, "M_BAD_JSON"},
+		"a device that is a string":        {`{"notification":{"devices":["x"]}}`, 400, "M_BAD_JSON"},
+		"a device that is a number":        {`{"notification":{"devices":[1]}}`, 400, "M_BAD_JSON"},
+		"a device that is null":            {`{"notification":{"devices":[null]}}`, 400, "M_BAD_JSON"},
+		"no app_id":                        {`{"notification":{"devices":[{"pushkey":"k"}]}}`, 400, "M_MISSING_PARAM"},
+		"an app_id that is a number":       {`{"notification":{"devices":[{"app_id":1,"pushkey":"k"}]}}`, 400, "M_BAD_JSON"},
+		"no pushkey":                       {`{"notification":{"devices":[{"app_id":"app"}]}}`, 400, "M_MISSING_PARAM"},
+		"a pushkey that is null":           {`{"notification":{"devices":[{"app_id":"app","pushkey":null}]}}`, 400, "M_BAD_JSON"},
+		"a broken device after a good one": {`{"notification":{"devices":[{"app_id":"app","pushkey":"k"},{}]}}`, 400, "M_MISSING_PARAM"},
+		"a count that is a string":         {notification(`,"counts":{"unread":"1"}`), 400, "M_BAD_JSON"},
+		"a count that is a fraction":       {notification(`,"counts":{"missed_calls":1.5}`), 400, "M_BAD_JSON"},
+		"a count that is true":             {notification(`,"counts":{"unread":true}`), 400, "M_BAD_JSON"},
+		"a count beyond all numbers":       {notification(`,"counts":{"unread":1e999}`), 400, "M_BAD_JSON"},
+		"a hundred and one devices":        {`{"notification":{"devices":[` + many + `{"app_id":"app","pushkey":"k"}]}}`, 413, "M_TOO_LARGE"},
+		"more than 512 KiB":                {notification(`,"x":"` + strings.Repeat("x", 512<<10) + `"`), 413, "M_TOO_LARGE"},
+		"nesting deeper than 64":           {notification(`,"content":` + strings.Repeat(`[`, 64) + strings.Repeat(`]`, 64)), 400, "M_BAD_JSON"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &phone{}
+			res := post(t, newAPI(t, p, nil), tt.body)
+			if code := errcode(t, res); res.StatusCode != tt.status || code != tt.errcode {
+				t.Errorf("%d %s, want %d %s", res.StatusCode, code, tt.status, tt.errcode)
+			}
+			if len(p.devices) != 0 {
+				t.Errorf("%d pushes", len(p.devices))
+			}
+		})
+	}
+}
+
+func TestAcceptedDevices(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		members string
+		want    push.Device
+	}{
+		"pushkey_ts":                        {`,"pushkey_ts":1795294577`, push.Device{PushKeyTS: 1795294577}},
+		"pushkey_ts as a float":             {`,"pushkey_ts":1795294577.9`, push.Device{PushKeyTS: 1795294577}},
+		"pushkey_ts as a string":            {`,"pushkey_ts":"1795294577"`, push.Device{}},
+		"pushkey_ts null":                   {`,"pushkey_ts":null`, push.Device{}},
+		"pushkey_ts true":                   {`,"pushkey_ts":true`, push.Device{}},
+		"pushkey_ts beyond all time":        {`,"pushkey_ts":1e300`, push.Device{}},
+		"data null":                         {`,"data":null`, push.Device{}},
+		"data a list":                       {`,"data":[1]`, push.Device{}},
+		"data":                              {`,"data":{"default_payload":{"n":1}}`, push.Device{Data: map[string]any{"default_payload": map[string]any{"n": json.Number("1")}}}},
+		"tweaks null":                       {`,"tweaks":null`, push.Device{}},
+		"tweaks a string":                   {`,"tweaks":"x"`, push.Device{}},
+		"a sound":                           {`,"tweaks":{"sound":"bing"}`, push.Device{Tweaks: push.Tweaks{Sound: "bing"}}},
+		"a sound without a value (Synapse)": {`,"tweaks":{"sound":true}`, push.Device{Tweaks: push.Tweaks{Sound: "default"}}},
+		"a sound that is false":             {`,"tweaks":{"sound":false}`, push.Device{}},
+		"a sound that is null":              {`,"tweaks":{"sound":null}`, push.Device{}},
+		"a sound that is a number":          {`,"tweaks":{"sound":1}`, push.Device{}},
+		"a highlight (Dendrite)":            {`,"tweaks":{"highlight":null,"sound":"default"}`, push.Device{Tweaks: push.Tweaks{Sound: "default", Highlight: true}}},
+		"a highlight (Synapse)":             {`,"tweaks":{"highlight":true}`, push.Device{Tweaks: push.Tweaks{Highlight: true}}},
+		"no highlight":                      {`,"tweaks":{"highlight":false}`, push.Device{}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &phone{}
+			if res := post(t, newAPI(t, p, nil), device(tt.members)); res.StatusCode != 200 {
+				t.Fatalf("status %d, errcode %s", res.StatusCode, errcode(t, res))
+			}
+			tt.want.AppID, tt.want.PushKey = "app", "k"
+			if diff := cmp.Diff([]push.Device{tt.want}, p.devices); diff != "" {
+				t.Errorf("devices (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAcceptedNotifications(t *testing.T) {
+	t.Parallel()
+	m := push.NewMember
+	n := func(i int64) *int64 { return &i }
+	tests := map[string]struct {
+		members string
+		want    push.Notification
+	}{
+		"nothing at all":               {``, push.Notification{}},
+		"counts":                       {`,"counts":{"unread":2,"missed_calls":1}`, push.Notification{Counts: push.Counts{Unread: n(2), MissedCalls: n(1)}}},
+		"a count of zero is a count":   {`,"counts":{"unread":0}`, push.Notification{Counts: push.Counts{Unread: n(0)}}},
+		"a negative count is zero":     {`,"counts":{"unread":-3}`, push.Notification{Counts: push.Counts{Unread: n(0)}}},
+		"an integral float is a count": {`,"counts":{"unread":2.0,"missed_calls":1e1}`, push.Notification{Counts: push.Counts{Unread: n(2), MissedCalls: n(10)}}},
+		"a count beyond any badge":     {`,"counts":{"unread":1e300}`, push.Notification{Counts: push.Counts{Unread: n(1<<31 - 1)}}},
+		"a count that is null":         {`,"counts":{"unread":null,"missed_calls":1}`, push.Notification{Counts: push.Counts{MissedCalls: n(1)}}},
+		"counts null":                  {`,"counts":null`, push.Notification{}},
+		"counts a list":                {`,"counts":[]`, push.Notification{}},
+		"strings": {
+			`,"event_id":"$e","type":"m.room.member","room_id":"!r","room_name":"R","room_alias":"#a","sender":"@s","sender_display_name":"S","membership":"invite","user_is_target":true,"prio":"low"`,
+			push.Notification{
+				EventID: m("$e"), Type: m("m.room.member"), RoomID: m("!r"), RoomName: m("R"), RoomAlias: m("#a"), Sender: m("@s"),
+				SenderDisplayName: m("S"), Membership: m("invite"), UserIsTarget: true, Low: true,
+			},
+		},
+		"an empty string is there":                  {`,"sender_display_name":""`, push.Notification{SenderDisplayName: m("")}},
+		"an unknown prio is high":                   {`,"prio":"weird"`, push.Notification{}},
+		"prio in another case is unknown":           {`,"prio":"LOW"`, push.Notification{}},
+		"wrong types of strings are ignored":        {`,"room_id":1,"room_name":{},"room_alias":[],"sender":true,"sender_display_name":0,"membership":null`, push.Notification{}},
+		"event_id and type of any type are kept":    {`,"event_id":1,"type":{"a":[]}`, push.Notification{EventID: m(json.Number("1")), Type: m(map[string]any{"a": []any{}})}},
+		"content of any type is kept":               {`,"content":"x"`, push.Notification{Content: "x"}},
+		"content with numbers as they were written": {`,"content":{"body":1.50}`, push.Notification{Content: map[string]any{"body": json.Number("1.50")}}},
+		"a member twice: the last one counts":       {`,"event_id":"a","event_id":"b"`, push.Notification{EventID: m("b")}},
+		"member names in another case are unknown":  {`,"Event_id":"a"`, push.Notification{}},
+		"nulls everywhere": {
+			`,"event_id":null,"type":null,"room_id":null,"sender":null,"content":null,"prio":null,"user_is_target":null`, push.Notification{},
+		},
+		"Synapse's badge update": {
+			`,"id":"","type":null,"sender":"","counts":{"unread":3}`, push.Notification{Sender: m(""), Counts: push.Counts{Unread: n(3)}},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &phone{}
+			if res := post(t, newAPI(t, p, nil), notification(tt.members)); res.StatusCode != 200 {
+				t.Fatalf("status %d, errcode %s", res.StatusCode, errcode(t, res))
+			}
+			if diff := cmp.Diff([]push.Notification{tt.want}, p.notifications, cmp.AllowUnexported(push.Member{})); diff != "" {
+				t.Errorf("notifications (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func temporary(r push.Reason, after time.Duration) push.Outcome {
+	return push.Outcome{Kind: push.Temporary, Reason: r, RetryAfter: after}
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	answers := map[string]push.Outcome{
+		"dead":    {Kind: push.Rejected, Reason: push.ReasonUnregistered, Status: 410},
+		"large":   {Kind: push.Dropped, Reason: push.ReasonTooLarge, Status: 413},
+		"down":    temporary(push.ReasonUnavailable, 0),
+		"down30":  temporary(push.ReasonUnavailable, 30*time.Second),
+		"limited": temporary(push.ReasonRateLimited, 60*time.Second),
+		"busy":    temporary(push.ReasonBusy, 2*time.Second),
+	}
+	tests := map[string]struct {
+		pushKeys   []string
+		status     int
+		rejected   []string
+		errcode    string
+		retryAfter string
+	}{
+		"all accepted":                                 {[]string{"a", "b"}, 200, []string{}, "", ""},
+		"the dead are listed in request order":         {[]string{"dead", "a", "x/../dead", "dead"}, 200, []string{"dead", "dead"}, "", ""},
+		"a dropped message is not tried again":         {[]string{"large"}, 200, []string{}, "", ""},
+		"one down is a bad gateway":                    {[]string{"a", "down", "dead"}, 502, nil, "M_UNKNOWN", "5"},
+		"the longest wish for patience counts":         {[]string{"down", "down30"}, 502, nil, "M_UNKNOWN", "30"},
+		"only rate limits are a rate limit":            {[]string{"a", "limited", "limited"}, 429, nil, "M_LIMIT_EXCEEDED", "60"},
+		"a rate limit beside a fault is a bad gateway": {[]string{"limited", "down"}, 502, nil, "M_UNKNOWN", "60"},
+		"only at the limit is unavailable":             {[]string{"busy"}, 503, nil, "M_UNKNOWN", "5"},
+		"at the limit and rate limited":                {[]string{"busy", "limited"}, 502, nil, "M_UNKNOWN", "60"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var list []string
+			for i, k := range tt.pushKeys {
+				// Data keeps equal pushkeys apart: each has its own outcome.
+				list = append(list, fmt.Sprintf(`{"app_id":"app","pushkey":%q,"data":{"i":%d}}`, k, i))
+			}
+			res := post(t, newAPI(t, &phone{answers: answers}, nil), `{"notification":{"devices":[`+strings.Join(list, ",")+`]}}`)
+			if res.StatusCode != tt.status || res.Header.Get("Retry-After") != tt.retryAfter {
+				t.Errorf("%d with Retry-After %q, want %d with %q", res.StatusCode, res.Header.Get("Retry-After"), tt.status, tt.retryAfter)
+			}
+			if tt.errcode != "" {
+				if got := errcode(t, res); got != tt.errcode {
+					t.Errorf("errcode %s, want %s", got, tt.errcode)
+				}
+				return
+			}
+			var got struct{ Rejected []string }
+			if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.rejected, got.Rejected); diff != "" {
+				t.Errorf("rejected (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	t.Parallel()
+	const path = "/_matrix/push/v1/notify"
+	tests := []struct {
+		method, path string
+		discovery    bool
+		status       int
+		body         string
+	}{
+		{"GET", path, true, 200, `{"unifiedpush":{"gateway":"matrix"}}`},
+		{"GET", path, false, 405, ""},
+		{"PUT", path, true, 405, ""},
+		{"DELETE", path, false, 405, ""},
+		{"POST", path + "/", false, 404, ""},
+		{"POST", "/_matrix/push/v2/notify", false, 404, ""},
+		{"GET", "/", false, 404, ""},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.method, " ", tt.path, " ", tt.discovery), func(t *testing.T) {
+			t.Parallel()
+			h := newAPI(t, &phone{}, func(o *httpapi.Options) { o.Discovery = tt.discovery })
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, http.NoBody))
+			if w.Code != tt.status {
+				t.Fatalf("status %d, want %d", w.Code, tt.status)
+			}
+			if got := strings.TrimSpace(w.Body.String()); tt.body != "" && got != tt.body {
+				t.Errorf("body %s", got)
+			}
+			if code := errcode(t, w.Result()); tt.status != 200 && code != "M_UNRECOGNIZED" {
+				t.Errorf("errcode %q", code)
+			}
+		})
+	}
+}
+
+// held is a push service that answers when it is told to, unless the context
+// ends first.
+type held struct{ begun, answer chan struct{} }
+
+func (h held) Send(ctx context.Context, _ push.Delivery) push.Outcome {
+	h.begun <- struct{}{}
+	select {
+	case <-ctx.Done():
+		return temporary(push.ReasonTimeout, 0)
+	case <-h.answer:
+		return push.Outcome{Reason: push.ReasonSent, Status: 200}
+	}
+}
+
+func TestAHomeserverThatHangsUpStopsNothing(t *testing.T) {
+	t.Parallel()
+	p := held{begun: make(chan struct{}), answer: make(chan struct{})}
+	h := newAPI(t, p, nil)
+	ctx, hangUp := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/_matrix/push/v1/notify", strings.NewReader(device("")))
+	w := httptest.NewRecorder()
+	done := make(chan struct{})
+	go func() {
+		h.ServeHTTP(w, r)
+		close(done)
+	}()
+	<-p.begun
+	hangUp()
+	close(p.answer)
+	<-done
+	if w.Code != http.StatusOK {
+		t.Errorf("the push was given up: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestARequestEndsInTime(t *testing.T) {
+	t.Parallel()
+	p := held{begun: make(chan struct{}, 1)}
+	h := newAPI(t, p, func(o *httpapi.Options) { o.Timeout = 10 * time.Millisecond })
+	if res := post(t, h, device("")); res.StatusCode != http.StatusBadGateway {
+		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+func FuzzNotify(f *testing.F) {
+	for _, body := range []string{
+		notification(``), device(`,"pushkey_ts":1,"data":null,"tweaks":{"sound":true,"highlight":null}`), `{}`, `[]`, `5`, ``, "\xff",
+		notification(`,"id":"","type":null,"sender":"","counts":{"unread":3}`),
+		notification(`,"counts":{"unread":1e999}`), notification(`,"content":{"body":"\ud800"}`),
+		strings.Repeat(`{"notification":`, 70),
+	} {
+		f.Add([]byte(body))
+	}
+	p := &phone{answers: map[string]push.Outcome{}}
+	h := newAPI(f, p, nil)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p.devices, p.notifications = nil, nil
+		res := post(t, h, string(body))
+		code := errcode(t, res)
+		switch {
+		case res.StatusCode == 400 || res.StatusCode == 413:
+			if code == "" || len(p.devices) != 0 {
+				t.Errorf("%d %q with %d pushes", res.StatusCode, code, len(p.devices))
+			}
+		case res.StatusCode != 200 && res.StatusCode != 502:
+			t.Errorf("status %d", res.StatusCode)
+		}
+		for _, d := range p.devices {
+			if c := d.PushKeyTS; c < 0 {
+				t.Errorf("pushkey_ts %d", c)
+			}
+		}
+	})
+}

@@ -1,0 +1,106 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/push"
+)
+
+// defaultRetryAfter is what a homeserver is told when the push service named
+// no time. Synapse and Dendrite do not read it; a proxy or a newer homeserver
+// may.
+const defaultRetryAfter = 5 * time.Second
+
+// problems say what a temporary outcome means, for people who read a
+// homeserver's log. They name nothing that the gateway's operator would not
+// want a stranger to know.
+var problems = map[push.Reason]string{
+	push.ReasonBusy:        "the gateway is at its limit for this app",
+	push.ReasonRateLimited: "the push service asks for fewer requests",
+	push.ReasonUnavailable: "the push service is not available",
+	push.ReasonConnection:  "the push service could not be reached",
+	push.ReasonUncertain:   "the push service did not answer",
+	push.ReasonTimeout:     "the push service could not be reached in time",
+	push.ReasonCredentials: "the push service refuses the gateway's credentials for this app",
+	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
+	push.ReasonStaleReport: "the push service reported an older registration of this device",
+	push.ReasonInternal:    "the gateway failed",
+	push.ReasonUnsupported: "the gateway cannot deliver for this app yet",
+	push.ReasonUnknownApp:  "the gateway does not know this app",
+}
+
+// failure turns outcomes into the error that makes the homeserver try again,
+// nil when none of them is temporary. The status is the one all temporary
+// outcomes have in common, else 502.
+func failure(outcomes []push.Outcome) *mxhttp.Error {
+	var e *mxhttp.Error
+	failed := 0
+	for _, out := range outcomes {
+		if out.Kind != push.Temporary {
+			continue
+		}
+		failed++
+		status, code := http.StatusBadGateway, "M_UNKNOWN"
+		switch out.Reason {
+		case push.ReasonBusy:
+			status = http.StatusServiceUnavailable
+		case push.ReasonRateLimited:
+			status, code = http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"
+		}
+		if e == nil {
+			e = &mxhttp.Error{Status: status, Code: code, Msg: problems[out.Reason], RetryAfter: defaultRetryAfter}
+		} else if e.Status != status {
+			e.Status, e.Code = http.StatusBadGateway, "M_UNKNOWN"
+		}
+		e.RetryAfter = max(e.RetryAfter, out.RetryAfter)
+	}
+	if e != nil {
+		e.Msg = fmt.Sprintf("%d of %d devices not notified: %s", failed, len(outcomes), e.Msg)
+	}
+	return e
+}
+
+// statusOf returns the status err is answered with.
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*mxhttp.Error](err); ok {
+		return e.Status
+	}
+	return http.StatusInternalServerError
+}
+
+// logAttrs describe a request's outcomes for its one line in the log. Requests
+// of homeservers have one device.
+func logAttrs(req *request, outcomes []push.Outcome) []slog.Attr {
+	if len(outcomes) == 1 {
+		out := &outcomes[0]
+		attrs := []slog.Attr{
+			slog.Any("device", req.devices[0]), slog.String("outcome", out.Kind.String()), slog.String("reason", string(out.Reason)),
+		}
+		if out.Status != 0 {
+			attrs = append(attrs, slog.Int("provider_status", out.Status))
+		}
+		if out.Detail != "" {
+			attrs = append(attrs, slog.String("provider_detail", out.Detail))
+		}
+		if out.Err != nil {
+			attrs = append(attrs, slog.Any("err", out.Err))
+		}
+		return attrs
+	}
+	var n [push.Dropped + 1]int
+	for _, out := range outcomes {
+		n[out.Kind]++
+	}
+	attrs := []slog.Attr{slog.Int("devices", len(outcomes))}
+	for kind, count := range n {
+		if count > 0 {
+			attrs = append(attrs, slog.Int(push.Kind(kind).String(), count))
+		}
+	}
+	return attrs
+}
