@@ -1,0 +1,153 @@
+package serve
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+)
+
+// Config says where and how a service listens. DefaultConfig has the defaults.
+type Config struct {
+	// Listen are the addresses of the API: host:port, or unix:/path.
+	Listen []string `yaml:"listen"`
+	// AdminListen is the address for metrics, health and profiles. Empty means
+	// that they are not served. Whoever reaches it can read the memory of the
+	// process.
+	AdminListen string `yaml:"admin_listen"`
+	// SocketMode is the octal mode of Unix sockets.
+	SocketMode string `yaml:"socket_mode"`
+	// TLS makes the API addresses other than Unix sockets speak TLS.
+	TLS TLSConfig `yaml:"tls"`
+	// MaxConnections bounds the simultaneous connections to each API address;
+	// more wait until one ends. 0 means no bound.
+	MaxConnections int `yaml:"max_connections"`
+	// MaxHeaderBytes bounds the headers of a request.
+	MaxHeaderBytes int `yaml:"max_header_bytes"`
+	// ReadHeaderTimeout bounds the reading of a request's headers.
+	ReadHeaderTimeout conf.Duration `yaml:"read_header_timeout"`
+	// ReadTimeout bounds the reading of a whole request.
+	ReadTimeout conf.Duration `yaml:"read_timeout"`
+	// WriteTimeout bounds the time from the end of a request's headers to the
+	// end of its answer.
+	WriteTimeout conf.Duration `yaml:"write_timeout"`
+	// IdleTimeout bounds how long a connection waits for its next request. It
+	// must be longer than clients keep theirs, which is 120 s for Synapse:
+	// Synapse does not repeat a POST that meets a closing connection.
+	IdleTimeout conf.Duration `yaml:"idle_timeout"`
+	// DrainDelay is how long requests are still accepted after the order to
+	// stop, while /ready already says no.
+	DrainDelay conf.Duration `yaml:"drain_delay"`
+	// ShutdownBudget is how long requests in flight may take to finish after
+	// that.
+	ShutdownBudget conf.Duration `yaml:"shutdown_budget"`
+}
+
+// TLSConfig names a certificate and its key. Both files are read again when they
+// change; a pair that does not fit together leaves the old one in use.
+type TLSConfig struct {
+	// CertFile is a PEM file with the certificate, followed by its chain.
+	CertFile string `yaml:"cert_file"`
+	// KeyFile is a PEM file with the private key.
+	KeyFile string `yaml:"key_file"`
+	// ReloadInterval is the least time between two looks at the files.
+	ReloadInterval conf.Duration `yaml:"reload_interval"`
+}
+
+// DefaultConfig returns the defaults, which have no address in them.
+func DefaultConfig() Config {
+	return Config{
+		SocketMode:        "0660",
+		TLS:               TLSConfig{ReloadInterval: conf.Duration(5 * time.Second)},
+		MaxHeaderBytes:    32 << 10,
+		ReadHeaderTimeout: conf.Duration(10 * time.Second),
+		ReadTimeout:       conf.Duration(30 * time.Second),
+		WriteTimeout:      conf.Duration(time.Minute),
+		IdleTimeout:       conf.Duration(150 * time.Second),
+		DrainDelay:        conf.Duration(5 * time.Second),
+		ShutdownBudget:    conf.Duration(30 * time.Second),
+	}
+}
+
+// Validate adds the faults of c to p; path is where c stands in the file. It
+// does not touch files or sockets.
+func (c Config) Validate(path string, p *conf.Problems) {
+	const remedy = "write host:port (or :port for all addresses), or unix:/path"
+	if len(c.Listen) == 0 {
+		p.Add(path+".listen", nil, "name at least one address: "+remedy)
+	}
+	for i, address := range c.Listen {
+		if !validAddress(address) {
+			p.Add(path+".listen["+strconv.Itoa(i)+"]", address, remedy)
+		}
+	}
+	if c.AdminListen != "" && !validAddress(c.AdminListen) {
+		p.Add(path+".admin_listen", c.AdminListen, remedy)
+	}
+	if _, err := parseMode(c.SocketMode); err != nil {
+		p.Add(path+".socket_mode", c.SocketMode, "write an octal mode in quotes, such as \"0660\"")
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		p.Add(path+".tls", nil, "set both cert_file and key_file, or neither")
+	}
+	c.validateBounds(path, p)
+}
+
+// validateBounds adds the faults of numbers and durations. net/http takes 0 for
+// another default in most of them, so 0 is refused where it has no meaning here.
+func (c Config) validateBounds(path string, p *conf.Problems) {
+	if c.MaxConnections < 0 {
+		p.Add(path+".max_connections", c.MaxConnections, "write 0 for no bound, or more")
+	}
+	if c.MaxHeaderBytes <= 0 {
+		p.Add(path+".max_header_bytes", c.MaxHeaderBytes, "write a number of bytes, such as 32768")
+	}
+	for _, d := range []struct {
+		name  string
+		value conf.Duration
+		least conf.Duration
+	}{
+		{"read_header_timeout", c.ReadHeaderTimeout, 1},
+		{"read_timeout", c.ReadTimeout, 1},
+		{"write_timeout", c.WriteTimeout, 1},
+		{"idle_timeout", c.IdleTimeout, 1},
+		{"shutdown_budget", c.ShutdownBudget, 1},
+		{"drain_delay", c.DrainDelay, 0},
+		{"tls.reload_interval", c.TLS.ReloadInterval, 0},
+	} {
+		if d.value < d.least {
+			p.Add(path+"."+d.name, d.value, "write a longer duration, such as \"10s\"")
+		}
+	}
+}
+
+// HealthTarget returns what CheckHealth asks for the health of a service that
+// runs with c: its first API address.
+func (c Config) HealthTarget() string {
+	if len(c.Listen) == 0 {
+		return ""
+	}
+	if _, isUnix := unixPath(c.Listen[0]); isUnix || c.TLS.CertFile == "" {
+		return c.Listen[0]
+	}
+	return "https://" + c.Listen[0]
+}
+
+// unixPath returns the path of a Unix socket address.
+func unixPath(address string) (string, bool) {
+	return strings.CutPrefix(address, "unix:")
+}
+
+func validAddress(address string) bool {
+	if path, ok := unixPath(address); ok {
+		return path != ""
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
