@@ -1,6 +1,9 @@
 package safehttp
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // body is an answer's body that ends with ErrTooLarge at the limit and whose
 // errors do not quote the peer.
@@ -12,7 +15,7 @@ type body struct {
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = newRequestError(b.host, tooLarge(err))
 	}
 	return n, err

@@ -84,7 +84,7 @@ func (p *proxy) connect(ctx context.Context, conn net.Conn, addr string) error {
 	// The peer speaks only after our first bytes, so nothing beyond the
 	// proxy's answer can be in the buffer.
 	r := bufio.NewReader(io.LimitReader(conn, maxHeaderBytes))
-	resp, err := http.ReadResponse(r, req)
+	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // closing it would read the tunnel to its end
 	if err != nil {
 		return fmt.Errorf("read the proxy's answer: %w", err)
 	}

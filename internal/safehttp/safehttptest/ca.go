@@ -8,8 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -87,7 +86,7 @@ func (ca *CA) Certificate(t testing.TB, names ...string) tls.Certificate {
 // "127.0.0.1:0", whose certificate holds names.
 func (ca *CA) Server(t testing.TB, listen string, h http.Handler, names ...string) *httptest.Server {
 	t.Helper()
-	ln, err := net.Listen("tcp", listen)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +97,7 @@ func (ca *CA) Server(t testing.TB, listen string, h http.Handler, names ...strin
 		Config: &http.Server{
 			Handler:           h,
 			ReadHeaderTimeout: time.Minute,
-			ErrorLog:          log.New(io.Discard, "", 0), // refused handshakes are what tests ask for
+			ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // refused handshakes are what tests ask for
 		},
 	}
 	srv.StartTLS()
@@ -108,7 +107,7 @@ func (ca *CA) Server(t testing.TB, listen string, h http.Handler, names ...strin
 
 // Port returns the port srv listens on.
 func Port(srv *httptest.Server) uint16 {
-	return srv.Listener.Addr().(*net.TCPAddr).AddrPort().Port()
+	return netip.MustParseAddrPort(srv.Listener.Addr().String()).Port()
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {

@@ -39,7 +39,7 @@ type answer struct {
 // NewDNS starts a name server that stops at the end of the test.
 func NewDNS(t testing.TB) *DNS {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,432 @@
+package safehttp_test
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
+)
+
+const secret = "sEcReT"
+
+func loopback() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+}
+
+func newClient(t *testing.T, opts safehttp.Options) *safehttp.Client {
+	t.Helper()
+	c, err := safehttp.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+func plainServer(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func request(t *testing.T, method, url string, body io.Reader) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// get returns the status and body, or the first error of either.
+func get(t *testing.T, c *safehttp.Client, url string) (int, string, error) {
+	t.Helper()
+	return exchange(c.Do(request(t, http.MethodGet, url, nil)))
+}
+
+func exchange(resp *http.Response, err error) (int, string, error) {
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// wantError fails unless err is target and says nothing it should not.
+func wantError(t *testing.T, err, target error) {
+	t.Helper()
+	if !errors.Is(err, target) {
+		t.Fatalf("got %v, want %v", err, target)
+	}
+	if strings.Contains(err.Error(), secret) {
+		t.Fatalf("the error holds the secret: %v", err)
+	}
+}
+
+func TestDoReturnsTheAnswerOfAnAllowedServer(t *testing.T) {
+	t.Parallel()
+	srv := plainServer(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.Path, r.UserAgent())
+	})
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), UserAgent: "Herald/1"})
+	status, body, err := get(t, c, srv.URL+"/x")
+	if err != nil || status != 200 || body != "GET /x Herald/1" {
+		t.Errorf("got %d %q %v", status, body, err)
+	}
+
+	req := request(t, http.MethodGet, srv.URL, nil)
+	req.Header.Set("User-Agent", "own")
+	if _, body, err := exchange(c.Do(req)); err != nil || body != "GET / own" {
+		t.Errorf("a request's own User-Agent is replaced: %q %v", body, err)
+	}
+}
+
+func TestDoRefusesAddressesThatAreNotPublic(t *testing.T) {
+	t.Parallel()
+	var hits atomic.Int32
+	srv := plainServer(t, func(http.ResponseWriter, *http.Request) { hits.Add(1) })
+	port := strings.TrimPrefix(srv.URL, "http://127.0.0.1:")
+	ns := safehttptest.NewDNS(t)
+	ns.Host("private.example", "127.0.0.1")
+	ns.Host("metadata.example", "169.254.169.254")
+	ns.Host("both.example", "10.0.0.1", "127.0.0.1")
+	c := newClient(t, safehttp.Options{Resolver: ns.Resolver()})
+	for _, host := range []string{
+		"127.0.0.1", "[::ffff:127.0.0.1]", "0.0.0.0", "private.example", "metadata.example", "both.example",
+	} {
+		t.Run(host, func(t *testing.T) {
+			_, _, err := get(t, c, "http://"+host+":"+port+"/?token="+secret)
+			wantError(t, err, safehttp.ErrBlocked)
+		})
+	}
+	if n := hits.Load(); n != 0 {
+		t.Errorf("the loopback server was reached %d times", n)
+	}
+}
+
+// A name that resolves to an allowed address at first and to a forbidden one
+// later must not reach the second, although a server listens there.
+func TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup(t *testing.T) {
+	t.Parallel()
+	var hits atomic.Int32
+	handler := func(w http.ResponseWriter, _ *http.Request) {
+		hits.Add(1)
+		w.Header().Set("Connection", "close")
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(handler))
+	var err error
+	_ = srv.Listener.Close()
+	if srv.Listener, err = net.Listen("tcp4", "0.0.0.0:0"); err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+
+	ns := safehttptest.NewDNS(t)
+	ns.Host("rebind.example", "127.0.0.2")
+	ns.Host("rebind.example", "127.0.0.1")
+	c := newClient(t, safehttp.Options{
+		Resolver:  ns.Resolver(),
+		AllowNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")},
+	})
+	target := fmt.Sprintf("http://rebind.example:%d/", safehttptest.Port(srv))
+	if _, _, err := get(t, c, target); err != nil {
+		t.Fatalf("first answer: %v", err)
+	}
+	_, _, err = get(t, c, target)
+	wantError(t, err, safehttp.ErrBlocked)
+	if n := hits.Load(); n != 1 {
+		t.Errorf("%d requests arrived, want 1", n)
+	}
+}
+
+func TestDoRefusesSchemes(t *testing.T) {
+	t.Parallel()
+	c := newClient(t, safehttp.Options{AllowNets: loopback()})
+	strict := newClient(t, safehttp.Options{AllowNets: loopback(), RequireHTTPS: true})
+	for name, tc := range map[string]struct {
+		client *safehttp.Client
+		url    string
+	}{
+		"http where https is required": {strict, "http://127.0.0.1:1/"},
+		"file":                         {c, "file:///etc/passwd"},
+		"gopher":                       {c, "gopher://127.0.0.1:1/"},
+		"none":                         {c, "//127.0.0.1:1/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			body := &closeRecorder{Reader: strings.NewReader("x")}
+			req := request(t, http.MethodPost, tc.url, body)
+			_, _, err := exchange(tc.client.Do(req))
+			wantError(t, err, safehttp.ErrScheme)
+			if !body.closed {
+				t.Error("the request's body was not closed")
+			}
+		})
+	}
+}
+
+type closeRecorder struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closeRecorder) Close() error { c.closed = true; return nil }
+
+func TestBodyIsBounded(t *testing.T) {
+	t.Parallel()
+	const limit = 1000
+	tests := map[string]struct {
+		handler http.HandlerFunc
+		want    error
+	}{
+		"a body of the limit is read whole": {
+			func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, limit)) }, nil,
+		},
+		"one byte more is an error": {
+			func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, limit+1)) }, safehttp.ErrTooLarge,
+		},
+		"an endless body is an error": {
+			func(w http.ResponseWriter, r *http.Request) {
+				for {
+					if _, err := w.Write(make([]byte, limit)); err != nil {
+						return
+					}
+				}
+			}, safehttp.ErrTooLarge,
+		},
+		"a body is counted after decompression": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Encoding", "gzip")
+				zw := gzip.NewWriter(w)
+				_, _ = zw.Write(make([]byte, 100*limit)) // some 130 bytes on the wire
+				_ = zw.Close()
+			}, safehttp.ErrTooLarge,
+		},
+		"a body cut short is an error": {
+			func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "10")
+				_, _ = w.Write([]byte("12345"))
+			}, io.ErrUnexpectedEOF,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, safehttp.Options{AllowNets: loopback(), MaxBody: limit})
+			_, body, err := get(t, c, plainServer(t, tc.handler).URL)
+			if tc.want == nil {
+				if err != nil || len(body) != limit {
+					t.Errorf("got %d bytes and %v", len(body), err)
+				}
+				return
+			}
+			wantError(t, err, tc.want)
+			if len(body) > limit {
+				t.Errorf("read %d bytes, limit %d", len(body), limit)
+			}
+		})
+	}
+}
+
+func TestTimeIsBounded(t *testing.T) {
+	t.Parallel()
+	tests := map[string]http.HandlerFunc{
+		"a server that never answers": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"a body that trickles": func(w http.ResponseWriter, r *http.Request) {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-r.Context().Done():
+					return
+				case <-tick.C:
+					_, _ = w.Write([]byte("."))
+					_ = http.NewResponseController(w).Flush()
+				}
+			}
+		},
+		"redirects that each take a while": func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-time.After(60 * time.Millisecond):
+				http.Redirect(w, r, "/?"+secret, http.StatusFound)
+			}
+		},
+	}
+	for name, handler := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, safehttp.Options{AllowNets: loopback(), Timeout: 100 * time.Millisecond, MaxRedirects: 50})
+			_, _, err := get(t, c, plainServer(t, handler).URL+"/?"+secret)
+			wantError(t, err, context.DeadlineExceeded)
+			if !strings.Contains(err.Error(), "timed out") {
+				t.Errorf("the error does not say so: %v", err)
+			}
+		})
+	}
+}
+
+func TestAServerThatAcceptsAndNeverSpeaksTLSTimesOut(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), Timeout: 50 * time.Millisecond})
+	_, _, err = get(t, c, "https://"+ln.Addr().String())
+	wantError(t, err, context.DeadlineExceeded)
+}
+
+func TestTheCallersContextEndsARequest(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	srv := plainServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), Timeout: time.Minute})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	_, _, err := exchange(c.Do(request(t, http.MethodGet, srv.URL, nil).WithContext(ctx)))
+	wantError(t, err, context.Canceled)
+	<-arrived
+}
+
+func TestHeadersAreBounded(t *testing.T) {
+	t.Parallel()
+	huge := func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 200 {
+			w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("a", 1000))
+		}
+	}
+	ca := safehttptest.NewCA(t)
+	srv := ca.Server(t, "127.0.0.1:0", http.HandlerFunc(huge), "127.0.0.1")
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), RootCAs: ca.Pool()})
+	for name, url := range map[string]string{
+		"HTTP/1.1": plainServer(t, huge).URL,
+		"HTTP/2":   srv.URL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if status, _, err := get(t, c, url); err == nil {
+				t.Errorf("200 kB of headers were taken, status %d", status)
+			}
+		})
+	}
+}
+
+func TestErrorsDoNotQuoteThePeerOrTheURL(t *testing.T) {
+	t.Parallel()
+	raw := func(answer string) string {
+		srv := plainServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, answer)
+			_ = conn.Close()
+		})
+		return srv.URL
+	}
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	ns := safehttptest.NewDNS(t)
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), Resolver: ns.Resolver(), MaxRedirects: 3})
+	tests := map[string]struct{ url, want string }{
+		"no HTTP at all":        {raw(secret + "\r\n\r\n"), "no valid HTTP answer"},
+		"a broken header":       {raw("HTTP/1.1 200 OK\r\n" + secret + "\r\n\r\n"), "no valid HTTP answer"},
+		"a broken redirect":     {raw("HTTP/1.1 302 Found\r\nLocation: http://[" + secret + "\r\nContent-Length: 0\r\n\r\n"), "no valid HTTP answer"},
+		"a broken length":       {raw("HTTP/1.1 200 OK\r\nContent-Length: " + secret + "\r\n\r\n"), "no valid HTTP answer"},
+		"connection refused":    {closed.URL, "connection refused"},
+		"an unknown host":       {"http://nobody.example", "no such host"},
+		"TLS to a plain server": {strings.Replace(raw(secret), "http:", "https:", 1), ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := get(t, c, tc.url+"/"+secret+"?access_token="+secret)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %q, want it to say %q and not the secret", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestTheEnvironmentsProxyIsIgnored(t *testing.T) { // not parallel: t.Setenv
+	var hits atomic.Int32
+	proxy := plainServer(t, func(http.ResponseWriter, *http.Request) { hits.Add(1) })
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"} {
+		t.Setenv(name, proxy.URL)
+	}
+	t.Setenv("NO_PROXY", "")
+	ns := safehttptest.NewDNS(t)
+	ns.Host("server.example", "127.0.0.1") // localhost would not be proxied anyway
+	srv := plainServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "direct") })
+	u, err := url.Parse(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), Resolver: ns.Resolver()})
+	_, body, err := get(t, c, "http://server.example:"+u.Port())
+	if err != nil || body != "direct" || hits.Load() != 0 {
+		t.Errorf("got %q, %v; the proxy was asked %d times", body, err, hits.Load())
+	}
+}
+
+func TestNewRefusesOptionsThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+	tests := map[string]safehttp.Options{
+		"a negative timeout":           {Timeout: -1},
+		"a negative body limit":        {MaxBody: -1},
+		"negative redirects":           {MaxRedirects: -1},
+		"a network that is not set":    {AllowNets: []netip.Prefix{{}}},
+		"a network in mapped form":     {AllowNets: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}},
+		"a proxy of an unknown scheme": {Proxy: &url.URL{Scheme: "socks5", Host: "127.0.0.1:1080"}},
+		"a proxy without a host":       {Proxy: &url.URL{Scheme: "http", Host: ":3128"}},
+	}
+	for name, opts := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := safehttp.New(opts); err == nil {
+				t.Error("no error")
+			}
+		})
+	}
+}
+
+func TestDefaultsBoundAClientWithoutOptions(t *testing.T) {
+	t.Parallel()
+	srv := plainServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 64<<10+1)) })
+	c := newClient(t, safehttp.Options{AllowNets: loopback()})
+	_, body, err := get(t, c, srv.URL)
+	wantError(t, err, safehttp.ErrTooLarge)
+	if diff := cmp.Diff(64<<10, len(body)); diff != "" {
+		t.Errorf("bytes read (-want +got):\n%s", diff)
+	}
+}
