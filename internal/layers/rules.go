@@ -66,6 +66,7 @@ func packages() []pkg {
 		{"internal/mxhttp", adapter, []string{"internal/*"}},
 		{"internal/ratelimit", adapter, []string{"internal/*"}},
 		{"internal/safehttp", adapter, []string{"internal/*"}},
+		{"internal/safehttp/safehttptest", testOnly, nil},
 		{"internal/serve", adapter, []string{"internal/*"}},
 		{"internal/telemetry", adapter, []string{"internal/*"}},
 
@@ -141,7 +142,7 @@ func testLibraries() []string {
 	return []string{
 		"testing", "testing/", "net/http/httptest", "github.com/google/go-cmp/", "go.uber.org/goleak",
 		"github.com/alicebob/miniredis/", "github.com/getkin/kin-openapi/", "github.com/chromedp/",
-		"github.com/emersion/go-smtp",
+		"github.com/emersion/go-smtp", "github.com/miekg/dns",
 	}
 }
 
