@@ -80,7 +80,7 @@ func message(content any) (msgtype any, body any, known bool) {
 	msgtype, hasType := m["msgtype"]
 	switch b := m["body"].(type) {
 	case string:
-		return msgtype, b, hasType
+		return msgtype, shorten(b, MaxVoIPPayload), hasType // more never fits
 	case bool:
 		return msgtype, b, hasType
 	case json.Number:
@@ -108,7 +108,7 @@ func senderName(n *push.Notification) string {
 	if !named {
 		name = n.Sender.String()
 	}
-	return cut(name, maxName, perCharacter)
+	return shorten(name, maxName)
 }
 
 // roomName is the name to show for the room, "" when there is none.
@@ -117,5 +117,5 @@ func roomName(n *push.Notification) string {
 	if name == "" {
 		name = n.RoomAlias.String()
 	}
-	return cut(name, maxName, perCharacter)
+	return shorten(name, maxName)
 }

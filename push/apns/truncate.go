@@ -187,6 +187,14 @@ func joins(before, r rune, flags int) bool {
 
 func isFlag(r rune) bool { return r >= 0x1f1e6 && r <= 0x1f1ff }
 
+// shorten cuts s to at most limit characters.
+func shorten(s string, limit int) string {
+	if len(s) <= limit { // there are never more characters than bytes
+		return s
+	}
+	return cut(s, limit, perCharacter)
+}
+
 // perCharacter costs one for each character.
 func perCharacter(rune, int) int { return 1 }
 

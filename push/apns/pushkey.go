@@ -1,0 +1,71 @@
+package apns
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+)
+
+// PushKeyFormat is how an app writes its device token into the pushkey.
+type PushKeyFormat string
+
+// The formats of a pushkey.
+const (
+	// PushKeyAuto takes an even number of at least 64 hexadecimal digits as
+	// hexadecimal and everything else as base64. It is the default.
+	PushKeyAuto   PushKeyFormat = "auto"
+	PushKeyHex    PushKeyFormat = "hex"
+	PushKeyBase64 PushKeyFormat = "base64"
+)
+
+// Device tokens have 32 bytes today. Apple does not promise that they will
+// ("Registering your app with APNs"), so the bounds only keep out what cannot
+// be one: the longest fills a pushkey of 512 hexadecimal digits.
+const (
+	minToken   = 16
+	maxToken   = 256
+	minAutoHex = 64
+)
+
+// ErrPushKey says that a pushkey holds no device token.
+var ErrPushKey = errors.New("pushkey is not a device token")
+
+// DeviceToken returns the device token that pushkey stands for as lower-case
+// hexadecimal digits, the only form that may enter the path of a request. Both
+// base64 alphabets are read, with or without padding. The error is ErrPushKey.
+func DeviceToken(pushkey string, format PushKeyFormat) (string, error) {
+	isHex := format == PushKeyHex
+	if format == PushKeyAuto || format == "" {
+		isHex = len(pushkey) >= minAutoHex && len(pushkey)%2 == 0 && onlyHex(pushkey)
+	}
+	var token []byte
+	var err error
+	if isHex {
+		token, err = hex.DecodeString(pushkey)
+	} else {
+		token, err = decodeBase64(pushkey)
+	}
+	if err != nil || len(token) < minToken || len(token) > maxToken {
+		return "", ErrPushKey
+	}
+	return hex.EncodeToString(token), nil
+}
+
+func onlyHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+func decodeBase64(s string) ([]byte, error) {
+	// encoding/base64 skips line breaks; a pushkey has none.
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, ErrPushKey
+	}
+	if len(s)%4 == 0 {
+		s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
+	}
+	if strings.ContainsAny(s, "-_") {
+		return base64.RawURLEncoding.DecodeString(s)
+	}
+	return base64.RawStdEncoding.DecodeString(s)
+}

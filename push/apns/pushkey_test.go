@@ -1,0 +1,97 @@
+package apns_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/matrix-herald/herald/push/apns"
+)
+
+const (
+	hexKey = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+	b64Key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	// altKey has the characters that the two base64 alphabets differ in.
+	altKey = "+/+/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxw="
+	altHex = "fbffbf000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c"
+)
+
+func TestDeviceToken(t *testing.T) {
+	t.Parallel()
+	url := strings.NewReplacer("+", "-", "/", "_")
+	for name, test := range map[string]struct {
+		pushkey string
+		format  apns.PushKeyFormat
+		want    string // "" for refused
+	}{
+		"base64":                                {b64Key, apns.PushKeyAuto, hexKey},
+		"base64 without padding":                {strings.TrimRight(b64Key, "="), apns.PushKeyAuto, hexKey},
+		"base64 for URLs":                       {url.Replace(altKey), apns.PushKeyAuto, altHex},
+		"base64 for URLs without padding":       {url.Replace(strings.TrimRight(altKey, "=")), apns.PushKeyAuto, altHex},
+		"base64 with plus and slash":            {altKey, apns.PushKeyAuto, altHex},
+		"base64 of both alphabets":              {"+/-_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxw=", apns.PushKeyAuto, ""},
+		"base64 by default":                     {b64Key, "", hexKey},
+		"hexadecimal":                           {hexKey, apns.PushKeyAuto, hexKey},
+		"hexadecimal by default":                {hexKey, "", hexKey},
+		"capital hexadecimal":                   {strings.ToUpper(hexKey), apns.PushKeyAuto, hexKey},
+		"longer hexadecimal":                    {hexKey + hexKey[:32], apns.PushKeyAuto, hexKey + hexKey[:32]},
+		"hexadecimal where base64 is set":       {hexKey, apns.PushKeyBase64, base64ToHex(t, hexKey)},
+		"base64 where hexadecimal is set":       {b64Key, apns.PushKeyHex, ""},
+		"short hexadecimal where it is set":     {hexKey[:32], apns.PushKeyHex, hexKey[:32]},
+		"hexadecimal below 64 digits is base64": {hexKey[:60], apns.PushKeyAuto, base64ToHex(t, hexKey[:60])},
+		"an odd number of hexadecimal digits":   {hexKey + "0", apns.PushKeyAuto, ""},
+		"the longest":                           {strings.Repeat("ab", 256), apns.PushKeyAuto, strings.Repeat("ab", 256)},
+		"longer than any":                       {strings.Repeat("ab", 257), apns.PushKeyAuto, ""},
+		"shorter than any":                      {"AAECAwQFBgcICQoLDA0O", apns.PushKeyAuto, ""},
+		"nothing":                               {"", apns.PushKeyAuto, ""},
+		"padding alone":                         {"====", apns.PushKeyAuto, ""},
+		"too much padding":                      {b64Key + "=", apns.PushKeyAuto, ""},
+		"a path":                                {"../../x?y#z", apns.PushKeyAuto, ""},
+		"a path in hexadecimal":                 {hexKey + "/..", apns.PushKeyHex, ""},
+		"a space":                               {" " + b64Key, apns.PushKeyAuto, ""},
+		"a line break":                          {b64Key[:4] + "\n" + b64Key[4:], apns.PushKeyAuto, ""},
+		"a carriage return":                     {b64Key[:4] + "\r" + b64Key[4:], apns.PushKeyAuto, ""},
+		"an FCM token":                          {"cXyZ:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx", apns.PushKeyAuto, ""},
+		"a full-width digit":                    {hexKey[:62] + "\uff10", apns.PushKeyAuto, ""},
+	} {
+		got, err := apns.DeviceToken(test.pushkey, test.format)
+		if got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%s: got %q, %v; want %q", name, got, err, test.want)
+		}
+		if err != nil && !errors.Is(err, apns.ErrPushKey) {
+			t.Errorf("%s: the error is %v, want ErrPushKey", name, err)
+		}
+	}
+}
+
+func base64ToHex(t *testing.T, s string) string {
+	t.Helper()
+	data, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(data)
+}
+
+func FuzzDeviceToken(f *testing.F) {
+	f.Add(b64Key, "auto")
+	f.Add(hexKey, "hex")
+	f.Add(altKey, "base64")
+	f.Add("../../x?y#z", "auto")
+	clean := regexp.MustCompile(`^([0-9a-f]{2}){16,256}$`)
+	f.Fuzz(func(t *testing.T, pushkey, format string) {
+		token, err := apns.DeviceToken(pushkey, apns.PushKeyFormat(format))
+		if err == nil && !clean.MatchString(token) {
+			t.Errorf("%q is no device token", token)
+		}
+		if err != nil && token != "" {
+			t.Errorf("an error and the token %q", token)
+		}
+		if again, err2 := apns.DeviceToken(token, apns.PushKeyHex); err == nil && (err2 != nil || again != token) {
+			t.Errorf("%q becomes %q, %v", token, again, err2)
+		}
+	})
+}
