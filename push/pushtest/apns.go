@@ -1,0 +1,344 @@
+package pushtest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// APNsOptions are the settings of a stand-in for APNs. The zero value takes
+// every well-formed push of anyone.
+type APNsOptions struct {
+	// Key, when set, is the key whose provider tokens are taken.
+	Key *TokenKey
+	// ClientCA, when set, asks for a client certificate of this authority; a
+	// push needs either it or a provider token.
+	ClientCA *CA
+	// Topics are the topics that pushes may have; nil is any.
+	Topics []string
+	// Answer decides on each well-formed and authorised push; nil takes all. It
+	// is called by many goroutines at once.
+	Answer func(APNsRequest) APNsAnswer
+	// Latency is how long each answer is kept back.
+	Latency time.Duration
+	// MaxConcurrentStreams is the HTTP/2 setting; 0 is 1000, Apple's.
+	MaxConcurrentStreams int
+	// MaxPayload is the size limit in bytes; 0 is Apple's 4096, and 5120 for
+	// VoIP.
+	MaxPayload int
+	// Discard keeps no requests: for benchmarks. Count still counts.
+	Discard bool
+	// Now is the clock that provider tokens are judged by; nil is time.Now.
+	Now func() time.Time
+}
+
+// APNsRequest is one push as it arrived.
+type APNsRequest struct {
+	Token  string // the device token in the path, hexadecimal
+	Header http.Header
+	Body   []byte
+	Time   time.Time
+	// Conn is the address of the client's connection, one for each.
+	Conn string
+}
+
+// APNsAnswer is what APNs answers. The zero answer takes the push.
+type APNsAnswer struct {
+	Status     int    // 0 is 200
+	Reason     string // of the JSON body, none when empty
+	Timestamp  int64  // of the JSON body, in milliseconds
+	RetryAfter string // the header
+	Body       string // sent instead of JSON
+	Hang       bool   // never answer
+	Cut        bool   // close the connection without an answer
+	GoAway     bool   // answer, and ask the client to leave the connection
+}
+
+// APNs is a stand-in for the Apple Push Notification service: the protocol of
+// Apple's "Sending notification requests to APNs" over TLS and HTTP/2 on
+// 127.0.0.1.
+type APNs struct {
+	*recorder[APNsRequest]
+	opts     APNsOptions
+	ca       *CA
+	listener *trackingListener
+	server   *http.Server
+	verified jwtCache
+	stop     chan struct{}
+}
+
+// StartAPNs starts an APNs that ends with the test.
+func StartAPNs(tb testing.TB, opts APNsOptions) *APNs {
+	tb.Helper()
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.MaxConcurrentStreams == 0 {
+		opts.MaxConcurrentStreams = 1000
+	}
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a := &APNs{
+		recorder: newRecorder[APNsRequest](opts.Discard),
+		opts:     opts,
+		ca:       NewCA(tb),
+		listener: &trackingListener{Listener: inner, conns: make(map[net.Conn]struct{})},
+		stop:     make(chan struct{}),
+	}
+	settings := a.ca.ServerTLS(tb)
+	if opts.ClientCA != nil {
+		settings.ClientCAs, settings.ClientAuth = opts.ClientCA.Pool(), tls.VerifyClientCertIfGiven
+	}
+	a.server = &http.Server{
+		Handler:           http.HandlerFunc(a.handle),
+		TLSConfig:         settings,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: opts.MaxConcurrentStreams},
+		ErrorLog:          log.New(io.Discard, "", 0),
+		ReadHeaderTimeout: time.Minute,
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = a.server.ServeTLS(a.listener, "", "") // ErrServerClosed
+	}()
+	tb.Cleanup(func() {
+		close(a.stop)
+		_ = a.server.Close()
+		a.CloseConnections()
+		<-done
+	})
+	return a
+}
+
+// URL returns the base URL, as the option endpoint wants it.
+func (a *APNs) URL() string { return "https://" + a.listener.Addr().String() }
+
+// CA returns the authority that signed the server's certificate.
+func (a *APNs) CA() *CA { return a.ca }
+
+// CloseConnections cuts all connections without a word.
+func (a *APNs) CloseConnections() { a.listener.closeConns() }
+
+// Connections returns how many connections have been made so far.
+func (a *APNs) Connections() int { return a.listener.count() }
+
+func (a *APNs) handle(w http.ResponseWriter, r *http.Request) {
+	// One byte more than any limit is enough to see that a push is too large.
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		return
+	}
+	req := APNsRequest{
+		Token: strings.TrimPrefix(r.URL.Path, "/3/device/"), Header: r.Header, Body: body, Time: time.Now(), Conn: r.RemoteAddr,
+	}
+	a.add(req)
+	if a.opts.Latency > 0 {
+		timer := time.NewTimer(a.opts.Latency)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			return
+		case <-a.stop:
+			return
+		}
+	}
+	answer := a.judge(r, req)
+	if answer == (APNsAnswer{}) && a.opts.Answer != nil {
+		answer = a.opts.Answer(req)
+	}
+	a.write(w, r, answer)
+}
+
+func (a *APNs) write(w http.ResponseWriter, r *http.Request, answer APNsAnswer) {
+	switch {
+	case answer.Hang:
+		select {
+		case <-r.Context().Done():
+		case <-a.stop:
+		}
+		return
+	case answer.Cut:
+		a.listener.closeConn(r.RemoteAddr)
+		return
+	}
+	w.Header().Set("apns-id", r.Header.Get("apns-id"))
+	if answer.RetryAfter != "" {
+		w.Header().Set("Retry-After", answer.RetryAfter)
+	}
+	if answer.GoAway {
+		w.Header().Set("Connection", "close") // net/http turns it into GOAWAY
+	}
+	if answer.Status == 0 {
+		answer.Status = http.StatusOK
+	}
+	if answer.Body == "" && answer.Reason != "" {
+		body, _ := json.Marshal(struct { // of a string and a number: no error
+			Reason    string `json:"reason"`
+			Timestamp int64  `json:"timestamp,omitempty"`
+		}{answer.Reason, answer.Timestamp})
+		answer.Body = string(body)
+	}
+	w.WriteHeader(answer.Status)
+	_, _ = io.WriteString(w, answer.Body) // the client may have gone
+}
+
+var (
+	deviceToken = regexp.MustCompile(`^([0-9a-f]{2}){8,}$`)
+	apnsID      = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+// judge answers what is not a well-formed and authorised push, as Apple would.
+func (a *APNs) judge(r *http.Request, req APNsRequest) APNsAnswer {
+	h := req.Header
+	kind, priority := h.Get("apns-push-type"), h.Get("apns-priority")
+	limit := a.opts.MaxPayload
+	if limit == 0 {
+		limit = 4096
+		if kind == "voip" {
+			limit = 5120
+		}
+	}
+	switch {
+	case r.ProtoMajor != 2:
+		return APNsAnswer{Status: 505}
+	case r.Method != http.MethodPost:
+		return APNsAnswer{Status: 405, Reason: "MethodNotAllowed"}
+	case !strings.HasPrefix(r.URL.Path, "/3/device/") || r.URL.RawQuery != "":
+		return APNsAnswer{Status: 404, Reason: "BadPath"}
+	case req.Token == "":
+		return APNsAnswer{Status: 400, Reason: "MissingDeviceToken"}
+	case !deviceToken.MatchString(req.Token):
+		return APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
+	case len(req.Body) == 0:
+		return APNsAnswer{Status: 400, Reason: "PayloadEmpty"}
+	case len(req.Body) > limit:
+		return APNsAnswer{Status: 413, Reason: "PayloadTooLarge"}
+	case h.Get("apns-id") != "" && !apnsID.MatchString(h.Get("apns-id")):
+		return APNsAnswer{Status: 400, Reason: "BadMessageId"}
+	case len(h.Get("apns-collapse-id")) > 64:
+		return APNsAnswer{Status: 400, Reason: "BadCollapseId"}
+	case priority != "" && priority != "10" && priority != "5" && priority != "1":
+		return APNsAnswer{Status: 400, Reason: "BadPriority"}
+	case kind == "background" && priority == "10":
+		return APNsAnswer{Status: 400, Reason: "BadPriority"}
+	}
+	if answer := a.authorise(r); answer != (APNsAnswer{}) {
+		return answer
+	}
+	return a.judgeTopic(h.Get("apns-topic"))
+}
+
+func (a *APNs) judgeTopic(topic string) APNsAnswer {
+	if topic == "" {
+		return APNsAnswer{Status: 400, Reason: "MissingTopic"}
+	}
+	for _, allowed := range a.opts.Topics {
+		if topic == allowed {
+			return APNsAnswer{}
+		}
+	}
+	if a.opts.Topics != nil {
+		return APNsAnswer{Status: 400, Reason: "TopicDisallowed"}
+	}
+	return APNsAnswer{}
+}
+
+// authorise checks the client's certificate or its provider token.
+func (a *APNs) authorise(r *http.Request) APNsAnswer {
+	if a.opts.Key == nil && a.opts.ClientCA == nil || len(r.TLS.PeerCertificates) > 0 {
+		return APNsAnswer{}
+	}
+	bearer, ok := strings.CutPrefix(r.Header.Get("authorization"), "bearer ")
+	if !ok || a.opts.Key == nil {
+		return APNsAnswer{Status: 403, Reason: "MissingProviderToken"}
+	}
+	issued, ok := a.verified.issued(a.opts.Key, bearer)
+	switch age := a.opts.Now().Sub(issued); {
+	case !ok:
+		return APNsAnswer{Status: 403, Reason: "InvalidProviderToken"}
+	case age > time.Hour || age < -time.Minute:
+		return APNsAnswer{Status: 403, Reason: "ExpiredProviderToken"}
+	}
+	return APNsAnswer{}
+}
+
+// TokenKey is an APNs authentication key as Apple hands it out.
+type TokenKey struct {
+	KeyID  string
+	TeamID string
+	Key    *ecdsa.PrivateKey
+}
+
+// NewTokenKey makes a key of a team.
+func NewTokenKey(tb testing.TB) TokenKey {
+	tb.Helper()
+	return TokenKey{KeyID: "KEY4567890", TeamID: "TEAM567890", Key: newKey(tb)}
+}
+
+// P8 returns the key as the .p8 file that Apple lets an operator download.
+func (k TokenKey) P8(tb testing.TB) []byte {
+	tb.Helper()
+	return keyPEM(tb, k.Key)
+}
+
+// KeyPEM returns the key as "PRIVATE KEY" (PKCS #8).
+func (c ClientCertificate) KeyPEM(tb testing.TB) []byte {
+	tb.Helper()
+	return keyPEM(tb, c.Key)
+}
+
+func keyPEM(tb testing.TB, key *ecdsa.PrivateKey) []byte {
+	tb.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// apnsAnswer returns the answer that plays b.
+func (b Behaviour) apnsAnswer() APNsAnswer {
+	switch b {
+	case Hang:
+		return APNsAnswer{Hang: true}
+	case Cut:
+		return APNsAnswer{Cut: true}
+	case Garbage:
+		return APNsAnswer{Status: http.StatusBadGateway, Body: "<html>Bad Gateway</html>"}
+	}
+	return APNsAnswer{}
+}
+
+// APNsBehaving returns an Answer that plays b with every push. It does not
+// play Refuse: that is an address where nothing listens.
+func APNsBehaving(b Behaviour) func(APNsRequest) APNsAnswer {
+	answer := b.apnsAnswer()
+	return func(APNsRequest) APNsAnswer { return answer }
+}
+
+// RefusedAddr returns the address of a port of 127.0.0.1 on which nothing
+// listens.
+func RefusedAddr(tb testing.TB) string {
+	tb.Helper()
+	var config net.ListenConfig
+	l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // the port is what matters
+	return l.Addr().String()
+}
