@@ -67,8 +67,12 @@ func elemType(t reflect.Type) reflect.Type {
 }
 
 func (l *loader) decodeStruct(node ast.Node, dst reflect.Value, at place) {
-	fields := fieldsOf(dst.Type())
-	for _, e := range l.entries(node, at, join) {
+	entries := l.entries(node, at, join)
+	if variants := variantsOf(dst.Type()); len(variants) > 0 && !l.chooseVariant(node, entries, dst, variants, at) {
+		return // whether its options are known depends on the type
+	}
+	fields := fieldsOf(dst)
+	for _, e := range entries {
 		f, found := find(fields, e.key)
 		if !found {
 			l.fault(e.keyNode, join(at.path, e.key),
@@ -77,6 +81,40 @@ func (l *loader) decodeStruct(node ast.Node, dst reflect.Value, at place) {
 		}
 		l.decode(e.value, dst.FieldByIndex(f.index), place{join(at.path, f.name), at.expand || f.expand})
 	}
+}
+
+// chooseVariant makes the variant that the option "type" names, and only that.
+func (l *loader) chooseVariant(node ast.Node, entries []entry, dst reflect.Value, variants []variant, at place) bool {
+	at.path = join(at.path, "type")
+	kind := ""
+	for _, e := range entries {
+		if e.key == "type" {
+			node = e.value
+			text, _, ok := l.text(node, at)
+			if !ok {
+				return false
+			}
+			kind = text
+		}
+	}
+	chosen := false
+	kinds := make([]string, len(variants))
+	for i, v := range variants {
+		kinds[i] = v.kind
+		options := dst.Field(v.index)
+		if v.kind != kind {
+			options.SetZero()
+			continue
+		}
+		chosen = true
+		if options.IsNil() {
+			options.Set(reflect.New(options.Type().Elem()))
+		}
+	}
+	if !chosen {
+		l.fault(node, at.path, "write one of "+strings.Join(kinds, ", "))
+	}
+	return chosen
 }
 
 func find(fields []field, name string) (field, bool) {

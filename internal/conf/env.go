@@ -14,7 +14,7 @@ func envName(prefix, name string) string {
 // overrideFields applies the environment to a struct and reports whether any
 // variable was set.
 func (l *loader) overrideFields(v reflect.Value, prefix string) (set bool) {
-	for _, f := range fieldsOf(v.Type()) {
+	for _, f := range fieldsOf(v) {
 		if !f.expand && l.override(v.FieldByIndex(f.index), envName(prefix, f.name)) {
 			set = true
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -20,20 +21,23 @@ type field struct {
 	expand bool // tagged `conf:"expand"`
 }
 
+// variant is a field tagged `yaml:",inline" conf:"type=NAME"`.
+type variant struct {
+	kind  string
+	index int
+}
+
 // fieldsOf lists the options of a struct in their order, those of inlined
-// structs included.
-func fieldsOf(t reflect.Type) []field {
+// structs and of the variants that are set included.
+func fieldsOf(v reflect.Value) []field {
 	var list []field
-	for sf := range t.Fields() {
+	for sf, value := range v.Fields() {
 		tag, tagged := sf.Tag.Lookup("yaml")
 		name, flags, _ := strings.Cut(tag, ",")
 		switch {
 		case !tagged || name == "-" || !sf.IsExported():
 		case flags == "inline":
-			for _, inner := range fieldsOf(sf.Type) {
-				inner.index = append([]int{sf.Index[0]}, inner.index...)
-				list = append(list, inner)
-			}
+			list = append(list, inlined(sf.Index, value)...)
 		case name != "":
 			list = append(list, field{
 				name:   name,
@@ -41,6 +45,30 @@ func fieldsOf(t reflect.Type) []field {
 				typ:    sf.Type,
 				expand: sf.Tag.Get("conf") == "expand",
 			})
+		}
+	}
+	return list
+}
+
+func inlined(index []int, v reflect.Value) []field {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return nil
+		}
+		v = v.Elem()
+	}
+	list := fieldsOf(v)
+	for i := range list {
+		list[i].index = append(slices.Clone(index), list[i].index...)
+	}
+	return list
+}
+
+func variantsOf(t reflect.Type) []variant {
+	var list []variant
+	for sf := range t.Fields() {
+		if kind, ok := strings.CutPrefix(sf.Tag.Get("conf"), "type="); ok {
+			list = append(list, variant{kind, sf.Index[0]})
 		}
 	}
 	return list

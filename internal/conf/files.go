@@ -25,7 +25,7 @@ const maxSecretFile = 64 << 10
 func Files(dst any) []string {
 	var list []string
 	walkStructs(reflect.ValueOf(dst), "", func(v reflect.Value, _ string) bool {
-		for _, f := range fieldsOf(v.Type()) {
+		for _, f := range fieldsOf(v) {
 			if path := v.FieldByIndex(f.index); isFileOption(f) && path.String() != "" {
 				list = append(list, path.String())
 			}
@@ -43,7 +43,7 @@ func isFileOption(f field) bool {
 // resolveFiles makes paths absolute and reads the files of secrets.
 func (l *loader) resolveFiles(root reflect.Value) {
 	walkStructs(root, "", func(v reflect.Value, path string) (changed bool) {
-		fields := fieldsOf(v.Type())
+		fields := fieldsOf(v)
 		for _, f := range fields {
 			name := v.FieldByIndex(f.index)
 			if !isFileOption(f) || name.String() == "" {
@@ -91,7 +91,7 @@ func readSecretFile(name string) (string, error) {
 	if err != nil {
 		return "", describe(err)
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
 	switch {
 	case err != nil:
@@ -152,7 +152,7 @@ func walkStructs(v reflect.Value, path string, visit func(v reflect.Value, path 
 		return !v.IsNil() && walkStructs(v.Elem(), path, visit)
 	case t.Kind() == reflect.Struct:
 		changed = visit(v, path)
-		for _, f := range fieldsOf(t) {
+		for _, f := range fieldsOf(v) {
 			changed = walkStructs(v.FieldByIndex(f.index), join(path, f.name), visit) || changed
 		}
 	case t.Kind() == reflect.Slice:

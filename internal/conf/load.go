@@ -43,7 +43,11 @@ type loader struct {
 
 // Load reads a configuration into dst, a pointer to a struct that holds the
 // defaults. Options are the fields with a yaml tag; an embedded or named
-// struct tagged `yaml:",inline"` lends its options to the outer one.
+// struct tagged `yaml:",inline"` lends its options to the outer one. Where an
+// option named type decides which others there are, each set of them is a
+// pointer to a struct tagged `yaml:",inline" conf:"type=NAME"`: the one of that
+// name is made and the others are nil; a type that is missing or has no such
+// field is a fault.
 //
 // The file is decoded strictly. Then each single value or list of single
 // values is overridden by the environment variable named EnvPrefix plus its

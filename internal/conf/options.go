@@ -23,15 +23,22 @@ type Option struct {
 }
 
 // Options lists the options of dst, a pointer to a struct that holds the
-// defaults, in the order of its fields. prefix is LoadOptions.EnvPrefix.
+// defaults, in the order of its fields; of options that variants share the
+// first is listed. prefix is LoadOptions.EnvPrefix.
 func Options(dst any, prefix string) []Option {
 	return optionsOf(reflect.ValueOf(dst).Elem(), "", prefix)
 }
 
 // optionsOf lists the options of a struct; env is "" where nothing overrides.
 func optionsOf(v reflect.Value, path, env string) []Option {
+	v = withVariants(v)
 	var list []Option
-	for _, f := range fieldsOf(v.Type()) {
+	seen := make(map[string]bool) // variants may share options
+	for _, f := range fieldsOf(v) {
+		if seen[f.name] {
+			continue
+		}
+		seen[f.name] = true
 		name := ""
 		if env != "" && !f.expand {
 			name = envName(env, f.name)
@@ -39,6 +46,18 @@ func optionsOf(v reflect.Value, path, env string) []Option {
 		list = append(list, optionOf(v.FieldByIndex(f.index), join(path, f.name), name)...)
 	}
 	return list
+}
+
+// withVariants returns a copy of a struct in which all variants are set.
+func withVariants(v reflect.Value) reflect.Value {
+	whole := reflect.New(v.Type()).Elem()
+	whole.Set(v)
+	for _, each := range variantsOf(v.Type()) {
+		if options := whole.Field(each.index); options.IsNil() {
+			options.Set(reflect.New(options.Type().Elem()))
+		}
+	}
+	return whole
 }
 
 func optionOf(v reflect.Value, path, env string) []Option {

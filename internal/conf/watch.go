@@ -68,7 +68,7 @@ func read(path string) (digest, error) {
 	if err != nil {
 		return digest{}, err
 	}
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
 		return digest{}, err

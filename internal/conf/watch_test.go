@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +16,8 @@ import (
 type watched struct {
 	*testing.T
 	dir     string
-	files   []string
-	changes int
+	files   atomic.Pointer[[]string]
+	changes atomic.Int32
 }
 
 const interval = time.Second
@@ -25,14 +26,14 @@ func watch(t *testing.T, test func(w *watched)) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := &watched{T: t, dir: dir}
+		w := &watched{T: t, dir: dir} // atomics, because a bubble's clock orders no memory accesses
 		w.write("a", "one")
-		w.files = []string{w.path("a")}
+		w.list("a")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			conf.Watch(ctx, interval, func() []string { return w.files }, func() { w.changes++ })
+			conf.Watch(ctx, interval, func() []string { return *w.files.Load() }, func() { w.changes.Add(1) })
 		}()
 		synctest.Wait()
 		test(w)
@@ -42,6 +43,15 @@ func watch(t *testing.T, test func(w *watched)) {
 }
 
 func (w *watched) path(name string) string { return filepath.Join(w.dir, name) }
+
+// list sets the files that are watched.
+func (w *watched) list(names ...string) {
+	var paths []string
+	for _, name := range names {
+		paths = append(paths, w.path(name))
+	}
+	w.files.Store(&paths)
+}
 
 func (w *watched) write(name, content string) { writeFile(w, w.path(name), content) }
 
@@ -56,10 +66,9 @@ func (w *watched) wait(n, want int) {
 	w.Helper()
 	<-time.After(time.Duration(n) * interval)
 	synctest.Wait()
-	if w.changes != want {
-		w.Errorf("after %d intervals there were %d changes, want %d", n, w.changes, want)
+	if got := int(w.changes.Swap(0)); got != want {
+		w.Errorf("after %d intervals there were %d changes, want %d", n, got, want)
 	}
-	w.changes = 0
 }
 
 func TestWatchReportsAChangeOnceItIsStable(t *testing.T) {
@@ -108,7 +117,7 @@ func TestWatchWaitsForAMissingFile(t *testing.T) {
 
 func TestWatchReportsAListedFileThatComesIntoBeing(t *testing.T) {
 	watch(t, func(w *watched) {
-		w.files = []string{w.path("a"), w.path("b")}
+		w.list("a", "b")
 		w.wait(2, 0)
 		w.write("b", "new")
 		w.wait(2, 1)
@@ -118,7 +127,7 @@ func TestWatchReportsAListedFileThatComesIntoBeing(t *testing.T) {
 func TestWatchDoesNotReportAChangedList(t *testing.T) {
 	watch(t, func(w *watched) {
 		w.write("b", "b")
-		w.files = []string{w.path("b")}
+		w.list("b")
 		w.wait(5, 0)
 		w.write("a", "no longer watched")
 		w.wait(5, 0)
@@ -142,7 +151,7 @@ func TestWatchFollowsSwappedLinks(t *testing.T) {
 				w.Fatal(err)
 			}
 		}
-		w.files = []string{w.path("key")}
+		w.list("key")
 		w.wait(2, 0)
 		if err := os.Rename(w.path("..next"), w.path("..data")); err != nil {
 			w.Fatal(err)
