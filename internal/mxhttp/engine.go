@@ -2,7 +2,6 @@ package mxhttp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -132,44 +131,4 @@ func setCORS(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", "Origin, X-Requested-With, Content-Type, Accept, Authorization")
-}
-
-// answer writes what the client hears about err.
-func (e *edge) answer(c *gin.Context, x *exchange, err error) {
-	if c.Writer.Written() {
-		x.add(slog.String("error_after_start", err.Error()))
-		return
-	}
-	answer := e.errorFor(c.Request.Context(), x, err)
-	x.add(slog.String("errcode", answer.Code))
-	if err := WriteError(c.Writer, answer); err != nil {
-		x.add(slog.String("write_error", err.Error()))
-	}
-}
-
-// errorFor finds the answer to err and logs what no one expects.
-func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known
-	}
-	if e.classify != nil {
-		if known := e.classify(err); known != nil {
-			return known
-		}
-	}
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		x.add(slog.Bool("client_gone", true))
-		return &Error{Status: statusClientGone, Code: codeUnknown, Msg: "The client closed the request"}
-	case errors.Is(err, context.DeadlineExceeded):
-		x.add(slog.String("timeout", err.Error()))
-		return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
-	}
-	e.log.LogAttrs(ctx, slog.LevelError, "request failed",
-		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("error", err.Error()))
-	return errInternal()
-}
-
-func errInternal() *Error {
-	return &Error{Status: http.StatusInternalServerError, Code: codeUnknown, Msg: "Internal server error"}
 }

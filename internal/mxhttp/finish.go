@@ -55,9 +55,7 @@ func (e *edge) recovered(c *gin.Context, x *exchange, reason any) (started bool)
 	if c.Writer.Written() {
 		return true
 	}
-	if err := WriteError(c.Writer, errInternal()); err != nil {
-		x.add(slog.String("write_error", err.Error()))
-	}
+	e.respond(c, x, errInternal())
 	return false
 }
 

@@ -1,0 +1,63 @@
+package mxhttp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+)
+
+// answer writes what the client hears about err.
+func (e *edge) answer(c *gin.Context, x *exchange, err error) {
+	if c.Writer.Written() {
+		x.add(slog.String("error_after_start", err.Error()))
+		return
+	}
+	e.respond(c, x, e.errorFor(c.Request.Context(), x, err))
+}
+
+// respond writes an answer, or a plain one if that cannot be encoded.
+func (e *edge) respond(c *gin.Context, x *exchange, answer *Error) {
+	x.add(slog.String("errcode", answer.Code))
+	err := WriteError(c.Writer, answer)
+	if err != nil && !c.Writer.Written() {
+		e.logFailed(c.Request.Context(), x, err)
+		err = WriteError(c.Writer, errInternal())
+	}
+	if err != nil {
+		x.add(slog.String("write_error", err.Error()))
+	}
+}
+
+// errorFor finds the answer to err and logs what no one expects.
+func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known
+	}
+	if e.classify != nil {
+		if known := e.classify(err); known != nil {
+			return known
+		}
+	}
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		x.add(slog.Bool("client_gone", true))
+		return &Error{Status: statusClientGone, Code: codeUnknown, Msg: "The client closed the request"}
+	case errors.Is(err, context.DeadlineExceeded):
+		x.add(slog.String("timeout", err.Error()))
+		return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
+	}
+	e.logFailed(ctx, x, err)
+	return errInternal()
+}
+
+func (e *edge) logFailed(ctx context.Context, x *exchange, err error) {
+	e.log.LogAttrs(ctx, slog.LevelError, "request failed",
+		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("error", err.Error()))
+}
+
+func errInternal() *Error {
+	return &Error{Status: http.StatusInternalServerError, Code: codeUnknown, Msg: "Internal server error"}
+}
