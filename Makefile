@@ -36,7 +36,7 @@ fmt: $(GOLANGCI) ## format the code and sort its imports
 	$(GOLANGCI) fmt
 
 fmt-check:
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')) && \
+	@unformatted=$$(gofmt -l .) && \
 	if [ -n "$$unformatted" ]; then echo "run make fmt; not formatted:"; echo "$$unformatted"; exit 1; fi
 
 lint: $(GOLANGCI) ## run go vet and golangci-lint
