@@ -1,0 +1,495 @@
+package h2pool_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/matrix-herald/herald/internal/h2pool"
+)
+
+// replica is the listener of one of several servers that replace one another
+// behind one address; it is closed when its server shuts down.
+type replica struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (r *replica) Accept() (net.Conn, error) {
+	select {
+	case c := <-r.conns:
+		return c, nil
+	case <-r.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (r *replica) Close() error {
+	r.once.Do(func() { close(r.done) })
+	return nil
+}
+
+func (r *replica) Addr() net.Addr { return r.addr }
+
+func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	progress := make(chan struct{}, 1<<20)
+	handler := func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		seen[string(b)]++
+		mu.Unlock()
+		progress <- struct{}{}
+	}
+
+	front := listen(t, "127.0.0.1:0")
+	cert, roots := newCert(t)
+	next := func() (*replica, *http.Server, func()) {
+		ln := &replica{addr: front.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
+		s := &http.Server{
+			Handler:   http.HandlerFunc(handler),
+			TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
+			ErrorLog:  log.New(io.Discard, "", 0),
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { s.ServeTLS(ln, "", "") })
+		return ln, s, wg.Wait
+	}
+	live, srv, wait := next()
+	var liveMu sync.Mutex
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			c, err := front.Accept()
+			if err != nil {
+				return
+			}
+			for delivered := false; !delivered; {
+				liveMu.Lock()
+				to := live
+				liveMu.Unlock()
+				select {
+				case to.conns <- c:
+					delivered = true
+				case <-to.done:
+				}
+			}
+		}
+	})
+
+	p := newPool(t, front.Addr().String(), roots)
+	stop := make(chan struct{})
+	var workers sync.WaitGroup
+	var sent atomic.Int32
+	for w := range 20 {
+		workers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				body := string(rune('a'+w)) + ":" + strconv.Itoa(i)
+				if _, err := post(t.Context(), p, front.Addr().String(), body); err != nil {
+					t.Errorf("request %s: %v", body, err)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	for range 5 {
+		for range 200 {
+			<-progress
+		}
+		old, oldWait := srv, wait
+		liveMu.Lock()
+		live, srv, wait = next()
+		liveMu.Unlock()
+		if err := old.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		oldWait()
+	}
+	close(stop)
+	workers.Wait()
+	p.Close()
+	front.Close()
+	accepting.Wait()
+	srv.Close()
+	wait()
+
+	if len(seen) != int(sent.Load()) {
+		t.Errorf("%d requests sent, %d seen", sent.Load(), len(seen))
+	}
+	for body, n := range seen {
+		if n != 1 {
+			t.Errorf("request %s was processed %d times", body, n)
+		}
+	}
+}
+
+func TestARequestTheServerHasNotProcessedIsSentAgain(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		refuse func(c *rawConn, stream uint32)
+	}{
+		{"after an orderly GOAWAY below its stream", func(c *rawConn, _ uint32) {
+			c.WriteGoAway(0, http2.ErrCodeNo, nil)
+		}},
+		{"after GOAWAY with an error on the first stream", func(c *rawConn, _ uint32) {
+			c.WriteGoAway(0, http2.ErrCodeInternal, nil)
+		}},
+		{"after REFUSED_STREAM", func(c *rawConn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int32
+			s := startRaw(t, func(_ int, c *rawConn) {
+				c.limit(100)
+				for {
+					id, ok := c.request()
+					switch {
+					case !ok:
+						return
+					case requests.Add(1) <= 2:
+						tt.refuse(c, id)
+					default:
+						c.answer(id)
+					}
+				}
+			})
+			mustPost(t, s.pool(t), s.addr, "body")
+			if n := requests.Load(); n != 3 {
+				t.Errorf("the server saw %d attempts, want 3", n)
+			}
+		})
+	}
+}
+
+func TestARequestRefusedForGoodIsUnprocessed(t *testing.T) {
+	t.Parallel()
+	const reason = `{"reason":"BadCertificate"}`
+	tests := []struct {
+		name     string
+		oneShot  bool // the body cannot be sent again
+		refuse   func(c *rawConn, stream uint32)
+		attempts int32
+		goAway   bool
+	}{
+		{"by REFUSED_STREAM three times", false, func(c *rawConn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}, 3, false},
+		{"by REFUSED_STREAM once, with a body that cannot be repeated", true, func(c *rawConn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}, 1, false},
+		{"by GOAWAY with a reason three times", false, func(c *rawConn, _ uint32) {
+			c.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte(reason))
+		}, 3, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int32
+			s := startRaw(t, func(_ int, c *rawConn) {
+				c.limit(100)
+				for {
+					id, ok := c.request()
+					if !ok {
+						return
+					}
+					requests.Add(1)
+					tt.refuse(c, id)
+				}
+			})
+			p := s.pool(t)
+			req := request(t.Context(), t, s.addr, "/")
+			req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader("body"))
+			if !tt.oneShot {
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("body")), nil }
+			}
+			_, err := p.RoundTrip(req)
+			if !h2pool.Unprocessed(err) {
+				t.Errorf("error = %v; want an unprocessed one", err)
+			}
+			if n := requests.Load(); n != tt.attempts {
+				t.Errorf("%d attempts, want %d", n, tt.attempts)
+			}
+			if g, ok := errors.AsType[*h2pool.GoAwayError](err); ok != tt.goAway {
+				t.Errorf("GOAWAY in the error: %v, want %v", ok, tt.goAway)
+			} else if ok && (g.Debug != reason || g.Code != http2.ErrCodeEnhanceYourCalm) {
+				t.Errorf("GOAWAY %v %q", g.Code, g.Debug)
+			}
+		})
+	}
+}
+
+func TestARequestTheServerMayHaveProcessedIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		cut    func(c *rawConn, stream uint32)
+		goAway bool
+	}{
+		{"after a cut", func(c *rawConn, _ uint32) { c.nc.Close() }, false},
+		{"after a GOAWAY that covers it and a cut", func(c *rawConn, stream uint32) {
+			c.WriteGoAway(stream, http2.ErrCodeNo, []byte("bye"))
+			c.nc.Close()
+		}, true},
+		{"after a reset for another reason", func(c *rawConn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeInternal)
+		}, false},
+		{"after a reset for a protocol error", func(c *rawConn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeProtocol)
+		}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var requests atomic.Int32
+			s := startRaw(t, func(_ int, c *rawConn) {
+				c.limit(100)
+				for {
+					id, ok := c.request()
+					if !ok {
+						return
+					}
+					requests.Add(1)
+					tt.cut(c, id)
+				}
+			})
+			p := s.pool(t)
+			_, err := post(t.Context(), p, s.addr, "body")
+			if err == nil || h2pool.Unprocessed(err) {
+				t.Errorf("error = %v; want one that is not unprocessed", err)
+			}
+			if g, ok := errors.AsType[*h2pool.GoAwayError](err); ok != tt.goAway || ok && g.Debug != "bye" {
+				t.Errorf("GOAWAY in the error: %v, want %v", g, tt.goAway)
+			}
+			if n := requests.Load(); n != 1 {
+				t.Errorf("the server saw %d attempts, want 1", n)
+			}
+			if n := p.Stats().InFlight; n != 0 {
+				t.Errorf("%d places are still taken", n)
+			}
+		})
+	}
+}
+
+func TestADrainedConnectionFinishesWhatItCarries(t *testing.T) {
+	t.Parallel()
+	finish := make(chan struct{})
+	s := startRaw(t, func(n int, c *rawConn) {
+		c.limit(100)
+		if n > 0 {
+			c.answerAll()
+			return
+		}
+		id, _ := c.request()
+		c.WriteGoAway(id, http2.ErrCodeNo, nil)
+		<-finish
+		c.answer(id)
+		c.request() // until the client leaves
+	})
+	p := s.pool(t, maxConns(1))
+	first := start(t.Context(), p, s.addr, "first")
+	eventually(t, "the connection drains", func() bool { return p.Stats().Draining == 1 })
+	mustPost(t, p, s.addr, "second")
+	close(finish)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the drained connection is closed", func() bool {
+		return p.Stats() == h2pool.Stats{Open: 1, Dials: 2}
+	})
+}
+
+// A server that takes requests only to drop them is dialled ever more slowly.
+func TestConnectionsThatNeverAnswerCountAsFailedDials(t *testing.T) {
+	t.Parallel()
+	s := startRaw(t, func(_ int, c *rawConn) {
+		c.limit(100)
+		c.request()
+	})
+	p := s.pool(t)
+	begin := time.Now()
+	for range 4 {
+		if _, err := post(t.Context(), p, s.addr, "body"); err == nil || h2pool.Unprocessed(err) {
+			t.Errorf("error = %v; want one that is not unprocessed", err)
+		}
+	}
+	if took, want := time.Since(begin), 700*time.Millisecond; took < want {
+		t.Errorf("four dials in %v, want pauses of %v in sum", took, want)
+	}
+	eventually(t, "all count as failed", func() bool { return p.Stats().DialFailures == 4 })
+}
+
+// relay is a TCP hop that can stop forwarding without closing anything.
+type relay struct {
+	addr   string
+	freeze func() // stops the connections made so far
+}
+
+func startRelay(t *testing.T, target string) *relay {
+	t.Helper()
+	ln := listen(t, "127.0.0.1:0")
+	var mu sync.Mutex
+	frozen, end := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	forward := func(to, from net.Conn, frozen chan struct{}) {
+		defer to.Close()
+		b := make([]byte, 4096)
+		for {
+			n, err := from.Read(b)
+			select {
+			case <-frozen:
+				<-end
+				return
+			default:
+			}
+			if _, werr := to.Write(b[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	}
+	wg.Go(func() {
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			out, err := new(net.Dialer).DialContext(context.Background(), "tcp", target)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			mu.Lock()
+			f := frozen
+			mu.Unlock()
+			wg.Go(func() { forward(out, in, f) })
+			wg.Go(func() { forward(in, out, f) })
+		}
+	})
+	t.Cleanup(func() {
+		close(end)
+		ln.Close()
+		wg.Wait()
+	})
+	return &relay{addr: ln.Addr().String(), freeze: func() {
+		mu.Lock()
+		defer mu.Unlock()
+		close(frozen)
+		frozen = make(chan struct{})
+	}}
+}
+
+func TestADeadConnectionIsFoundByPingsAndReplaced(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, func(http.ResponseWriter, *http.Request) {})
+	r := startRelay(t, s.addr)
+	p := newPool(t, r.addr, s.roots, func(o *h2pool.Options) {
+		o.PingAfter, o.PingTimeout = 100*time.Millisecond, 100*time.Millisecond
+	})
+	mustPost(t, p, r.addr, "before")
+	r.freeze()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := post(ctx, p, r.addr, "into the void"); err == nil || ctx.Err() != nil || h2pool.Unprocessed(err) {
+		t.Errorf("error = %v; want a lost connection, not unprocessed", err)
+	}
+	mustPost(t, p, r.addr, "after")
+	if n := s.conns.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestAServerThatComesBackIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	answer := func(http.ResponseWriter, *http.Request) {}
+	s := startServer(t, answer)
+	p := s.pool(t)
+	mustPost(t, p, s.addr, "before")
+	s.config.Close()
+	eventually(t, "the connection is gone", func() bool { return p.Stats().Open == 0 })
+	if _, err := post(t.Context(), p, s.addr, "down"); !h2pool.Unprocessed(err) {
+		t.Errorf("error = %v; want an unprocessed one", err)
+	}
+	serveOn(t, listen(t, s.addr), answer, sameCert(s))
+	mustPost(t, p, s.addr, "after")
+}
+
+func TestRequestsToADeadHostFailAtOnceWithFewDials(t *testing.T) {
+	t.Parallel()
+	ln := listen(t, "127.0.0.1:0")
+	addr := ln.Addr().String()
+	ln.Close()
+	p := newPool(t, addr, nil)
+	begin := time.Now()
+	for _, err := range burst(t.Context(), p, addr, 300) {
+		if !h2pool.Unprocessed(err) || !strings.Contains(err.Error(), addr) {
+			t.Fatalf("error = %v; want an unprocessed one naming the host", err)
+		}
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("300 failures took %v", took)
+	}
+	s := p.Stats()
+	if s.Dials > 5 || s.DialFailures != s.Dials {
+		t.Errorf("%d dials, %d failed; want a handful, all failed", s.Dials, s.DialFailures)
+	}
+}
+
+func TestAFailedDialDoesNotFailRequestsThatAConnectionCanServe(t *testing.T) {
+	t.Parallel()
+	arrived, proceed := make(chan struct{}, 2), make(chan struct{}, 2)
+	ln := listen(t, "127.0.0.1:0")
+	s := serveOn(t, ln, func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-proceed
+	}, maxStreams(1))
+	p := s.pool(t)
+	first := start(t.Context(), p, s.addr, "first")
+	<-arrived
+	ln.Close()
+	second := start(t.Context(), p, s.addr, "second")
+	eventually(t, "two dials have failed", func() bool { return p.Stats().DialFailures >= 2 })
+	proceed <- struct{}{}
+	proceed <- struct{}{}
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheErrorOfAnImpatientRequestNamesTheFailedDial(t *testing.T) {
+	t.Parallel()
+	ln := listen(t, "127.0.0.1:0")
+	addr := ln.Addr().String()
+	ln.Close()
+	p := newPool(t, addr, nil)
+	post(t.Context(), p, addr, "first")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond) // the pause is 100 ms
+	defer cancel()
+	_, err := post(ctx, p, addr, "second")
+	if !h2pool.Unprocessed(err) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("error = %v; want the deadline and the refused connection", err)
+	}
+}
