@@ -35,7 +35,7 @@ COPY --from=build /out/pushgw /pushgw
 # The API, and the metrics, which belong to the operator alone.
 EXPOSE 5000 9500
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
-    CMD ["/pushgw", "health", "-config", "/etc/herald/pushgw.yaml"]
+    CMD ["/pushgw", "-config", "/etc/herald/pushgw.yaml", "health"]
 ENTRYPOINT ["/pushgw"]
 CMD ["-config", "/etc/herald/pushgw.yaml"]
 
@@ -48,6 +48,6 @@ COPY --from=build --chown=65532:65532 /out/data /data
 VOLUME /data
 EXPOSE 8090 9501
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
-    CMD ["/identity", "health", "-config", "/etc/herald/identity.yaml"]
+    CMD ["/identity", "-config", "/etc/herald/identity.yaml", "health"]
 ENTRYPOINT ["/identity"]
 CMD ["-config", "/etc/herald/identity.yaml"]
