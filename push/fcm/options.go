@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func webpushRule() rule {
 	return object(map[string]rule{
 		"headers":     table(str),
 		"data":        table(str),
-		"fcm_options": object(map[string]rule{"link": str}),
+		"fcm_options": object(map[string]rule{"link": httpsURL}),
 		"notification": open(map[string]rule{
 			"actions": list(object(map[string]rule{"action": str, "title": str, "icon": str})),
 			"title":   str, "body": str, "icon": str, "badge": str, "dir": str, "image": str, "lang": str,
@@ -137,12 +138,13 @@ func apnsRule() rule {
 	})
 }
 
-// object allows the given members only, open also others, which are the app's
-// own.
-func object(members map[string]rule) rule { return members_(members, false) }
-func open(members map[string]rule) rule   { return members_(members, true) }
+// object allows the given members and no others.
+func object(known map[string]rule) rule { return members(known, false) }
 
-func members_(members map[string]rule, others bool) rule {
+// open allows also members it does not know, which are the app's own.
+func open(known map[string]rule) rule { return members(known, true) }
+
+func members(known map[string]rule, others bool) rule {
 	return func(path string, value any, p *conf.Problems) any {
 		m, ok := value.(map[string]any)
 		if !ok {
@@ -151,15 +153,15 @@ func members_(members map[string]rule, others bool) rule {
 		}
 		checked := make(map[string]any, len(m))
 		for _, key := range slices.Sorted(maps.Keys(m)) {
-			check, known := members[key]
+			check := known[key]
 			switch {
-			case known:
+			case check != nil:
 				checked[key] = check(member(path, key), m[key], p)
 			case others:
 				checked[key] = m[key]
 			default:
 				p.Add(member(path, key), nil, "FCM knows no such member here; it knows "+
-					strings.Join(slices.Sorted(maps.Keys(members)), ", "))
+					strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 			}
 		}
 		return checked
@@ -214,6 +216,14 @@ func strOr(other rule) rule {
 func str(path string, value any, p *conf.Problems) any {
 	if _, ok := value.(string); !ok {
 		p.Add(path, value, "write a text (in quotes if it looks like a number)")
+	}
+	return value
+}
+
+func httpsURL(path string, value any, p *conf.Problems) any {
+	s, _ := value.(string)
+	if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Host == "" {
+		p.Add(path, value, "write an https URL")
 	}
 	return value
 }

@@ -67,6 +67,7 @@ type FCM struct {
 	onToken  atomic.Pointer[func() FCMAnswer]
 	bearers  sync.Map // access token → time.Time of its end
 	stop     chan struct{}
+	close    func()
 }
 
 // StartFCM starts an FCM that ends with the test.
@@ -109,12 +110,13 @@ func StartFCM(tb testing.TB, opts FCMOptions) *FCM {
 		defer close(done)
 		_ = f.server.ServeTLS(f.listener, "", "") // ErrServerClosed
 	}()
-	tb.Cleanup(func() {
+	f.close = sync.OnceFunc(func() {
 		close(f.stop)
 		_ = f.server.Close()
 		f.CloseConnections()
 		<-done
 	})
+	tb.Cleanup(f.close)
 	return f
 }
 
@@ -123,6 +125,9 @@ func (f *FCM) URL() string { return "https://" + f.listener.Addr().String() }
 
 // CA returns the authority that signed the server's certificate.
 func (f *FCM) CA() *CA { return f.ca }
+
+// Close stops the server: its address refuses connections from now on.
+func (f *FCM) Close() { f.close() }
 
 // CloseConnections cuts all connections without a word.
 func (f *FCM) CloseConnections() { f.listener.closeConns() }

@@ -12,7 +12,8 @@ import (
 	"github.com/golang-jwt/jwt/v4"
 )
 
-// FCMMessage is what the fake looks at in a message.
+// FCMMessage is a message as FCM's reference has it; blocks that FCM only
+// passes on stay as they were sent.
 type FCMMessage struct {
 	Token     string            `json:"token"`
 	Topic     string            `json:"topic"`
@@ -23,6 +24,11 @@ type FCMMessage struct {
 		CollapseKey string            `json:"collapse_key"`
 		TTL         string            `json:"ttl"`
 		Data        map[string]string `json:"data"`
+
+		RestrictedPackageName string          `json:"restricted_package_name"`
+		DirectBootOK          bool            `json:"direct_boot_ok"`
+		Notification          json.RawMessage `json:"notification"`
+		FCMOptions            json.RawMessage `json:"fcm_options"`
 	} `json:"android"`
 	Notification json.RawMessage `json:"notification"`
 	Webpush      json.RawMessage `json:"webpush"`

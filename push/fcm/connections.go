@@ -1,0 +1,180 @@
+package fcm
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/h2pool"
+)
+
+const (
+	defaultTokenTimeout = 10 * time.Second
+	defaultTokenRetry   = time.Second
+)
+
+// Options configure Connections. The zero value works.
+type Options struct {
+	// Proxy is an HTTP CONNECT proxy for FCM and the token endpoint, nil for
+	// none; proxy variables of the environment are ignored.
+	Proxy *url.URL
+	// RootCAs are the authorities to trust, nil for the system's.
+	RootCAs *x509.CertPool
+	Log     *slog.Logger     // default: discard
+	Now     func() time.Time // default: time.Now
+	// TokenTimeout bounds one request for an access token, default 10 s.
+	TokenTimeout time.Duration
+	// TokenRetry is the pause after a first failed request for an access token,
+	// default 1 s. It doubles with each further failure up to 5 min, and is 30
+	// times as long when Google refuses the account.
+	TokenRetry time.Duration
+}
+
+// Connections are the connections to FCM and the access tokens that all FCM
+// apps of a process share, across reloads of its configuration.
+type Connections struct {
+	opts   Options
+	client *http.Client // for token endpoints
+
+	mu     sync.Mutex
+	links  map[linkKey]*link
+	closed bool
+}
+
+// linkKey says which apps can share connections and a token.
+type linkKey struct {
+	endpoint, account string
+	maxConnections    int
+}
+
+// NewConnections returns Connections that are not open to anything yet.
+func NewConnections(opts Options) *Connections {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.TokenTimeout <= 0 {
+		opts.TokenTimeout = defaultTokenTimeout
+	}
+	if opts.TokenRetry <= 0 {
+		opts.TokenRetry = defaultTokenRetry
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true, // a token lasts an hour
+	}
+	if opts.Proxy != nil {
+		transport.Proxy = http.ProxyURL(opts.Proxy)
+	}
+	return &Connections{
+		opts:  opts,
+		links: make(map[linkKey]*link),
+		client: &http.Client{
+			Transport: transport,
+			// An assertion is for the endpoint it names and for nobody else.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Open returns the provider of the app with this name, which appears in errors
+// and logs. Every fault of cfg is in the error. The provider begins to fetch an
+// access token, so that wrong credentials show before the first push; it needs
+// a Close.
+func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
+	var problems conf.Problems
+	s := cfg.resolve(fmt.Sprintf("apps[%q]", name), &problems)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	l, err := c.acquire(name, s)
+	if err != nil {
+		return nil, fmt.Errorf("open app %q: %w", name, err)
+	}
+	provider, err := newProvider(c, l, s)
+	if err != nil {
+		c.release(l)
+		return nil, fmt.Errorf("open app %q: %w", name, err)
+	}
+	return provider, nil
+}
+
+// Close ends all connections and token requests, and waits for them. Providers
+// that are still open answer Temporary from then on.
+func (c *Connections) Close() {
+	c.mu.Lock()
+	links := c.links
+	c.links, c.closed = nil, true
+	c.mu.Unlock()
+	for _, l := range links {
+		l.close()
+	}
+}
+
+func (c *Connections) acquire(name string, s settings) (*link, error) {
+	key := linkKey{s.endpoint.String(), s.account.identity(), s.maxConnections}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errStopped
+	}
+	if l := c.links[key]; l != nil {
+		l.users++
+		return l, nil
+	}
+	host, port := s.endpoint.Hostname(), s.endpoint.Port()
+	if port == "" {
+		port = "443"
+	}
+	pool, err := h2pool.New(h2pool.Options{
+		Addr:       net.JoinHostPort(host, port),
+		ServerName: host,
+		TLS:        &tls.Config{RootCAs: c.opts.RootCAs, MinVersion: tls.VersionTLS12},
+		Proxy:      c.opts.Proxy,
+		MaxConns:   s.maxConnections,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The token outlives the call that first needed it: its context ends with
+	// the last provider.
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &link{key: key, users: 1, pool: pool, cancel: cancel, tokens: &tokens{
+		account: s.account,
+		client:  c.client,
+		timeout: c.opts.TokenTimeout,
+		retry:   c.opts.TokenRetry,
+		log:     c.opts.Log.With("app", name),
+		now:     c.opts.Now,
+		wake:    make(chan struct{}, 1),
+		stopped: ctx.Done(),
+		changed: make(chan struct{}),
+	}}
+	l.background.Go(func() { l.tokens.run(ctx) })
+	c.links[key] = l
+	return l, nil
+}
+
+// release gives l back; the last user closes it.
+func (c *Connections) release(l *link) {
+	c.mu.Lock()
+	l.users--
+	last := l.users == 0 && c.links[l.key] == l
+	if last {
+		delete(c.links, l.key)
+	}
+	c.mu.Unlock()
+	if last {
+		l.close()
+	}
+}

@@ -1,0 +1,164 @@
+package fcm_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// TestMain checks that no test, and so no Close, leaves a goroutine behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAppsOfOneAccountShareConnections(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
+	first, second := openWith(t, connections, configFor(fake)), openWith(t, connections, configFor(fake))
+	expect(t, first.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	expect(t, second.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	first.Close()
+	first.Close() // a second time changes nothing
+	expect(t, second.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	if n := fake.Connections(); n != 2 { // one for the token, one for the messages
+		t.Errorf("there were %d connections", n)
+	}
+	second.Close()
+	expect(t, second.Send(t.Context(), message("token")), push.Temporary, push.ReasonConnection)
+}
+
+func TestAReloadKeepsTheConnections(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
+	before := openWith(t, connections, configFor(fake))
+	expect(t, before.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	cfg := configFor(fake)
+	cfg.SendBadgeZero = true
+	after := openWith(t, connections, cfg)
+	before.Close()
+	expect(t, after.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	if n := fake.TokenCount(); n != 1 {
+		t.Errorf("there were %d token requests", n)
+	}
+	if before.Fingerprint() != after.Fingerprint() {
+		t.Error("an option that FCM's judgement does not depend on changed the fingerprint")
+	}
+}
+
+func TestAnotherAccountOrLimitHasItsOwnConnections(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
+	other := configFor(fake)
+	other.ServiceAccount = conf.Secret(fake.ServiceAccount("another"))
+	narrow := configFor(fake)
+	narrow.MaxConnections = 1
+	fingerprints := make(map[string]bool)
+	for _, cfg := range []fcm.Config{configFor(fake), other, narrow} {
+		provider := openWith(t, connections, cfg)
+		expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+		fingerprints[provider.Fingerprint()] = true
+	}
+	if n := fake.TokenCount(); n != 3 {
+		t.Errorf("there were %d token requests, want 3", n)
+	}
+	if len(fingerprints) != 2 {
+		t.Errorf("there are %d fingerprints, want one for each account", len(fingerprints))
+	}
+}
+
+func TestClosedConnectionsAnswerAtOnce(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	fake.OnToken(func() pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
+	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
+	provider := openWith(t, connections, configFor(fake))
+	waitTokens(t, fake, 1)
+	got := make(chan push.Outcome, 1)
+	go func() { got <- provider.Send(t.Context(), message("token")) }()
+	connections.Close()
+	select {
+	case out := <-got:
+		expect(t, out, push.Temporary, push.ReasonConnection)
+	case <-time.After(20 * time.Second):
+		t.Fatal("Send outlives its connections")
+	}
+	if _, err := connections.Open("com.example.app", configFor(fake)); err == nil {
+		t.Error("closed connections can be opened")
+	}
+	connections.Close() // a second time changes nothing
+}
+
+func TestASendThatIsGivenUpWhileItWaitsForATokenIsUnprocessed(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	fake.OnToken(func() pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
+	provider := open(t, fake)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	got := provider.Send(ctx, message("token"))
+	expect(t, got, push.Temporary, push.ReasonTimeout)
+	if !got.Unprocessed {
+		t.Error("the outcome does not say that nothing was processed")
+	}
+}
+
+// proxy is an HTTP proxy that answers CONNECT.
+type proxy struct {
+	url string
+	wg  sync.WaitGroup
+	mu  sync.Mutex
+	log []string
+}
+
+func startProxy(t *testing.T) *proxy {
+	t.Helper()
+	p := new(proxy)
+	server := httptest.NewServer(http.HandlerFunc(p.serve))
+	p.url = server.URL
+	t.Cleanup(func() {
+		server.Close()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) requests() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.log...)
+}
+
+func (p *proxy) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.log = append(p.log, r.Method+" "+r.Host+" "+r.Header.Get("Proxy-Authorization"))
+	p.mu.Unlock()
+	target, err := net.Dial("tcp", r.Host)
+	if err != nil {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+	client, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	for _, pair := range [][2]net.Conn{{client, target}, {target, client}} {
+		p.wg.Go(func() {
+			_, _ = io.Copy(pair[0], pair[1])
+			_ = pair[0].Close()
+		})
+	}
+}
