@@ -1,0 +1,202 @@
+package apns
+
+import (
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/sideshow/apns2"
+)
+
+// Values of the options of Config that are one of a few words.
+const (
+	PlatformProduction = "production"
+	PlatformSandbox    = "sandbox"
+
+	CollapseNone  = "none"
+	CollapseRoom  = "room"
+	CollapseEvent = "event"
+)
+
+const (
+	// DefaultMaxConnections is enough for several thousand pushes a second:
+	// Apple allows a thousand at a time on each connection.
+	DefaultMaxConnections = 4
+	limitConnections      = 64
+	// maxExpiration is how long Apple keeps a notification for a device that
+	// is offline.
+	maxExpiration = 30 * 24 * time.Hour
+	voipSuffix    = ".voip"
+)
+
+// Config are the settings of one app that is reached through APNs. It has
+// either a token (Key, KeyID, TeamID) or a certificate (CertFile).
+type Config struct {
+	// Platform is where the app's device tokens come from: "production" (the
+	// default; App Store and TestFlight) or "sandbox" (run from Xcode).
+	Platform string `yaml:"platform"`
+
+	// Key is the text of the .p8 file of an APNs authentication key.
+	Key     conf.Secret `yaml:"key"`
+	KeyFile string      `yaml:"key_file"`
+	// KeyID and TeamID are the ids, ten characters each, that Apple shows for
+	// the key and for the developer team.
+	KeyID  string `yaml:"key_id"`
+	TeamID string `yaml:"team_id"`
+
+	// CertFile is the certificate of the app's provider with its private key,
+	// in PEM or PKCS #12 (.p12) form.
+	CertFile string `yaml:"cert_file"`
+	// CertKeyFile holds the private key when a PEM CertFile does not.
+	CertKeyFile string `yaml:"cert_key_file"`
+	// CertPassword decrypts a .p12 file.
+	CertPassword     conf.Secret `yaml:"cert_password"`
+	CertPasswordFile string      `yaml:"cert_password_file"`
+
+	// Topic is the app's bundle id, ".voip" appended for VoIP pushes. With a
+	// certificate it defaults to the UID of the certificate's subject.
+	Topic string `yaml:"topic"`
+	// PushType is the apns-push-type of every push. By default it follows from
+	// the topic and the payload: voip, background or alert.
+	PushType string `yaml:"push_type"`
+	// PushKeyFormat is how the app writes its device token into the pushkey:
+	// "auto" (the default), "hex" or "base64".
+	PushKeyFormat PushKeyFormat `yaml:"pushkey_format"`
+	// SendBadgeCounts puts the counts into the pushes. Default true.
+	SendBadgeCounts *bool `yaml:"send_badge_counts"`
+	// Tweaks passes sound and highlight of the push rule on. Default false.
+	Tweaks bool `yaml:"tweaks"`
+	// Expiration is how long Apple keeps a push for a device that is offline,
+	// up to 30 days; 0 is to try once. Without it Apple decides.
+	Expiration *conf.Duration `yaml:"expiration"`
+	// Collapse makes a push replace an earlier one on the device: of the same
+	// "room", of the same "event", or "none" (the default).
+	Collapse string `yaml:"collapse"`
+	// Priority is the apns-priority of every push: 10, 5 or 1. By default, 0,
+	// it follows the notification: 10, or 5 for low priority, badge and
+	// background pushes.
+	Priority int `yaml:"priority"`
+	// Endpoint is the https URL of another host than the platform's, such as
+	// one with port 2197.
+	Endpoint string `yaml:"endpoint"`
+	// RejectTopicDisallowed gives pushkeys up when Apple answers
+	// TopicDisallowed, as Sygnal does. By default that is taken for the fault
+	// of the settings that it is.
+	RejectTopicDisallowed bool `yaml:"reject_topic_disallowed"`
+	// MaxConnections bounds the connections to Apple, 1 to 64, which all apps
+	// with the same credentials and the same bound share. Default
+	// DefaultMaxConnections.
+	MaxConnections int `yaml:"max_connections"`
+}
+
+var (
+	tenCharacters = regexp.MustCompile(`^[A-Z0-9]{10}$`)
+	bundleID      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,254}$`)
+	pushTypes     = []apns2.EPushType{apns2.PushTypeAlert, apns2.PushTypeBackground, apns2.PushTypeLocation, apns2.PushTypeVOIP,
+		apns2.PushTypeComplication, apns2.PushTypeFileProvider, apns2.PushTypeMDM, apns2.PushTypeLiveActivity, apns2.PushTypePushToTalk}
+)
+
+// Validate adds all faults of the settings at path to p. It opens no file:
+// what is wrong inside a certificate is found by Connections.Open.
+func (c Config) Validate(path string, p *conf.Problems) {
+	add := func(option string, value any, remedy string) { p.Add(path+"."+option, value, remedy) }
+	c.validateCredentials(path, p)
+	c.validateTopic(path, p)
+	oneOf(c.Platform, []string{"", PlatformProduction, PlatformSandbox}, func() {
+		add("platform", c.Platform, "use production or sandbox")
+	})
+	oneOf(c.PushKeyFormat, []PushKeyFormat{"", PushKeyAuto, PushKeyHex, PushKeyBase64}, func() {
+		add("pushkey_format", c.PushKeyFormat, "use auto, hex or base64")
+	})
+	oneOf(c.Collapse, []string{"", CollapseNone, CollapseRoom, CollapseEvent}, func() {
+		add("collapse", c.Collapse, "use none, room or event")
+	})
+	oneOf(c.Priority, []int{0, 1, 5, 10}, func() {
+		add("priority", c.Priority, "use 10, 5 or 1, or leave it out")
+	})
+	if c.Expiration != nil && (c.Expiration.Std() < 0 || c.Expiration.Std() > maxExpiration) {
+		add("expiration", *c.Expiration, "use a time from 0s to 30d")
+	}
+	if c.MaxConnections < 0 || c.MaxConnections > limitConnections {
+		add("max_connections", c.MaxConnections, "use a number from 1 to 64")
+	}
+	if _, err := c.host(); err != nil {
+		add("endpoint", nil, "use a URL such as https://api.push.apple.com:2197, without a path")
+	}
+}
+
+func oneOf[T comparable](value T, allowed []T, otherwise func()) {
+	if !slices.Contains(allowed, value) {
+		otherwise()
+	}
+}
+
+func (c Config) validateCredentials(path string, p *conf.Problems) {
+	hasKey := c.Key != "" || c.KeyFile != ""
+	switch {
+	case hasKey && c.CertFile != "":
+		p.Add(path+".cert_file", nil, "set either key_file (with key_id and team_id) or cert_file, not both")
+		return
+	case !hasKey && c.CertFile == "":
+		p.Add(path+".key_file", nil, "set key_file, key_id and team_id (or cert_file) to the credentials from Apple's developer site")
+		return
+	case !hasKey:
+		if c.KeyID != "" || c.TeamID != "" {
+			p.Add(path+".key_id", nil, "leave key_id and team_id out, or set key_file instead of cert_file")
+		}
+		return
+	}
+	if c.Key != "" {
+		if _, err := parseKey(c.Key.Reveal()); err != nil {
+			p.Add(path+".key", nil, err.Error()+"; use the .p8 file as it came from Apple")
+		}
+	}
+	if !tenCharacters.MatchString(c.KeyID) {
+		p.Add(path+".key_id", c.KeyID, "use the key's id, ten capital letters and digits")
+	}
+	if !tenCharacters.MatchString(c.TeamID) {
+		p.Add(path+".team_id", c.TeamID, "use the team's id, ten capital letters and digits")
+	}
+	if c.CertKeyFile != "" || c.CertPassword != "" || c.CertPasswordFile != "" {
+		p.Add(path+".cert_file", nil, "set it, or leave cert_key_file and cert_password out")
+	}
+}
+
+func (c Config) validateTopic(path string, p *conf.Problems) {
+	switch {
+	case c.Topic == "" && c.CertFile == "":
+		p.Add(path+".topic", nil, "set it to the app's bundle id")
+	case c.Topic != "" && !bundleID.MatchString(c.Topic):
+		p.Add(path+".topic", c.Topic, "use the app's bundle id: letters, digits, dots and hyphens")
+	}
+	switch {
+	case c.PushType == "":
+	case !slices.Contains(pushTypes, apns2.EPushType(c.PushType)):
+		p.Add(path+".push_type", c.PushType, "use one of Apple's push types, such as alert, background or voip, or leave it out")
+	case c.PushType == string(apns2.PushTypeBackground) && c.Priority == apns2.PriorityHigh:
+		p.Add(path+".priority", c.Priority, "use 5: Apple refuses background pushes of priority 10")
+	case c.PushType == string(apns2.PushTypeVOIP) && c.Topic != "" && !strings.HasSuffix(c.Topic, voipSuffix):
+		p.Add(path+".topic", c.Topic, "append .voip: VoIP pushes have a topic of their own")
+	}
+}
+
+// host returns the base URL to send to.
+func (c Config) host() (*url.URL, error) {
+	base := c.Endpoint
+	switch {
+	case base != "":
+	case c.Platform == PlatformSandbox:
+		base = apns2.HostDevelopment
+	default:
+		base = apns2.HostProduction
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errEndpoint
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}

@@ -1,0 +1,127 @@
+package apns
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+var (
+	errEndpoint  = errors.New("endpoint is not an https URL of a host alone")
+	errKey       = errors.New("the key is not an ECDSA key on the curve P-256 in PKCS #8 PEM form")
+	errEncrypted = errors.New("the private key is encrypted; decrypt it with openssl pkey, or use a .p12 file with cert_password")
+	errNoCert    = errors.New("no certificate in it: use PEM or PKCS #12 (.p12)")
+	errNoKey     = errors.New("no private key for the certificate: add it to cert_file or set cert_key_file")
+)
+
+// oidUID is the attribute "userid" of a subject (RFC 4519, section 2.39), in
+// which Apple writes the topic.
+var oidUID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}
+
+// parseKey reads the text of a .p8 file.
+func parseKey(text string) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errKey
+	}
+	// The parser's own error could quote what it read.
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, errKey
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, errKey
+	}
+	return key, nil
+}
+
+// loadCertificate reads the certificate of c with its key, Leaf set.
+func loadCertificate(c Config) (*tls.Certificate, error) {
+	data, err := os.ReadFile(c.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("read cert_file: %w", err)
+	}
+	if block, _ := pem.Decode(data); block == nil {
+		cert, err := parseP12(data, c.CertPassword.Reveal())
+		if err != nil {
+			return nil, fmt.Errorf("read cert_file %s: %w", c.CertFile, err)
+		}
+		return cert, nil
+	}
+	if c.CertKeyFile != "" {
+		key, err := os.ReadFile(c.CertKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read cert_key_file: %w", err)
+		}
+		data = slices.Concat(data, []byte("\n"), key)
+	}
+	cert, err := parsePEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("read cert_file %s: %w", c.CertFile, err)
+	}
+	return cert, nil
+}
+
+func parseP12(data []byte, password string) (*tls.Certificate, error) {
+	key, leaf, chain, err := pkcs12.DecodeChain(data, password)
+	switch {
+	case errors.Is(err, pkcs12.ErrIncorrectPassword):
+		return nil, errors.New("cert_password does not decrypt it")
+	case err != nil:
+		return nil, errNoCert
+	}
+	cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	for _, c := range chain {
+		cert.Certificate = append(cert.Certificate, c.Raw)
+	}
+	return cert, nil
+}
+
+// parsePEM reads certificates and one private key in any order and with any
+// text between them, as Apple's tools and openssl write them.
+func parsePEM(data []byte) (*tls.Certificate, error) {
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+			return nil, errEncrypted
+		}
+	}
+	if !bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
+		return nil, errNoCert
+	}
+	if !bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return nil, errNoKey
+	}
+	// X509KeyPair passes over the blocks it does not look for, reads PKCS #1,
+	// PKCS #8 and EC keys, and checks that the key is the certificate's.
+	cert, err := tls.X509KeyPair(data, data)
+	if err != nil {
+		return nil, err
+	}
+	return &cert, nil
+}
+
+// certificateTopic returns the topic that a certificate is for, "" when it
+// names none.
+func certificateTopic(cert *x509.Certificate) string {
+	for _, name := range cert.Subject.Names {
+		if text, ok := name.Value.(string); ok && name.Type.Equal(oidUID) {
+			return text
+		}
+	}
+	return ""
+}
