@@ -1,0 +1,43 @@
+package homeserver
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Internal because filling the cache through requests would take thousands.
+func TestTheCacheIsBounded(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	c := newCache(maxCached)
+	for i := range 2 * maxCached {
+		c.put(fmt.Sprint(i), entry{expires: now.Add(time.Hour)}, now)
+		c.get("0", now) // used all the time, so it stays
+	}
+	if len(c.entries) != maxCached || c.order.Len() != maxCached {
+		t.Errorf("%d entries in the map and %d in the list, want %d", len(c.entries), c.order.Len(), maxCached)
+	}
+	for key, want := range map[string]bool{"0": true, "1": false, fmt.Sprint(maxCached): false, fmt.Sprint(2*maxCached - 1): true} {
+		if _, ok := c.get(key, now); ok != want {
+			t.Errorf("entry %s: kept %v, want %v", key, ok, want)
+		}
+	}
+}
+
+func TestTheCacheDropsWhatHasExpired(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	c := newCache(2)
+	c.put("a", entry{expires: now.Add(time.Second)}, now)
+	c.put("b", entry{expires: now}, now) // never kept
+	if _, ok := c.get("b", now); ok || len(c.entries) != 1 {
+		t.Errorf("an entry that is stale on arrival was kept")
+	}
+	if _, ok := c.get("a", now); !ok {
+		t.Error("a fresh entry was not found")
+	}
+	if _, ok := c.get("a", now.Add(time.Second)); ok || len(c.entries) != 0 {
+		t.Error("an expired entry was not dropped")
+	}
+}

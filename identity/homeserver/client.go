@@ -1,0 +1,189 @@
+// Package homeserver talks to Matrix homeservers over federation: it finds out
+// where a server name leads and asks the server there who an OpenID token
+// belongs to. Every address it connects to was chosen by somebody else, so
+// everything goes through safehttp.
+//
+// It does not know accounts, bindings or our own signing keys.
+package homeserver
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/safehttp"
+)
+
+const (
+	defaultTimeout     = 10 * time.Second
+	defaultMaxInFlight = 256
+
+	maxReplyBytes = 5 << 10
+)
+
+// Options are the settings of a [Client] and a [Resolver]. The zero value is
+// usable.
+type Options struct {
+	// Timeout bounds a whole exchange, finding the server included. Zero means
+	// 10 s.
+	Timeout time.Duration
+	// MaxInFlight is how many exchanges may run at once; more are refused with
+	// [ErrBusy]. Zero means 256.
+	MaxInFlight int
+	// AllowNets are networks that may be reached although they are not public.
+	AllowNets []netip.Prefix
+	// RootCAs are the accepted certificate authorities; nil means the system's.
+	// See [safehttp.LoadRootCAs].
+	RootCAs *x509.CertPool
+	// Proxy is a proxy for all requests; see [safehttp.Options]. SRV records
+	// are still looked up with Resolver.
+	Proxy *url.URL
+	// Resolver looks up names; nil means net.DefaultResolver.
+	Resolver *net.Resolver
+	// UserAgent is sent with every request.
+	UserAgent string
+	// Now tells the time for the cache of .well-known answers; nil means
+	// time.Now.
+	Now func() time.Time
+	// Log receives the warning about Proxy; nil discards it.
+	Log *slog.Logger
+
+	wellKnownPort uint16 // 443 outside tests, which may not listen there
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Timeout < 0 || o.MaxInFlight < 0 {
+		return o, errors.New("homeserver: timeout and requests in flight cannot be negative")
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = defaultMaxInFlight
+	}
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.wellKnownPort == 0 {
+		o.wellKnownPort = 443
+	}
+	return o, nil
+}
+
+// Client makes requests to homeservers. It is safe for concurrent use.
+type Client struct {
+	resolver *Resolver
+	http     *safehttp.Client
+	timeout  time.Duration
+	slots    chan struct{}
+}
+
+// New checks opts and returns a client made from them.
+func New(opts Options) (*Client, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	resolver, err := NewResolver(opts)
+	if err != nil {
+		return nil, err
+	}
+	client, err := safehttp.New(safehttp.Options{
+		Timeout:      opts.Timeout,
+		MaxBody:      maxReplyBytes,
+		RequireHTTPS: true,
+		AllowNets:    opts.AllowNets,
+		RootCAs:      opts.RootCAs,
+		Proxy:        opts.Proxy, // the resolver's client has warned already
+		Resolver:     opts.Resolver,
+		UserAgent:    opts.UserAgent,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		resolver: resolver,
+		http:     client,
+		timeout:  opts.Timeout,
+		slots:    make(chan struct{}, opts.MaxInFlight),
+	}, nil
+}
+
+// CloseIdleConnections closes connections that are not in use.
+func (c *Client) CloseIdleConnections() {
+	c.resolver.CloseIdleConnections()
+	c.http.CloseIdleConnections()
+}
+
+// reply is a homeserver's answer, whatever its status.
+type reply struct {
+	status int
+	body   []byte
+}
+
+// get finds server and requests uri (path and query) there. It returns ErrBusy,
+// or an unreachableError when there is no HTTP answer.
+func (c *Client) get(ctx context.Context, server ServerName, uri string) (reply, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	default:
+		return reply{}, ErrBusy
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
+	defer cancel()
+	dest, err := c.resolver.Resolve(ctx, server)
+	if err != nil {
+		return reply{}, &unreachableError{cause: err}
+	}
+	for i, addr := range dest.Addrs {
+		var r reply
+		if r, err = c.attempt(ctx, dest, addr, uri, len(dest.Addrs)-i); err == nil {
+			return r, nil
+		}
+		if ctx.Err() != nil {
+			return reply{}, &unreachableError{cause: errors.Join(context.Cause(ctx), err)}
+		}
+	}
+	c.resolver.unreachable(server)
+	return reply{}, &unreachableError{cause: err}
+}
+
+// attempt requests uri at addr, the first of left addresses still to be tried.
+// It takes no more than its share of the time, so that one that hangs does not
+// keep the others from being tried.
+func (c *Client) attempt(ctx context.Context, dest Destination, addr, uri string, left int) (reply, error) {
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		share := time.Until(deadline) / time.Duration(left)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, share, errTimeout)
+		defer cancel()
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return reply{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort(dest.CertName, port)+uri, http.NoBody)
+	if err != nil {
+		return reply{}, errors.New("no valid URL") // err quotes it, token and all
+	}
+	req.Host = dest.Host
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.http.DoAt(req, addr)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return reply{status: resp.StatusCode, body: body}, err
+}

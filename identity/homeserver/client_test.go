@@ -1,0 +1,441 @@
+package homeserver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/internal/safehttp"
+)
+
+// wantError fails unless err is target, has its text only, and none of the
+// token in it.
+func wantError(t *testing.T, err, target error) {
+	t.Helper()
+	if !errors.Is(err, target) {
+		t.Fatalf("got %v, want %v", err, target)
+	}
+	if err.Error() != target.Error() {
+		t.Errorf("the text tells more than it should: %q", err)
+	}
+	if text := fmt.Sprintf("%+v", err); strings.Contains(text, "sEcReT") {
+		t.Errorf("the error holds the token: %s", text)
+	}
+}
+
+func TestUserInfoFindsTheServer(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		name     func(port uint16) string
+		setup    func(w *world, port uint16)
+		certName string
+		wantHost string // in which %d is the port
+		wantSNI  string
+	}{
+		"by an explicit port": {
+			func(port uint16) string { return fmt.Sprintf("a.example:%d", port) },
+			nil, "a.example", "a.example:%d", "a.example",
+		},
+		"by an IP literal, with a certificate for the address and no SNI": {
+			func(port uint16) string { return fmt.Sprintf("127.0.0.1:%d", port) },
+			nil, "127.0.0.1", "127.0.0.1:%d", "",
+		},
+		"by delegation to a name with port": {
+			func(uint16) string { return "a.example" },
+			func(w *world, port uint16) { w.delegate("a.example", fmt.Sprintf("b.example:%d", port)) },
+			"b.example", "b.example:%d", "b.example",
+		},
+		"by delegation to an IP literal": {
+			func(uint16) string { return "a.example" },
+			func(w *world, port uint16) { w.delegate("a.example", fmt.Sprintf("127.0.0.1:%d", port)) },
+			"127.0.0.1", "127.0.0.1:%d", "",
+		},
+		"by delegation and SRV, with a certificate for the delegated name": {
+			func(uint16) string { return "a.example" },
+			func(w *world, port uint16) {
+				w.delegate("a.example", "b.example")
+				w.dns.SRV("_matrix-fed._tcp.b.example", net.SRV{Target: "target.example", Port: port})
+			},
+			"b.example", "b.example", "b.example",
+		},
+		"by SRV, with a certificate for the server name": {
+			func(uint16) string { return "a.example" },
+			func(w *world, port uint16) {
+				w.dns.SRV("_matrix-fed._tcp.a.example", net.SRV{Target: "target.example", Port: port})
+			},
+			"a.example", "a.example", "a.example",
+		},
+		"by the deprecated SRV": {
+			func(uint16) string { return "a.example" },
+			func(w *world, port uint16) {
+				w.dns.SRV("_matrix._tcp.a.example", net.SRV{Target: "target.example", Port: port})
+			},
+			"a.example", "a.example", "a.example",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example", "b.example")
+			w.dns.Host("target.example", "127.0.0.1")
+			var user string
+			server := w.custom(t, func(rw http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodGet || r.URL.Path != "/_matrix/federation/v1/openid/userinfo" ||
+					r.URL.RawQuery != "access_token="+url.QueryEscape(token) || r.UserAgent() != "Herald/test" {
+					t.Errorf("request %s %s by %q", r.Method, r.URL, r.UserAgent())
+				}
+				fmt.Fprintf(rw, `{"sub":%q}`, user)
+			}, tc.certName)
+			if tc.setup != nil {
+				tc.setup(w, server.port)
+			}
+			serverName := tc.name(server.port)
+			user = "@alice:" + serverName
+			got, err := w.client(t).UserInfo(t.Context(), parse(t, serverName), token)
+			if err != nil || got != user {
+				t.Fatalf("got %q, %v; want %q", got, err, user)
+			}
+			host := strings.ReplaceAll(tc.wantHost, "%d", fmt.Sprint(server.port))
+			if diff := cmp.Diff([]string{host + "|" + tc.wantSNI}, server.requests()); diff != "" {
+				t.Errorf("Host|SNI (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUserInfoRefusesCertificatesForOtherNames(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		setup    func(w *world, port uint16)
+		certName string
+	}{
+		"of the original name where the delegated one is due": {
+			func(w *world, port uint16) { w.delegate("a.example", fmt.Sprintf("b.example:%d", port)) }, "a.example",
+		},
+		"of the SRV target": {
+			func(w *world, port uint16) {
+				w.dns.SRV("_matrix-fed._tcp.a.example", net.SRV{Target: "target.example", Port: port})
+			}, "target.example",
+		},
+		"of the SRV target of the delegated name": {
+			func(w *world, port uint16) {
+				w.delegate("a.example", "b.example")
+				w.dns.SRV("_matrix-fed._tcp.b.example", net.SRV{Target: "target.example", Port: port})
+			}, "target.example",
+		},
+		"of another address": {
+			func(w *world, port uint16) { w.delegate("a.example", fmt.Sprintf("127.0.0.1:%d", port)) }, "127.0.0.2",
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example", "b.example")
+			w.dns.Host("target.example", "127.0.0.1")
+			server := w.homeserver(t, "@alice:a.example", tc.certName)
+			tc.setup(w, server.port)
+			_, err := w.client(t).UserInfo(t.Context(), parse(t, "a.example"), token)
+			wantError(t, err, homeserver.ErrUnreachable)
+			if seen := server.requests(); len(seen) != 0 {
+				t.Errorf("the token was sent to %v", seen)
+			}
+		})
+	}
+	t.Run("of an unknown authority", func(t *testing.T) {
+		t.Parallel()
+		w, stranger := newWorld(t, "a.example"), newWorld(t)
+		server := stranger.homeserver(t, "@alice:a.example", "a.example")
+		_, err := w.client(t).UserInfo(t.Context(), parse(t, fmt.Sprintf("a.example:%d", server.port)), token)
+		wantError(t, err, homeserver.ErrUnreachable)
+	})
+}
+
+func TestUserInfoTriesTheNextSRVTarget(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(t *testing.T, w *world) uint16{
+		"when a connection is refused":      func(t *testing.T, _ *world) uint16 { return closedPort(t) },
+		"when a certificate is wrong":       func(t *testing.T, w *world) uint16 { return w.homeserver(t, "@x:a.example", "b.example").port },
+		"when a target accepts and is mute": func(t *testing.T, _ *world) uint16 { return silentPort(t) },
+	}
+	for name, broken := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example", "target.example")
+			w.dns.Host("blocked.example", "10.0.0.1")
+			last := w.homeserver(t, "@last:a.example", "a.example")
+			next := w.homeserver(t, "@alice:a.example", "a.example")
+			w.dns.SRV("_matrix-fed._tcp.a.example",
+				net.SRV{Target: "target.example", Port: last.port, Priority: 5},
+				net.SRV{Target: "target.example", Port: broken(t, w), Priority: 1},
+				net.SRV{Target: "unknown.example", Port: 1, Priority: 2},
+				net.SRV{Target: "blocked.example", Port: 1, Priority: 3},
+				net.SRV{Target: "target.example", Port: next.port, Priority: 4},
+			)
+			opts := w.options()
+			opts.Timeout = 2 * time.Second
+			got, err := newClient(t, opts).UserInfo(t.Context(), parse(t, "a.example"), token)
+			if err != nil || got != "@alice:a.example" || len(last.requests()) != 0 {
+				t.Errorf("got %q, %v; the last target was asked %d times", got, err, len(last.requests()))
+			}
+		})
+	}
+}
+
+func TestUserInfoDoesNotReachPrivateAddresses(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		name  string // in which %d is the port of a homeserver on 127.0.0.1
+		setup func(w *world, port uint16)
+	}{
+		"by literal":        {"127.0.0.1:%d", nil},
+		"by mapped literal": {"[::ffff:127.0.0.1]:%d", nil},
+		"by name":           {"a.example:%d", nil},
+		"by an SRV target": {"a.example", func(w *world, port uint16) {
+			w.dns.SRV("_matrix._tcp.a.example", net.SRV{Target: "a.example", Port: port})
+		}},
+		"by the metadata service": {"169.254.169.254:80", nil},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example")
+			server := w.homeserver(t, "@alice:a.example", "a.example", "127.0.0.1")
+			if tc.setup != nil {
+				tc.setup(w, server.port)
+			}
+			opts := w.options()
+			opts.AllowNets = nil
+			serverName := strings.ReplaceAll(tc.name, "%d", fmt.Sprint(server.port))
+			_, err := newClient(t, opts).UserInfo(t.Context(), parse(t, serverName), token)
+			wantError(t, err, homeserver.ErrUnreachable)
+			if !errors.Is(err, safehttp.ErrBlocked) {
+				t.Error("the reason cannot be found behind the error")
+			}
+			if len(server.requests())+w.fetches("a.example") != 0 {
+				t.Error("a loopback server was reached")
+			}
+		})
+	}
+	for name, target := range map[string]string{"literal": "10.0.0.1:8448", "name": "private.example:8448"} {
+		t.Run("by delegation to a "+name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example")
+			w.dns.Host("private.example", "192.168.1.1")
+			w.delegate("a.example", target)
+			opts := w.options()
+			opts.AllowNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+			_, err := newClient(t, opts).UserInfo(t.Context(), parse(t, "a.example"), token)
+			wantError(t, err, homeserver.ErrUnreachable)
+			if !errors.Is(err, safehttp.ErrBlocked) {
+				t.Errorf("not blocked: %v", errors.Unwrap(err))
+			}
+		})
+	}
+}
+
+func TestUserInfoReadsTheAnswer(t *testing.T) {
+	t.Parallel()
+	answer := func(status int, body string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) {
+			rw.WriteHeader(status)
+			fmt.Fprint(rw, body)
+		}
+	}
+	matrixError := func(status int, code string) http.HandlerFunc {
+		return answer(status, fmt.Sprintf(`{"errcode":%q,"error":"no"}`, code))
+	}
+	padded := `{"sub":"@alice:SERVER"}`
+	tests := map[string]struct {
+		handler http.HandlerFunc
+		want    error
+	}{
+		"an unknown token":                     {matrixError(401, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
+		"a token that is missed":               {matrixError(401, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
+		"federation denied":                    {matrixError(403, "M_FORBIDDEN"), homeserver.ErrTokenRefused},
+		"an unknown token as a bad request":    {matrixError(400, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
+		"a missing parameter as a bad request": {matrixError(400, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
+		"a bad request of another kind":        {matrixError(400, "M_UNKNOWN"), homeserver.ErrUnreachable},
+		"a 401 page of something else":         {answer(401, "<html>Log in</html>"), homeserver.ErrUnreachable},
+		"a 403 without errcode":                {answer(403, `{"message":"blocked"}`), homeserver.ErrUnreachable},
+		"federation switched off":              {matrixError(404, "M_UNRECOGNIZED"), homeserver.ErrUnreachable},
+		"a rate limit":                         {matrixError(429, "M_LIMIT_EXCEEDED"), homeserver.ErrUnreachable},
+		"a server error":                       {matrixError(500, "M_UNKNOWN"), homeserver.ErrUnreachable},
+		"a gateway error":                      {answer(502, "<html>Bad gateway</html>"), homeserver.ErrUnreachable},
+		"an HTML page":                         {answer(200, "<html>It works!</html>"), homeserver.ErrUnreachable},
+		"nothing":                              {answer(200, ""), homeserver.ErrUnreachable},
+		"no content":                           {func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) }, homeserver.ErrUnreachable},
+		"another 2xx":                          {answer(201, padded), homeserver.ErrUnreachable},
+		"null":                                 {answer(200, "null"), homeserver.ErrUnreachable},
+		"no sub":                               {answer(200, "{}"), homeserver.ErrUnreachable},
+		"a sub in another case":                {answer(200, `{"Sub":"@alice:SERVER"}`), homeserver.ErrUnreachable},
+		"a sub that is null":                   {answer(200, `{"sub":null}`), homeserver.ErrUnreachable},
+		"a sub that is a number":               {answer(200, `{"sub":1}`), homeserver.ErrUnreachable},
+		"a sub with half a surrogate pair":     {answer(200, `{"sub":"@\ud800:SERVER"}`), homeserver.ErrUnreachable},
+		"trailing data":                        {answer(200, padded+padded), homeserver.ErrUnreachable},
+		"bytes that are not UTF-8":             {answer(200, "{\"sub\":\"@\xff:SERVER\"}"), homeserver.ErrUnreachable},
+		"more than 5 KiB":                      {answer(200, padded+strings.Repeat(" ", 5<<10)), homeserver.ErrUnreachable},
+		"a redirect": {
+			func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) }, homeserver.ErrUnreachable,
+		},
+		"a user of another server":    {answer(200, `{"sub":"@alice:b.example"}`), homeserver.ErrSubMismatch},
+		"a user of a subdomain":       {answer(200, `{"sub":"@alice:x.SERVER"}`), homeserver.ErrSubMismatch},
+		"a user without the port":     {answer(200, `{"sub":"@alice:a.example"}`), homeserver.ErrSubMismatch},
+		"a server in another case":    {answer(200, `{"sub":"@alice:A.SERVER"}`), homeserver.ErrSubMismatch},
+		"a second server in the name": {answer(200, `{"sub":"@alice:b.example:SERVER"}`), homeserver.ErrSubMismatch},
+		"no sigil":                    {answer(200, `{"sub":"alice:SERVER"}`), homeserver.ErrSubMismatch},
+		"an empty sub":                {answer(200, `{"sub":""}`), homeserver.ErrSubMismatch},
+		"a server name as the user":   {answer(200, `{"sub":"SERVER"}`), homeserver.ErrSubMismatch},
+		"a user ID of over 255 bytes": {answer(200, `{"sub":"@`+strings.Repeat("a", 255)+`:SERVER"}`), homeserver.ErrSubMismatch},
+		"a user":                      {answer(200, padded), nil},
+		"a user and other members":    {answer(200, `{"x":[{}],"sub":"@alice:SERVER","Sub":"@eve:SERVER"}`), nil},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "a.example")
+			server := w.custom(t, func(rw http.ResponseWriter, r *http.Request) {
+				tc.handler(replacing{rw, r.Host}, r)
+			}, "a.example")
+			serverName := fmt.Sprintf("a.example:%d", server.port)
+			got, err := w.client(t).UserInfo(t.Context(), parse(t, serverName), token)
+			if tc.want != nil {
+				wantError(t, err, tc.want)
+				return
+			}
+			if err != nil || got != "@alice:"+serverName {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// replacing writes the server's name in place of SERVER, in upper case (where
+// there are letters) in place of A.SERVER.
+type replacing struct {
+	http.ResponseWriter
+	host string
+}
+
+func (r replacing) Write(p []byte) (int, error) {
+	s := strings.ReplaceAll(string(p), ":A.SERVER", ":"+strings.ToUpper(r.host))
+	_, err := r.ResponseWriter.Write([]byte(strings.ReplaceAll(s, "SERVER", r.host)))
+	return len(p), err
+}
+
+func TestUserInfoAsksNobodyForAnEmptyToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a.example")
+	_, err := w.client(t).UserInfo(t.Context(), parse(t, "a.example"), "")
+	wantError(t, err, homeserver.ErrTokenRefused)
+	if n := w.fetches("a.example"); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestUserInfoTakesNoLongerThanItsTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a.example")
+	w.dns.IgnoreSRV("_matrix-fed._tcp.a.example")
+	hangs := w.custom(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "a.example")
+	trickles := w.custom(t, func(rw http.ResponseWriter, r *http.Request) {
+		rw.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+	}, "a.example")
+	opts := w.options()
+	opts.Timeout = 200 * time.Millisecond
+	c := newClient(t, opts)
+	for name, server := range map[string]string{
+		"a server that hangs":        fmt.Sprintf("a.example:%d", hangs.port),
+		"a body that never ends":     fmt.Sprintf("a.example:%d", trickles.port),
+		"a server that says nothing": fmt.Sprintf("a.example:%d", silentPort(t)),
+		"a name server that is mute": "a.example",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			start := time.Now()
+			_, err := c.UserInfo(t.Context(), parse(t, server), token)
+			wantError(t, err, homeserver.ErrUnreachable)
+			if took := time.Since(start); took > 4*time.Second { // a loaded machine is slow, the resolver's own 10 s slower
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+func TestUserInfoEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a.example")
+	ctx, cancel := context.WithCancel(t.Context())
+	server := w.custom(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}, "a.example")
+	_, err := w.client(t).UserInfo(ctx, parse(t, fmt.Sprintf("a.example:%d", server.port)), token)
+	wantError(t, err, homeserver.ErrUnreachable)
+	if !errors.Is(err, context.Canceled) {
+		t.Error("the caller's cancellation cannot be told from the server's silence")
+	}
+}
+
+func TestMoreExchangesThanAllowedAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "a.example")
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var name string
+	server := w.custom(t, func(rw http.ResponseWriter, _ *http.Request) {
+		arrived <- struct{}{}
+		<-release
+		fmt.Fprintf(rw, `{"sub":"@alice:%s"}`, name)
+	}, "a.example")
+	name = fmt.Sprintf("a.example:%d", server.port)
+	opts := w.options()
+	opts.MaxInFlight = 2
+	c := newClient(t, opts)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if _, err := c.UserInfo(t.Context(), parse(t, name), token); err != nil {
+				t.Error(err)
+			}
+		})
+		<-arrived
+	}
+	_, err := c.UserInfo(t.Context(), parse(t, name), token)
+	wantError(t, err, homeserver.ErrBusy)
+	close(release)
+	wg.Wait()
+	wg.Go(func() { <-arrived })
+	if _, err := c.UserInfo(t.Context(), parse(t, name), token); err != nil {
+		t.Errorf("with a slot free again: %v", err)
+	}
+	wg.Wait()
+}
+
+func TestNewRefusesOptionsThatMakeNoSense(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string]homeserver.Options{
+		"a negative timeout":     {Timeout: -1},
+		"a negative bound":       {MaxInFlight: -1},
+		"a network that is none": {AllowNets: []netip.Prefix{{}}},
+		"a proxy without a host": {Proxy: &url.URL{Scheme: "http"}},
+	} {
+		if _, err := homeserver.New(opts); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := homeserver.New(homeserver.Options{}); err != nil {
+		t.Errorf("the zero value: %v", err)
+	}
+}

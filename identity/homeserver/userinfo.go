@@ -1,0 +1,60 @@
+package homeserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+)
+
+// UserInfo asks server who the OpenID token belongs to (Server-Server API,
+// "OpenID", GET /_matrix/federation/v1/openid/userinfo) and returns a user ID
+// that is on that server, byte for byte.
+//
+// It returns [ErrTokenRefused], [ErrSubMismatch], [ErrBusy] or [ErrUnreachable].
+// No error holds the token.
+func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) (string, error) {
+	if token == "" {
+		return "", ErrTokenRefused
+	}
+	query := url.Values{"access_token": {token}}
+	r, err := c.get(ctx, server, "/_matrix/federation/v1/openid/userinfo?"+query.Encode())
+	if err != nil {
+		return "", err
+	}
+	o, err := decodeObject(r.body)
+	if err != nil {
+		return "", &unreachableError{cause: fmt.Errorf("status %d: %w", r.status, err)}
+	}
+	if r.status != http.StatusOK {
+		code, err := o.text("errcode")
+		if err == nil && refusal(r.status, code) {
+			return "", ErrTokenRefused
+		}
+		return "", &unreachableError{cause: fmt.Errorf("status %d", r.status)}
+	}
+	sub, err := o.text("sub")
+	if err != nil {
+		return "", &unreachableError{cause: err}
+	}
+	if id, err := ParseUserID(sub); err != nil || id.Server() != server {
+		return "", ErrSubMismatch
+	}
+	return sub, nil
+}
+
+// refusal reports whether a Matrix error is about the token. The specification
+// has only 401 M_UNKNOWN_TOKEN; homeservers also complain about the parameter,
+// or deny federation.
+func refusal(status int, code string) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	case http.StatusBadRequest:
+		switch code {
+		case "M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_MISSING_PARAM", "M_INVALID_PARAM", "M_UNAUTHORIZED", "M_FORBIDDEN":
+			return true
+		}
+	}
+	return false
+}

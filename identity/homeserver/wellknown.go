@@ -1,0 +1,160 @@
+package homeserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	maxWellKnownBytes     = 64 << 10
+	maxWellKnownRedirects = 5
+
+	defaultLifetime = 24 * time.Hour
+	maxLifetime     = 48 * time.Hour
+	errorLifetime   = time.Hour
+)
+
+// wellKnown returns the server name that host delegates to, if it does. The
+// answer, or the lack of one, comes from the cache where possible.
+func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, bool) {
+	key := strings.ToLower(host)
+	e, ok := r.cache.get(key, r.now())
+	if !ok {
+		e = r.fetchWellKnown(ctx, host)
+		// What we broke off ourselves says nothing about the server.
+		if ctx.Err() == nil {
+			r.cache.put(key, e, r.now())
+		}
+	}
+	return e.delegated, e.delegated.name != ""
+}
+
+// unreachable is told that a server could not be reached at the destination
+// found for name. Had its .well-known file not been reachable either, the
+// failure may be our own network's: it is not held against the server for an
+// hour.
+func (r *Resolver) unreachable(name ServerName) {
+	r.cache.dropUnanswered(strings.ToLower(name.host))
+}
+
+func (r *Resolver) fetchWellKnown(ctx context.Context, host string) entry {
+	failed := entry{expires: r.now().Add(errorLifetime)}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/.well-known/matrix/server", http.NoBody)
+	if err != nil {
+		return failed
+	}
+	resp, err := r.http.DoAt(req, joinHostPort(host, r.wellKnownPort))
+	if err != nil {
+		return failed
+	}
+	defer resp.Body.Close()
+	fresh := lifetime(resp.Header, r.now())
+	failed = entry{expires: r.now().Add(min(fresh, errorLifetime)), answered: true}
+	if resp.StatusCode != http.StatusOK {
+		return failed
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return failed
+	}
+	delegated, err := parseWellKnown(body)
+	if err != nil {
+		return failed
+	}
+	return entry{delegated: delegated, expires: r.now().Add(fresh), answered: true}
+}
+
+// parseWellKnown reads a .well-known/matrix/server file.
+func parseWellKnown(body []byte) (ServerName, error) {
+	object, err := decodeObject(body)
+	if err != nil {
+		return ServerName{}, err
+	}
+	name, err := object.text("m.server")
+	if err != nil {
+		return ServerName{}, err
+	}
+	return ParseServerName(name)
+}
+
+// object is a JSON object whose member names are compared exactly;
+// encoding/json would take "M.Server" for "m.server" in a struct.
+type object map[string]json.RawMessage
+
+func decodeObject(body []byte) (object, error) {
+	if !utf8.Valid(body) {
+		return nil, errors.New("answer is not UTF-8")
+	}
+	var o object
+	if err := json.Unmarshal(body, &o); err != nil || o == nil {
+		return nil, errors.New("answer is not a JSON object")
+	}
+	return o, nil
+}
+
+// text returns the string member name. A lone surrogate, which would become
+// U+FFFD, is refused: two values must not become one.
+func (o object) text(name string) (string, error) {
+	var s *string
+	if err := json.Unmarshal(o[name], &s); err != nil || s == nil || strings.ContainsRune(*s, utf8.RuneError) {
+		return "", fmt.Errorf("answer has no string %s", name)
+	}
+	return *s, nil
+}
+
+// lifetime returns how long an answer with header h may be kept: by
+// Cache-Control max-age, else by Expires (RFC 9111, section 4.2), else for the
+// recommended 24 hours, and never longer than 48.
+func lifetime(h http.Header, now time.Time) time.Duration {
+	fresh := defaultLifetime
+	if age, ok := maxAge(h); ok {
+		fresh = age - seconds(h.Get("Age"))
+	} else if expires := h.Get("Expires"); expires != "" {
+		until, err := http.ParseTime(expires)
+		if err != nil {
+			return 0 // "0" and the like mean "already expired"
+		}
+		if date, err := http.ParseTime(h.Get("Date")); err == nil {
+			now = date
+		}
+		fresh = until.Sub(now)
+	}
+	return min(max(fresh, 0), maxLifetime)
+}
+
+// maxAge reads Cache-Control: the smallest max-age, and 0 when the answer is
+// not to be kept.
+func maxAge(h http.Header) (age time.Duration, ok bool) {
+	age = maxLifetime
+	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(name) {
+		case "no-store", "no-cache":
+			return 0, true
+		case "max-age":
+			age, ok = min(age, seconds(strings.Trim(value, `"`))), true
+		}
+	}
+	return age, ok
+}
+
+// seconds reads a number of seconds. What is not one counts as none, and more
+// than the longest lifetime as that.
+func seconds(s string) time.Duration {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n > int64(maxLifetime/time.Second) {
+		return maxLifetime
+	}
+	return time.Duration(n) * time.Second
+}
