@@ -146,7 +146,7 @@ func (r *runner) wait(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.health.Drain()
-	r.o.Logger.Info("draining", "delay", r.o.Config.DrainDelay.Std())
+	r.o.Logger.InfoContext(ctx, "draining", "delay", r.o.Config.DrainDelay.Std())
 	delay := time.NewTimer(r.o.Config.DrainDelay.Std())
 	defer delay.Stop()
 	select {
