@@ -34,10 +34,12 @@ func (r *runner) open(ctx context.Context) error {
 		}
 		server := r.server(api)
 		server.WriteTimeout = c.WriteTimeout.Std()
-		if _, isUnix := unixPath(address); !isUnix {
+		_, isUnix := unixPath(address)
+		speaksTLS := tlsConfig != nil && !isUnix
+		if speaksTLS {
 			server.TLSConfig = tlsConfig
 		}
-		r.listeners = append(r.listeners, &listener{Listener: l, address: address, server: server})
+		r.listeners = append(r.listeners, &listener{Listener: l, address: address, tls: speaksTLS, server: server})
 	}
 	if c.AdminListen == "" {
 		return nil

@@ -103,6 +103,7 @@ type listener struct {
 
 	address string
 	admin   bool
+	tls     bool
 	server  *http.Server
 }
 
@@ -111,7 +112,7 @@ func (r *runner) announce() {
 	var api []net.Addr
 	var admin net.Addr
 	for _, l := range r.listeners {
-		r.o.Logger.Info("listening", "address", l.Addr().String(), "admin", l.admin, "tls", l.server.TLSConfig != nil)
+		r.o.Logger.Info("listening", "address", l.Addr().String(), "admin", l.admin, "tls", l.tls)
 		if l.admin {
 			admin = l.Addr()
 		} else {
@@ -126,7 +127,7 @@ func (r *runner) announce() {
 // serve serves l until it is shut down.
 func (r *runner) serve(l *listener) {
 	var err error
-	if l.server.TLSConfig != nil {
+	if l.tls {
 		err = l.server.ServeTLS(l, "", "") // the certificate is in the TLS config
 	} else {
 		err = l.server.Serve(l)
