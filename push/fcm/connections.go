@@ -165,6 +165,17 @@ func (c *Connections) acquire(name string, s settings) (*link, error) {
 	return l, nil
 }
 
+// hold keeps l open for one delivery; false when it is closed already.
+func (c *Connections) hold(l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.users == 0 {
+		return false
+	}
+	l.users++
+	return true
+}
+
 // release gives l back; the last user closes it.
 func (c *Connections) release(l *link) {
 	c.mu.Lock()

@@ -49,8 +49,8 @@ func newProvider(c *Connections, l *link, s settings) (*Provider, error) {
 // project and service account. It shows none of them.
 func (p *Provider) Fingerprint() string { return p.fingerprint }
 
-// Close gives back the app's share of the connections. Sends under way may
-// fail.
+// Close gives back the app's share of the connections and does not wait: they
+// end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {
 	p.close.Do(func() { p.connections.release(p.link) })
 }
@@ -64,6 +64,10 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	if msg == nil {
 		return out
 	}
+	if !p.connections.hold(p.link) {
+		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true, Err: errStopped}
+	}
+	defer p.connections.release(p.link)
 	ex := new(exchange)
 	name, err := p.client.Send(context.WithValue(ctx, exchangeKey{}, ex), msg)
 	now := p.connections.opts.Now()

@@ -57,6 +57,32 @@ func TestAReloadKeepsTheConnections(t *testing.T) {
 	}
 }
 
+// After a reload the old provider is closed while deliveries still use it.
+func TestASendUnderWayOutlivesItsProvider(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{})
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {
+		<-closed
+		return pushtest.FCMAnswer{}
+	}})
+	provider := open(t, fake)
+	got := make(chan push.Outcome, 1)
+	go func() { got <- provider.Send(t.Context(), message("token")) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := fake.Wait(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	provider.Close()
+	close(closed)
+	expect(t, <-got, push.Accepted, push.ReasonSent)
+	late := provider.Send(t.Context(), message("token"))
+	expect(t, late, push.Temporary, push.ReasonConnection)
+	if !late.Unprocessed {
+		t.Error("the outcome does not say that nothing was processed")
+	}
+}
+
 func TestAnotherAccountOrLimitHasItsOwnConnections(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})

@@ -14,7 +14,7 @@ import (
 // link is one credential at one host: its connections and its access token.
 type link struct {
 	key    linkKey
-	users  int // guarded by Connections.mu
+	users  int // providers and deliveries; guarded by Connections.mu
 	pool   *h2pool.Pool
 	tokens *tokens
 
