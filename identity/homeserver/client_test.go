@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -244,105 +245,6 @@ func TestUserInfoDoesNotReachPrivateAddresses(t *testing.T) {
 	}
 }
 
-func TestUserInfoReadsTheAnswer(t *testing.T) {
-	t.Parallel()
-	answer := func(status int, body string) http.HandlerFunc {
-		return func(rw http.ResponseWriter, _ *http.Request) {
-			rw.WriteHeader(status)
-			fmt.Fprint(rw, body)
-		}
-	}
-	matrixError := func(status int, code string) http.HandlerFunc {
-		return answer(status, fmt.Sprintf(`{"errcode":%q,"error":"no"}`, code))
-	}
-	padded := `{"sub":"@alice:SERVER"}`
-	tests := map[string]struct {
-		handler http.HandlerFunc
-		want    error
-	}{
-		"an unknown token":                     {matrixError(401, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
-		"a token that is missed":               {matrixError(401, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
-		"federation denied":                    {matrixError(403, "M_FORBIDDEN"), homeserver.ErrTokenRefused},
-		"an unknown token as a bad request":    {matrixError(400, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
-		"a missing parameter as a bad request": {matrixError(400, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
-		"a bad request of another kind":        {matrixError(400, "M_UNKNOWN"), homeserver.ErrUnreachable},
-		"a 401 page of something else":         {answer(401, "<html>Log in</html>"), homeserver.ErrUnreachable},
-		"a 403 without errcode":                {answer(403, `{"message":"blocked"}`), homeserver.ErrUnreachable},
-		"federation switched off":              {matrixError(404, "M_UNRECOGNIZED"), homeserver.ErrUnreachable},
-		"a rate limit":                         {matrixError(429, "M_LIMIT_EXCEEDED"), homeserver.ErrUnreachable},
-		"a server error":                       {matrixError(500, "M_UNKNOWN"), homeserver.ErrUnreachable},
-		"a gateway error":                      {answer(502, "<html>Bad gateway</html>"), homeserver.ErrUnreachable},
-		"an HTML page":                         {answer(200, "<html>It works!</html>"), homeserver.ErrUnreachable},
-		"nothing":                              {answer(200, ""), homeserver.ErrUnreachable},
-		"no content":                           {func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) }, homeserver.ErrUnreachable},
-		"another 2xx":                          {answer(201, padded), homeserver.ErrUnreachable},
-		"null":                                 {answer(200, "null"), homeserver.ErrUnreachable},
-		"no sub":                               {answer(200, "{}"), homeserver.ErrUnreachable},
-		"a sub in another case":                {answer(200, `{"Sub":"@alice:SERVER"}`), homeserver.ErrUnreachable},
-		"a sub that is null":                   {answer(200, `{"sub":null}`), homeserver.ErrUnreachable},
-		"a sub that is a number":               {answer(200, `{"sub":1}`), homeserver.ErrUnreachable},
-		"a sub with half a surrogate pair":     {answer(200, `{"sub":"@\ud800:SERVER"}`), homeserver.ErrUnreachable},
-		"trailing data":                        {answer(200, padded+padded), homeserver.ErrUnreachable},
-		"bytes that are not UTF-8":             {answer(200, "{\"sub\":\"@\xff:SERVER\"}"), homeserver.ErrUnreachable},
-		"more than 5 KiB":                      {answer(200, padded+strings.Repeat(" ", 5<<10)), homeserver.ErrUnreachable},
-		"a redirect": {
-			func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) }, homeserver.ErrUnreachable,
-		},
-		"a user of another server":    {answer(200, `{"sub":"@alice:b.example"}`), homeserver.ErrSubMismatch},
-		"a user of a subdomain":       {answer(200, `{"sub":"@alice:x.SERVER"}`), homeserver.ErrSubMismatch},
-		"a user without the port":     {answer(200, `{"sub":"@alice:a.example"}`), homeserver.ErrSubMismatch},
-		"a server in another case":    {answer(200, `{"sub":"@alice:A.SERVER"}`), homeserver.ErrSubMismatch},
-		"a second server in the name": {answer(200, `{"sub":"@alice:b.example:SERVER"}`), homeserver.ErrSubMismatch},
-		"no sigil":                    {answer(200, `{"sub":"alice:SERVER"}`), homeserver.ErrSubMismatch},
-		"an empty sub":                {answer(200, `{"sub":""}`), homeserver.ErrSubMismatch},
-		"a server name as the user":   {answer(200, `{"sub":"SERVER"}`), homeserver.ErrSubMismatch},
-		"a user ID of over 255 bytes": {answer(200, `{"sub":"@`+strings.Repeat("a", 255)+`:SERVER"}`), homeserver.ErrSubMismatch},
-		"a user":                      {answer(200, padded), nil},
-		"a user and other members":    {answer(200, `{"x":[{}],"sub":"@alice:SERVER","Sub":"@eve:SERVER"}`), nil},
-	}
-	for name, tc := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, "a.example")
-			server := w.custom(t, func(rw http.ResponseWriter, r *http.Request) {
-				tc.handler(replacing{rw, r.Host}, r)
-			}, "a.example")
-			serverName := fmt.Sprintf("a.example:%d", server.port)
-			got, err := w.client(t).UserInfo(t.Context(), parse(t, serverName), token)
-			if tc.want != nil {
-				wantError(t, err, tc.want)
-				return
-			}
-			if err != nil || got != "@alice:"+serverName {
-				t.Errorf("got %q, %v", got, err)
-			}
-		})
-	}
-}
-
-// replacing writes the server's name in place of SERVER, in upper case (where
-// there are letters) in place of A.SERVER.
-type replacing struct {
-	http.ResponseWriter
-	host string
-}
-
-func (r replacing) Write(p []byte) (int, error) {
-	s := strings.ReplaceAll(string(p), ":A.SERVER", ":"+strings.ToUpper(r.host))
-	_, err := r.ResponseWriter.Write([]byte(strings.ReplaceAll(s, "SERVER", r.host)))
-	return len(p), err
-}
-
-func TestUserInfoAsksNobodyForAnEmptyToken(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, "a.example")
-	_, err := w.client(t).UserInfo(t.Context(), parse(t, "a.example"), "")
-	wantError(t, err, homeserver.ErrTokenRefused)
-	if n := w.fetches("a.example"); n != 0 {
-		t.Errorf("%d requests", n)
-	}
-}
-
 func TestUserInfoTakesNoLongerThanItsTimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a.example")
@@ -421,6 +323,37 @@ func TestMoreExchangesThanAllowedAreRefused(t *testing.T) {
 		t.Errorf("with a slot free again: %v", err)
 	}
 	wg.Wait()
+}
+
+func TestEverythingGoesThroughTheProxy(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var asked []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r.Method+" "+r.Host)
+		mu.Unlock()
+		rw.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(proxy.Close)
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, "a.example")
+	w.dns.SRV("_matrix-fed._tcp.a.example", net.SRV{Target: "target.example", Port: 5})
+	opts := w.options().WithWellKnownPort(443)
+	opts.Proxy = u
+	_, err = newClient(t, opts).UserInfo(t.Context(), parse(t, "a.example"), token)
+	wantError(t, err, homeserver.ErrUnreachable)
+	if !errors.Is(err, safehttp.ErrProxy) {
+		t.Error("the proxy's refusal cannot be found behind the error")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff([]string{"CONNECT a.example:443", "CONNECT target.example:5"}, asked); diff != "" {
+		t.Errorf("tunnels (-want +got):\n%s", diff)
+	}
 }
 
 func TestNewRefusesOptionsThatMakeNoSense(t *testing.T) {

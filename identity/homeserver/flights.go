@@ -24,20 +24,17 @@ type flight struct {
 // do returns the outcome of lookup for key, its own or another caller's.
 func (f *flights) do(ctx context.Context, key string, lookup func() (Destination, error)) (Destination, error) {
 	for {
-		flown, first := f.board(key)
+		current, first := f.board(key)
 		if first {
-			defer f.leave(key, flown)
-			flown.dest, flown.err = lookup()
-			flown.landed = ctx.Err() == nil
-			return flown.dest, flown.err
+			return f.fly(ctx, key, current, lookup)
 		}
 		select {
-		case <-flown.done:
+		case <-current.done:
 		case <-ctx.Done():
 			return Destination{}, context.Cause(ctx)
 		}
-		if flown.landed {
-			return flown.dest, flown.err
+		if current.landed {
+			return current.dest, current.err
 		}
 	}
 }
@@ -57,10 +54,15 @@ func (f *flights) board(key string) (current *flight, first bool) {
 	return current, true
 }
 
-// leave ends a flight, also when lookup panicked.
-func (f *flights) leave(key string, flown *flight) {
-	f.mu.Lock()
-	delete(f.current, key)
-	f.mu.Unlock()
-	close(flown.done)
+// fly looks up and lets those waiting know, also when lookup panics.
+func (f *flights) fly(ctx context.Context, key string, own *flight, lookup func() (Destination, error)) (Destination, error) {
+	defer func() {
+		f.mu.Lock()
+		delete(f.current, key)
+		f.mu.Unlock()
+		close(own.done)
+	}()
+	own.dest, own.err = lookup()
+	own.landed = ctx.Err() == nil
+	return own.dest, own.err
 }

@@ -84,7 +84,7 @@ func TestServerNamesAreComparedByteForByte(t *testing.T) {
 			t.Errorf("%s equals %s", pair[0], pair[1])
 		}
 	}
-	if parse(t, "[::1]:8448") != parse(t, "[::1]:8448") {
+	if again := parse(t, "[::1]:8448"); again != parse(t, "[::1]:8448") {
 		t.Error("a name does not equal itself")
 	}
 }
