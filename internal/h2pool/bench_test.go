@@ -28,7 +28,7 @@ func benchmark(b *testing.B, s *server, rt http.RoundTripper, parallel int) {
 					b.Error(err)
 					continue
 				}
-				io.Copy(io.Discard, resp.Body)
+				_, _ = io.Copy(io.Discard, resp.Body)
 				resp.Body.Close()
 			}
 		})

@@ -165,7 +165,7 @@ func (p *Pool) dialProxy(ctx context.Context) (net.Conn, error) {
 
 // tunnel asks the proxy at the other end of conn for a connection to addr.
 func tunnel(ctx context.Context, conn net.Conn, user *url.Userinfo, addr string) error {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: make(http.Header)}
 	if user != nil {
@@ -178,7 +178,7 @@ func tunnel(ctx context.Context, conn net.Conn, user *url.Userinfo, addr string)
 		var resp *http.Response
 		// A TLS server says nothing before it is spoken to, so the buffer holds
 		// nothing that belongs to the tunnel.
-		resp, err = http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), req)
+		resp, err = http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), req) //nolint:bodyclose // what follows is the tunnel, and the caller closes conn on errors
 		if err == nil && resp.StatusCode/100 != 2 {
 			return fmt.Errorf("CONNECT %s answered with status %d %s", addr, resp.StatusCode, http.StatusText(resp.StatusCode))
 		}

@@ -1,12 +1,13 @@
 package h2pool_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/url"
@@ -87,15 +88,7 @@ func TestAServerWithoutALPNIsUnprocessed(t *testing.T) {
 	t.Parallel()
 	cert, roots := newCert(t)
 	ln := tls.NewListener(listen(t, "127.0.0.1:0"), &tls.Config{Certificates: []tls.Certificate{cert}})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer ln.Close()
-	wg.Go(func() {
-		if c, err := ln.Accept(); err == nil {
-			io.Copy(io.Discard, c)
-			c.Close()
-		}
-	})
+	serveConns(t, ln, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	_, err := post(t.Context(), newPool(t, ln.Addr().String(), roots), ln.Addr().String(), "body")
 	wantUnprocessed(t, err, ln.Addr().String(), "does not speak HTTP/2")
 }
@@ -104,7 +97,7 @@ func TestClientCertificateIsPresented(t *testing.T) {
 	t.Parallel()
 	cert, roots := newCert(t)
 	s := startServer(t, func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, r.Proto+" "+r.TLS.PeerCertificates[0].SerialNumber.String())
+		fmt.Fprint(w, r.Proto, " ", r.TLS.PeerCertificates[0].SerialNumber)
 	}, serverTLS(func(c *tls.Config) { c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, roots }))
 	p := s.pool(t, func(o *h2pool.Options) { o.TLS.Certificates = []tls.Certificate{cert} })
 	got, err := post(t.Context(), p, s.addr, "body")
@@ -117,30 +110,14 @@ func TestClientCertificateIsPresented(t *testing.T) {
 func silent(t *testing.T) string {
 	t.Helper()
 	ln := listen(t, "127.0.0.1:0")
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				io.Copy(io.Discard, c)
-				c.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		wg.Wait()
-	})
+	serveConns(t, ln, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	return ln.Addr().String()
 }
 
 func TestDialTimeoutBoundsEveryPhase(t *testing.T) {
 	t.Parallel()
 	mute := silent(t)
-	noSettings := startRaw(t, func(_ int, c *rawConn) { io.Copy(io.Discard, c.nc) })
+	noSettings := startRaw(t, func(_ int, c *rawConn) { _, _ = io.Copy(io.Discard, c.nc) })
 	tests := []struct {
 		name  string
 		addr  string
@@ -199,45 +176,42 @@ func startProxy(t *testing.T, auth string, cfg *tls.Config) *proxy {
 	if cfg != nil {
 		ln = tls.NewListener(ln, cfg)
 	}
-	var tunnels, serving sync.WaitGroup
-	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch status := int(p.status.Load()); {
-		case r.Method != http.MethodConnect:
-			w.WriteHeader(http.StatusMethodNotAllowed)
-			return
-		case r.Header.Get("Proxy-Authorization") != p.auth:
-			w.WriteHeader(http.StatusProxyAuthRequired)
-			return
-		case status != 0:
-			w.WriteHeader(status)
-			return
-		}
-		out, err := new(net.Dialer).DialContext(r.Context(), "tcp", r.Host)
-		if err != nil {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		p.opened.Add(1)
-		in, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		io.WriteString(in, "HTTP/1.1 200 Connection established\r\n\r\n")
-		pipe := func(to, from net.Conn) {
-			io.Copy(to, from)
-			to.Close()
-		}
-		tunnels.Go(func() { pipe(out, in) })
-		tunnels.Go(func() { pipe(in, out) })
-	})}
-	serving.Go(func() { srv.Serve(ln) })
-	t.Cleanup(func() {
-		srv.Close()
-		serving.Wait()
-		tunnels.Wait()
-	})
+	serveConns(t, ln, p.serve)
 	return p
+}
+
+// serve answers one CONNECT and forwards what follows.
+func (p *proxy) serve(in net.Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(in))
+	if err != nil {
+		return
+	}
+	status := int(p.status.Load())
+	var out net.Conn
+	switch {
+	case r.Method != http.MethodConnect:
+		status = http.StatusMethodNotAllowed
+	case r.Header.Get("Proxy-Authorization") != p.auth:
+		status = http.StatusProxyAuthRequired
+	case status == 0:
+		if out, err = new(net.Dialer).DialContext(r.Context(), "tcp", r.Host); err != nil {
+			status = http.StatusBadGateway
+		}
+	}
+	if out == nil {
+		fmt.Fprintf(in, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\n\r\n", status, http.StatusText(status))
+		return
+	}
+	p.opened.Add(1)
+	fmt.Fprint(in, "HTTP/1.1 200 Connection established\r\n\r\n")
+	var wg sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
+		wg.Go(func() {
+			defer pair[0].Close()
+			_, _ = io.Copy(pair[0], pair[1])
+		})
+	}
+	wg.Wait()
 }
 
 func through(u *url.URL) func(*h2pool.Options) {
@@ -324,22 +298,11 @@ func TestAProxyFailureIsUnprocessedAndForgotten(t *testing.T) {
 	t.Run("a proxy that is away and comes back", func(t *testing.T) {
 		ln := listen(t, "127.0.0.1:0")
 		ln.Close()
-		r := &url.URL{Scheme: "http", Host: ln.Addr().String()}
+		r := &url.URL{Scheme: "http", Host: ln.Addr().String(), User: url.UserPassword("herald", "secret")}
 		p := s.pool(t, through(r))
 		_, err := post(t.Context(), p, s.addr, "body")
 		wantUnprocessed(t, err, "proxy", "refused")
-		back := listen(t, r.Host)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		wg.Go(func() {
-			c, err := back.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
-			c.Close()
-		})
-		_, err = post(t.Context(), p, s.addr, "body")
-		wantUnprocessed(t, err, "502")
+		serveConns(t, listen(t, r.Host), px.serve)
+		mustPost(t, p, s.addr, "body")
 	})
 }

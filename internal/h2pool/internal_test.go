@@ -133,13 +133,13 @@ func FuzzFrameScanner(f *testing.F) {
 
 // frameCount counts SETTINGS and GOAWAY frames by x/net's reading of the headers.
 func frameCount(stream []byte) (n int) {
-	r := bytes.NewReader(stream)
+	r := bytes.NewBuffer(stream)
 	for {
 		h, err := http2.ReadFrameHeader(r)
 		if err != nil || int(h.Length) > r.Len() {
 			return n
 		}
-		r.Seek(int64(h.Length), 1)
+		r.Next(int(h.Length))
 		if h.Type == http2.FrameGoAway || h.Type == http2.FrameSettings && !h.Flags.Has(http2.FlagSettingsAck) {
 			n++
 		}

@@ -3,6 +3,7 @@ package h2pool
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -70,7 +71,7 @@ func (p *Pool) giveUp(ctx context.Context, place *list.Element, w *waiter) error
 // waitError says why a request stopped waiting, and why there was nothing to be had.
 func waitError(ctx context.Context, lastErr error) error {
 	err := ctx.Err()
-	if cause := context.Cause(ctx); cause != err {
+	if cause := context.Cause(ctx); !errors.Is(err, cause) {
 		err = fmt.Errorf("%w (%w)", err, cause)
 	}
 	if lastErr != nil {

@@ -98,7 +98,7 @@ func serveOn(t testing.TB, ln net.Listener, h http.HandlerFunc, options ...serve
 		option(s.config)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { s.config.ServeTLS(ln, "", "") })
+	wg.Go(func() { _ = s.config.ServeTLS(ln, "", "") })
 	t.Cleanup(func() {
 		s.config.Close()
 		wg.Wait()
@@ -108,7 +108,7 @@ func serveOn(t testing.TB, ln net.Listener, h http.HandlerFunc, options ...serve
 
 func listen(t testing.TB, addr string) net.Listener {
 	t.Helper()
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,23 +203,34 @@ func startRaw(t testing.TB, handle func(n int, c *rawConn)) *rawServer {
 		Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"},
 	})
 	s := &rawServer{addr: ln.Addr().String(), roots: roots}
+	serveConns(t, ln, func(nc net.Conn) {
+		n := int(s.conns.Add(1)) - 1
+		preface := make([]byte, len(http2.ClientPreface))
+		if _, err := io.ReadFull(nc, preface); err != nil {
+			return
+		}
+		c := &rawConn{Framer: http2.NewFramer(nc, nc), nc: nc}
+		c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		handle(n, c)
+	})
+	return s
+}
+
+// serveConns runs serve on each connection until the test has ended; it closes
+// the connection when serve returns.
+func serveConns(t testing.TB, ln net.Listener, serve func(net.Conn)) {
+	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			nc, err := ln.Accept()
+			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			n := int(s.conns.Add(1)) - 1
 			wg.Go(func() {
-				defer nc.Close()
-				preface := make([]byte, len(http2.ClientPreface))
-				if _, err := io.ReadFull(nc, preface); err != nil {
-					return
-				}
-				c := &rawConn{Framer: http2.NewFramer(nc, nc), nc: nc}
-				c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-				handle(n, c)
+				defer c.Close()
+				defer context.AfterFunc(t.Context(), func() { c.Close() })()
+				serve(c)
 			})
 		}
 	})
@@ -227,7 +238,6 @@ func startRaw(t testing.TB, handle func(n int, c *rawConn)) *rawServer {
 		ln.Close()
 		wg.Wait()
 	})
-	return s
 }
 
 func (s *rawServer) pool(t testing.TB, change ...func(*h2pool.Options)) *h2pool.Pool {
