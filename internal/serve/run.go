@@ -61,10 +61,10 @@ func Run(ctx context.Context, o Options) error {
 	}
 	r.failed = make(chan error, len(r.listeners)+len(o.Workers))
 
-	// The base of requests and workers outlives ctx: both go on during the drain.
+	// Requests and workers outlive ctx: both go on during the drain.
 	base, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	workers, stopWorkers := context.WithCancel(base)
+	workers, stopWorkers := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWorkers()
 
 	var serving, working sync.WaitGroup
@@ -164,19 +164,19 @@ func (r *runner) wait(ctx context.Context) error {
 func (r *runner) shutdown(cut context.CancelCauseFunc) error {
 	budget := r.o.Config.ShutdownBudget.Std()
 	r.o.Logger.Info("shutting down", "budget", budget)
-	err := r.shutdownAll(false, budget)
+	err := r.shutdownAll(false, budget, cut)
 	if err != nil {
-		cut(errBudget)
 		err = fmt.Errorf("requests in flight were cut off after %s: %w", budget, err)
 	}
 	// An admin request that does not end in time, such as a CPU profile, is no
 	// loss worth an error.
-	_ = r.shutdownAll(true, adminGrace)
+	_ = r.shutdownAll(true, adminGrace, cut)
 	return err
 }
 
-// shutdownAll shuts the API or admin servers down side by side.
-func (r *runner) shutdownAll(admin bool, budget time.Duration) error {
+// shutdownAll shuts the API or admin servers down side by side. It cuts off what
+// is not done within the budget.
+func (r *runner) shutdownAll(admin bool, budget time.Duration, cut context.CancelCauseFunc) error {
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	errs := make([]error, len(r.listeners))
@@ -187,6 +187,7 @@ func (r *runner) shutdownAll(admin bool, budget time.Duration) error {
 		}
 		wg.Go(func() {
 			if errs[i] = l.server.Shutdown(ctx); errs[i] != nil {
+				cut(errBudget)       // so that requests learn why
 				_ = l.server.Close() // closes connections that are to be cut anyway
 			}
 		})
