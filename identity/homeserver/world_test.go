@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,8 +52,9 @@ func newWorld(t *testing.T, hosts ...string) *world {
 
 func (w *world) serveWellKnown(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
-	w.hits[r.Host]++
-	h, ok := w.files[r.Host]
+	host := strings.ToLower(r.Host)
+	w.hits[host]++
+	h, ok := w.files[host]
 	w.mu.Unlock()
 	if !ok || r.Method != http.MethodGet || r.URL.Path != "/.well-known/matrix/server" && r.URL.Path != "/moved" {
 		http.NotFound(rw, r)

@@ -219,6 +219,9 @@ func TestErrorsDoNotQuoteThePeerOrTheURL(t *testing.T) {
 			if err == nil {
 				t.Fatal("no error")
 			}
+			if quoting := (*url.Error)(nil); errors.As(err, &quoting) {
+				t.Errorf("an error that quotes the URL can be had: %v", quoting)
+			}
 			if strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %q, want it to say %q and not the secret", err, tc.want)
 			}
