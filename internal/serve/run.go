@@ -53,7 +53,7 @@ type Options struct {
 //
 // It returns nil after a complete drain, and an error when it cannot listen
 // (naming the address), when a listener or worker fails, or when requests had to
-// be cut off.
+// be cut off: then their contexts end, and their handlers are not waited for.
 func Run(ctx context.Context, o Options) error {
 	r := &runner{o: o, health: NewHealth(o.Logger, o.Ready...)}
 	if err := r.open(ctx); err != nil {
