@@ -17,10 +17,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sideshow/apns2"
+
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/push"
-	"github.com/sideshow/apns2"
 )
 
 // Options are what all APNs apps of a process share.
@@ -29,6 +30,9 @@ type Options struct {
 	RootCAs *x509.CertPool // nil is the system's
 	Log     *slog.Logger
 	Now     func() time.Time // nil is time.Now
+	// Wrap, unless nil, is put around what makes the requests, to trace them.
+	// The path of a request ends in a device token.
+	Wrap func(http.RoundTripper) http.RoundTripper
 }
 
 var errClosed = errors.New("connections to APNs are closed")
@@ -59,6 +63,9 @@ type shared[T any] struct {
 func NewConnections(opts Options) *Connections {
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.Wrap == nil {
+		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return next }
 	}
 	return &Connections{
 		opts:   opts,
@@ -99,6 +106,7 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 		settings: cfg.settings(),
 		log:      cmp.Or(c.opts.Log, slog.New(slog.DiscardHandler)).With("app", name),
 		now:      c.opts.Now,
+		users:    1,
 	}
 	cred, err := c.credential(cfg)
 	if err != nil {
@@ -210,7 +218,7 @@ func (c *Connections) connect(p *Provider, host *url.URL, cred credential, maxCo
 		}
 	}
 	p.client = apns2.Client{Host: host.String(), HTTPClient: &http.Client{
-		Transport:     transport{pool},
+		Transport:     transport{c.opts.Wrap(pool)},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	p.release = func() {
@@ -236,10 +244,10 @@ func (c *Connections) newPool(host *url.URL, cert *tls.Certificate, maxConns int
 }
 
 // take returns the value at key for one more user, made if there is none.
-func take[T any](m map[string]*shared[T], key string, make func() (T, error)) (T, error) {
+func take[T any](m map[string]*shared[T], key string, create func() (T, error)) (T, error) {
 	s := m[key]
 	if s == nil {
-		value, err := make()
+		value, err := create()
 		if err != nil {
 			return value, err
 		}

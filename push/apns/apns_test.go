@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -77,6 +78,47 @@ func TestClosedConnectionsDeliverNothing(t *testing.T) {
 	}
 	if _, err := connections.Open("app", cfg); err == nil {
 		t.Error("an app can be opened")
+	}
+}
+
+func TestPushesOnTheirWayOutliveAClosedProvider(t *testing.T) {
+	t.Parallel()
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	a := start(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
+		close(arrived)
+		<-answer
+		return pushtest.APNsAnswer{}
+	}}, nil)
+	got := make(chan push.Outcome)
+	go func() { got <- a.Send(t.Context(), delivery(message("@a:x", "", "hi"))) }()
+	<-arrived
+	a.Close()
+	close(answer)
+	if got := <-got; got.Kind != push.Accepted {
+		t.Errorf("got %+v, want accepted", got)
+	}
+	if got := a.Send(t.Context(), delivery(message("@a:x", "", "hi"))); got.Reason != push.ReasonConnection || !got.Unprocessed {
+		t.Errorf("afterwards got %+v, want a connection that processed nothing", got)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestRequestsAreMadeThroughWrap(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
+	wrapped := 0
+	connections := connect(t, apns.Options{RootCAs: fake.CA().Pool(), Wrap: func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			wrapped++
+			return next.RoundTrip(r)
+		})
+	}})
+	send(t, app{open(t, connections, tokenConfig(t, pushtest.NewTokenKey(t), fake.URL())), fake}, delivery(message("@a:x", "", "hi")))
+	if wrapped != 1 {
+		t.Errorf("%d requests were made through Wrap, want 1", wrapped)
 	}
 }
 

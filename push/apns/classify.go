@@ -9,9 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sideshow/apns2"
+
 	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/push"
-	"github.com/sideshow/apns2"
 )
 
 // Reasons that apns2 has no names for ("Handling notification responses from

@@ -7,8 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/sideshow/apns2"
+
+	"github.com/matrix-herald/herald/internal/conf"
 )
 
 // Values of the options of Config that are one of a few words.

@@ -12,8 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/matrix-herald/herald/push"
 	"github.com/sideshow/apns2"
+
+	"github.com/matrix-herald/herald/push"
 )
 
 // sendTimeout bounds one attempt whose context has no earlier deadline.
@@ -31,8 +32,11 @@ type Provider struct {
 	notAfter    time.Time
 	log         *slog.Logger
 	now         func() time.Time
-	release     func()
+	release     func() // gives up the shares
 	closing     sync.Once
+
+	mu    sync.Mutex
+	users int // one until Close, and one for each push on its way
 }
 
 var _ push.Provider = (*Provider)(nil)
@@ -49,9 +53,31 @@ type settings struct {
 	rejectTopic bool
 }
 
-// Close gives up the provider's share of connections and tokens. Pushes on
-// their way may fail when it was the last that used them.
-func (p *Provider) Close() { p.closing.Do(p.release) }
+// Close gives up the provider's share of connections and tokens, as soon as
+// the pushes on their way have ended. It does not wait for them.
+func (p *Provider) Close() { p.closing.Do(p.end) }
+
+// begin counts one more user. It reports whether the provider is still open.
+func (p *Provider) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users == 0 {
+		return false
+	}
+	p.users++
+	return true
+}
+
+// end counts one user less. The last gives up the shares.
+func (p *Provider) end() {
+	p.mu.Lock()
+	p.users--
+	last := p.users == 0
+	p.mu.Unlock()
+	if last {
+		p.release()
+	}
+}
 
 // NotAfter returns when the provider's certificate expires, the zero time when
 // it uses a token.
@@ -80,6 +106,10 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	case payload.JSON == nil:
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
+	if !p.begin() {
+		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true, Err: errClosed}
+	}
+	defer p.end()
 	ctx, cancel := context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
 	defer cancel()
 	n := p.settings.notification(d, payload)

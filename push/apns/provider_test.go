@@ -287,3 +287,18 @@ func TestWhatIsNotSent(t *testing.T) {
 		t.Errorf("%d requests were made, want none", n)
 	}
 }
+
+// BenchmarkSend measures a whole push, the fake's part included.
+func BenchmarkSend(b *testing.B) {
+	a := start(b, pushtest.APNsOptions{Discard: true}, nil)
+	d := delivery(message("@a:x", "Room", "hello"))
+	b.ReportAllocs()
+	b.SetParallelism(50)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if got := a.Send(b.Context(), d); got.Kind != push.Accepted {
+				b.Errorf("got %+v, want accepted", got)
+			}
+		}
+	})
+}

@@ -112,12 +112,14 @@ func (s *tokenSource) renew(refused string) (bool, error) {
 }
 
 // hold is told that Apple finds that the team updates its tokens too often:
-// there is no renewal for the next 20 minutes.
+// there is no update for the next 20 minutes. Further complaints do not extend
+// them, or the token would grow too old.
 func (s *tokenSource) hold() {
 	s.team.mu.Lock()
 	defer s.team.mu.Unlock()
-	s.team.renewed = s.clock()
-	s.team.updated = s.team.renewed
+	if now := s.clock(); now.Sub(s.team.renewed) >= minTokenAge {
+		s.team.renewed, s.team.updated = now, now
+	}
 }
 
 // replace makes a new token. The caller holds team.mu.

@@ -184,11 +184,15 @@ func TestTooManyUpdatesKeepTheProviderToken(t *testing.T) {
 	if got := a.Send(t.Context(), delivery(message("@a:x", "", "hi"))); got.Reason != push.ReasonRateLimited {
 		t.Errorf("got %+v, want rate limited", got)
 	}
+	a.clock.set(39) // another complaint does not extend the wait
+	if got := a.Send(t.Context(), delivery(message("@a:x", "", "hi"))); got.Reason != push.ReasonRateLimited {
+		t.Errorf("got %+v, want rate limited", got)
+	}
 	a.refuse.Store(nil)
 	for _, step := range []struct {
 		at   float64
 		kept bool
-	}{{31, true}, {48, true}, {49, false}} {
+	}{{40, true}, {48, true}, {49, false}} {
 		a.clock.set(step.at)
 		if kept := a.token(t) == old; kept != step.kept {
 			t.Errorf("at minute %v the old token is in use: %t, want %t", step.at, kept, step.kept)

@@ -60,7 +60,7 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if response.Body == http.NoBody {
 		return response, nil
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing more is wanted of it
+	defer response.Body.Close()
 	// An answer that breaks off still has a status.
 	x.body, _ = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	response.Body = io.NopCloser(bytes.NewReader(x.body))

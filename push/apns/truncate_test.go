@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 )
@@ -214,12 +215,14 @@ func TestCuttingLeavesTheInputAlone(t *testing.T) {
 }
 
 func FuzzPayload(f *testing.F) {
-	f.Add("@a:x", "Room", "hello", "", uint16(0))
-	f.Add("Zoë\u0301", strings.Repeat("r", 2000), strings.Repeat("<&>\u2028", 2000), "body", uint16(100))
-	f.Add("\xff\xfe", family, strings.Repeat(family+scotland, 300), strings.Repeat("\U0001F1E9", 5000), uint16(3000))
-	f.Add("\x00\x7f\"\\", "\u0301\u0301", "\u200d\u200d", "\ufffd", uint16(1))
-	f.Fuzz(func(t *testing.T, sender, room, body, own string, extra uint16) {
+	f.Add("@a:x", "Room", "hello", "", uint8(1), uint16(0))
+	f.Add("Zoë\u0301", "r", "<&>\u2028", "body", uint8(200), uint16(100))
+	f.Add("\xff\xfe", family, family+scotland, "\U0001F1E9", uint8(90), uint16(3000))
+	f.Add("\x00\x7f\"\\", "\u0301\u0301", "\u200d\u200d", "\ufffd", uint8(255), uint16(1))
+	f.Fuzz(func(t *testing.T, sender, room, body, own string, times uint8, extra uint16) {
 		limit := 500 + int(extra)%5000
+		sender, room = strings.Repeat(sender, int(times)), strings.Repeat(room, int(times))
+		body, own = strings.Repeat(body, 4*int(times)), strings.Repeat(own, int(times))
 		n := message(sender, room, body)
 		d := &push.Device{Data: map[string]any{"default_payload": map[string]any{
 			"aps": map[string]any{"alert": map[string]any{"body": own}},
