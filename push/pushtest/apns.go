@@ -1,7 +1,6 @@
 package pushtest
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -334,11 +333,10 @@ func APNsBehaving(b Behaviour) func(APNsRequest) APNsAnswer {
 // listens.
 func RefusedAddr(tb testing.TB) string {
 	tb.Helper()
-	var config net.ListenConfig
-	l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // the port is what matters
+	defer l.Close()
 	return l.Addr().String()
 }

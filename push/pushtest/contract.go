@@ -16,6 +16,7 @@ import (
 // push.
 type Behaviour int
 
+// The behaviours of a push service.
 const (
 	Accept  Behaviour = iota // it takes the push
 	Refuse                   // nothing listens at its address

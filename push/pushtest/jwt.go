@@ -2,12 +2,15 @@ package pushtest
 
 import (
 	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"math/big"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -60,4 +63,21 @@ func ProviderTokenIssued(key TokenKey, bearer string) (time.Time, bool) {
 func decodePart(part string, dst any) bool {
 	data, err := base64.RawURLEncoding.DecodeString(part)
 	return err == nil && json.Unmarshal(data, dst) == nil
+}
+
+// Sign makes a provider token, as another provider of the same team would.
+func (k TokenKey) Sign(tb testing.TB, issued time.Time) string {
+	tb.Helper()
+	enc := base64.RawURLEncoding
+	text := enc.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q}`, k.KeyID)) + "." +
+		enc.EncodeToString(fmt.Appendf(nil, `{"iss":%q,"iat":%d}`, k.TeamID, issued.Unix()))
+	digest := sha256.Sum256([]byte(text))
+	r, s, err := ecdsa.Sign(rand.Reader, k.Key, digest[:])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var sig [64]byte
+	r.FillBytes(sig[:32])
+	s.FillBytes(sig[32:])
+	return text + "." + enc.EncodeToString(sig[:])
 }
