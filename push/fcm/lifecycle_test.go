@@ -144,9 +144,11 @@ func TestASendThatIsGivenUpWhileItWaitsForATokenIsUnprocessed(t *testing.T) {
 // proxy is an HTTP proxy that answers CONNECT.
 type proxy struct {
 	url string
-	wg  sync.WaitGroup
 	mu  sync.Mutex
 	log []string
+	// tunnels end with their connections. Nobody else waits for them: the
+	// server forgets connections that are taken over.
+	tunnels []chan struct{}
 }
 
 func startProxy(t *testing.T) *proxy {
@@ -156,7 +158,11 @@ func startProxy(t *testing.T) *proxy {
 	p.url = server.URL
 	t.Cleanup(func() {
 		server.Close()
-		p.wg.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, done := range p.tunnels {
+			<-done
+		}
 	})
 	return p
 }
@@ -168,23 +174,31 @@ func (p *proxy) requests() []string {
 }
 
 func (p *proxy) serve(w http.ResponseWriter, r *http.Request) {
+	done := make(chan struct{})
+	defer close(done)
 	p.mu.Lock()
 	p.log = append(p.log, r.Method+" "+r.Host+" "+r.Header.Get("Proxy-Authorization"))
+	p.tunnels = append(p.tunnels, done)
 	p.mu.Unlock()
-	target, err := net.Dial("tcp", r.Host)
+	var dialer net.Dialer
+	target, err := dialer.DialContext(r.Context(), "tcp", r.Host)
 	if err != nil {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
-	w.WriteHeader(http.StatusOK)
+	// The answer is written after the connection is taken over, or the server
+	// would read the client's next bytes.
 	client, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(err)
 	}
+	_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
+	var wg sync.WaitGroup
 	for _, pair := range [][2]net.Conn{{client, target}, {target, client}} {
-		p.wg.Go(func() {
+		wg.Go(func() {
 			_, _ = io.Copy(pair[0], pair[1])
 			_ = pair[0].Close()
 		})
 	}
+	wg.Wait()
 }

@@ -102,7 +102,7 @@ func (t *tokens) refused(value string) {
 func (t *tokens) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 			return
