@@ -23,6 +23,11 @@ const (
 	// of them together are measured.
 	maxField = 1024
 
+	// roomForEvent is what a pusher's default_payload has to leave: the members
+	// event_id and room_id, of 255 bytes at most (Appendices, "Common
+	// Identifier Format"), and prio.
+	roomForEvent = len("event_id") + len("room_id") + 2*255 + len("prionormal")
+
 	ellipsis      = "…"
 	contentPrefix = "content_"
 )
@@ -77,9 +82,9 @@ func (p Payload) Message(n *push.Notification, d *push.Device) (*messaging.Messa
 		addTweaks(data, d.Tweaks)
 	}
 	if !fit(data) {
-		// Only a pusher that takes most of the room for itself is at fault;
-		// otherwise this one event is the odd one and the pushkey is fine.
-		if defaultsSize > maxData/2 {
+		// Only a pusher that leaves no room for any event is at fault. An event,
+		// which strangers write, must not cost a device its pusher.
+		if defaultsSize > maxData-roomForEvent {
 			return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 		}
 		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
