@@ -52,6 +52,7 @@ type Connections struct {
 	teams  map[string]*team
 	tokens map[string]*shared[*tokenSource]
 	pools  map[string]*shared[*h2pool.Pool]
+	past   h2pool.Stats // the counters of pools that are closed
 }
 
 type shared[T any] struct {
@@ -85,6 +86,23 @@ func (c *Connections) Close() {
 	for _, pool := range pools {
 		pool.value.Close()
 	}
+}
+
+// Stats returns the numbers of all connections together, for metrics.
+func (c *Connections) Stats() h2pool.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past
+	for _, pool := range c.pools {
+		s := pool.value.Stats()
+		sum.Open += s.Open
+		sum.Draining += s.Draining
+		sum.InFlight += s.InFlight
+		sum.Waiting += s.Waiting
+		sum.Dials += s.Dials
+		sum.DialFailures += s.DialFailures
+	}
+	return sum
 }
 
 // Open returns a provider for the app called name in logs. It checks the
@@ -213,7 +231,7 @@ func (c *Connections) connect(p *Provider, host *url.URL, cred credential, maxCo
 		}
 		p.tokens, err = take(c.tokens, cred.id, func() (*tokenSource, error) { return cred.source(t) })
 		if err != nil {
-			give(c.pools, poolKey, (*h2pool.Pool).Close)
+			give(c.pools, poolKey, c.closePool)
 			return err
 		}
 	}
@@ -225,9 +243,18 @@ func (c *Connections) connect(p *Provider, host *url.URL, cred credential, maxCo
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		give(c.tokens, cred.id, func(*tokenSource) {})
-		give(c.pools, poolKey, (*h2pool.Pool).Close)
+		give(c.pools, poolKey, c.closePool)
 	}
 	return nil
+}
+
+// closePool closes a pool that nothing uses any more, and keeps its counters.
+// The caller holds c.mu.
+func (c *Connections) closePool(pool *h2pool.Pool) {
+	s := pool.Stats()
+	c.past.Dials += s.Dials
+	c.past.DialFailures += s.DialFailures
+	pool.Close()
 }
 
 func (c *Connections) newPool(host *url.URL, cert *tls.Certificate, maxConns int) (*h2pool.Pool, error) {

@@ -58,10 +58,16 @@ func TestAppsShareConnections(t *testing.T) {
 	other := tokenConfig(t, pushtest.NewTokenKey(t), fake.URL())
 	sendOne(open(t, connections, other))
 	expect("an app with another key", 2)
+	if got := connections.Stats(); got.Open != 2 || got.Dials != 2 || got.InFlight != 0 {
+		t.Errorf("the numbers are %+v, want two connections at rest", got)
+	}
 
 	third.Close()
 	sendOne(open(t, connections, cfg))
 	expect("a provider opened after the last was closed", 3)
+	if got := connections.Stats(); got.Open != 2 || got.Dials != 3 {
+		t.Errorf("the numbers are %+v, want two connections and three dials", got)
+	}
 }
 
 func TestClosedConnectionsDeliverNothing(t *testing.T) {
