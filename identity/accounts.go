@@ -1,0 +1,162 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultIdleLife is how long an access token lives without being used.
+	DefaultIdleLife = 180 * 24 * time.Hour
+	// touchInterval is how exactly the last use of a token is known. A write for
+	// every request would cost more than the request.
+	touchInterval = 24 * time.Hour
+	sweepInterval = time.Hour
+	sweepBatch    = 1000
+)
+
+// OpenID exchanges an OpenID token for the user it belongs to, at the user's
+// homeserver (Server-Server API, "OpenID"). It returns ErrInvalidServerName,
+// ErrOpenIDRefused, ErrOpenIDMismatch, ErrUnreachable or ErrBusy, wrapped or
+// not, and nothing that holds the token.
+type OpenID interface {
+	UserInfo(ctx context.Context, serverName, token string) (userID string, err error)
+}
+
+// Account is who an access token belongs to.
+type Account struct {
+	UserID string
+}
+
+// AccountsOptions configure Accounts. All fields but IdleLife are required.
+type AccountsOptions struct {
+	Store    AccountStore
+	OpenID   OpenID
+	IdleLife time.Duration // 0 is DefaultIdleLife
+	Now      func() time.Time
+	Log      *slog.Logger
+	Metrics  *Metrics
+}
+
+// Accounts registers users and knows them again by their access tokens.
+type Accounts struct {
+	opts AccountsOptions
+}
+
+// NewAccounts returns Accounts, or an error if an option is missing.
+func NewAccounts(o AccountsOptions) (*Accounts, error) {
+	if o.Store == nil || o.OpenID == nil || o.Now == nil || o.Log == nil || o.Metrics == nil || o.IdleLife < 0 {
+		return nil, errors.New("identity: accounts: an option is missing or negative")
+	}
+	if o.IdleLife == 0 {
+		o.IdleLife = DefaultIdleLife
+	}
+	return &Accounts{opts: o}, nil
+}
+
+// Register makes a new access token for the user to whom their homeserver
+// issued an OpenID token. Tokens made earlier stay valid. It returns the errors
+// of OpenID.
+func (a *Accounts) Register(ctx context.Context, serverName, openIDToken string) (token string, err error) {
+	defer func() { a.opts.Metrics.registered(err) }()
+	userID, err := a.opts.OpenID.UserInfo(ctx, serverName, openIDToken)
+	if err != nil {
+		return "", fmt.Errorf("register: %w", err)
+	}
+	// A server that answered for others' users could take over any account here
+	// (Server-Server API, "OpenID"), so this does not rest on the client alone.
+	local, server, _ := strings.Cut(userID, ":")
+	if !strings.HasPrefix(local, "@") || server == "" || server != serverName {
+		return "", fmt.Errorf("register: %w", ErrOpenIDMismatch)
+	}
+	token = rand.Text() + rand.Text()
+	if err := a.opts.Store.AddToken(ctx, sha256.Sum256([]byte(token)), userID, a.opts.Now()); err != nil {
+		return "", fmt.Errorf("register: %w", err)
+	}
+	return token, nil
+}
+
+// Account returns whose token it is and keeps the token alive. It returns
+// ErrUnauthorized for a token that is not valid, "" included.
+func (a *Accounts) Account(ctx context.Context, token string) (Account, error) {
+	if token == "" {
+		return Account{}, ErrUnauthorized
+	}
+	hash, now := sha256.Sum256([]byte(token)), a.opts.Now()
+	userID, used, err := a.opts.Store.Token(ctx, hash, now.Add(-a.opts.IdleLife))
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, ErrUnauthorized
+	}
+	if err != nil {
+		return Account{}, fmt.Errorf("account of a token: %w", err)
+	}
+	if now.Sub(used) >= touchInterval {
+		if err := a.opts.Store.TouchToken(ctx, hash, now); err != nil {
+			return Account{}, fmt.Errorf("note the use of a token: %w", err)
+		}
+	}
+	return Account{UserID: userID}, nil
+}
+
+// Logout makes one token invalid and leaves the user's others. It returns
+// ErrUnauthorized for "" and ErrUnknownToken for a token that is not valid.
+func (a *Accounts) Logout(ctx context.Context, token string) error {
+	if token == "" {
+		return ErrUnauthorized
+	}
+	err := a.opts.Store.DeleteToken(ctx, sha256.Sum256([]byte(token)), a.opts.Now().Add(-a.opts.IdleLife))
+	if errors.Is(err, ErrNotFound) {
+		return ErrUnknownToken
+	}
+	if err != nil {
+		return fmt.Errorf("log out: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes all tokens that have expired, and the accepted terms of users
+// of whom nothing else is left.
+func (a *Accounts) Sweep(ctx context.Context) error {
+	idleSince := a.opts.Now().Add(-a.opts.IdleLife)
+	for {
+		n, err := a.opts.Store.SweepAccounts(ctx, idleSince, sweepBatch)
+		if err != nil {
+			return fmt.Errorf("sweep accounts: %w", err)
+		}
+		a.opts.Metrics.swept(n)
+		if n == 0 {
+			return nil
+		}
+	}
+}
+
+// Run sweeps at once and every hour until ctx is done, and then returns nil. A
+// sweep that fails is logged and tried again.
+func (a *Accounts) Run(ctx context.Context) error {
+	for {
+		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
+			a.opts.Log.ErrorContext(ctx, "sweep of accounts did not finish", "error", err)
+		}
+		if !wait(ctx, sweepInterval) {
+			return nil
+		}
+	}
+}
+
+// wait waits for d and reports false if ctx was done before.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,74 @@
+package identity
+
+import "errors"
+
+// Errors of accounts.
+var (
+	// ErrUnauthorized means there is no access token, or none that is valid.
+	ErrUnauthorized = errors.New("no valid access token")
+	// ErrUnknownToken means the token to log out is not valid, or not any more.
+	ErrUnknownToken = errors.New("unknown access token")
+	// ErrInvalidServerName means a homeserver was named by what is no server name.
+	ErrInvalidServerName = errors.New("not a server name")
+	// ErrOpenIDRefused means the homeserver does not know the OpenID token.
+	ErrOpenIDRefused = errors.New("homeserver refused the OpenID token")
+	// ErrOpenIDMismatch means the homeserver answered with something that is not
+	// a user of its own.
+	ErrOpenIDMismatch = errors.New("homeserver answered for a user who is not its own")
+	// ErrUnreachable means the homeserver gave no usable answer.
+	ErrUnreachable = errors.New("homeserver did not give a usable answer")
+	// ErrBusy means too many exchanges with homeservers are running already.
+	ErrBusy = errors.New("too many requests to homeservers at once")
+)
+
+// Errors of binding and unbinding.
+var (
+	// ErrNotYours means an account asked for what only another user may have.
+	ErrNotYours = errors.New("not the account's own user ID")
+	// ErrNoSession means there is no such validation session, or the client
+	// secret is not the session's.
+	ErrNoSession = errors.New("no such validation session")
+	// ErrNotValidated means the session was not completed yet.
+	ErrNotValidated = errors.New("session is not validated")
+	// ErrSessionExpired means the session was completed or created too long ago.
+	ErrSessionExpired = errors.New("session has expired")
+	// ErrForbidden means the proof does not permit the removal.
+	ErrForbidden = errors.New("proof does not permit this")
+)
+
+// Errors of lookups.
+var (
+	// ErrBadAlgorithm means the lookup algorithm is unknown or switched off.
+	ErrBadAlgorithm = errors.New("unsupported lookup algorithm")
+	// ErrTooMany means a lookup has more than MaxLookup addresses.
+	ErrTooMany = errors.New("too many addresses")
+	// ErrBadPepper means the pepper is not honoured, or not any more. The error
+	// is a *BadPepperError.
+	ErrBadPepper = errors.New("pepper is not valid")
+)
+
+// BadPepperError is ErrBadPepper with what the client needs to try again
+// (MSC2134).
+type BadPepperError struct {
+	Algorithm string
+	Pepper    string // the pepper to use
+}
+
+// Error returns the text of ErrBadPepper.
+func (e *BadPepperError) Error() string { return ErrBadPepper.Error() }
+
+// Unwrap returns ErrBadPepper.
+func (e *BadPepperError) Unwrap() error { return ErrBadPepper }
+
+// Errors of keys and of the store.
+var (
+	// ErrNoKey means the service has no signing key of that name.
+	ErrNoKey = errors.New("no such signing key")
+	// ErrServerName means the database belongs to a service with another name.
+	ErrServerName = errors.New("database belongs to another server name")
+	// ErrNotFound is a store's answer for what is not there.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict is a store's answer when the state is not, or no longer, the
+	// one that a change was meant for.
+	ErrConflict = errors.New("changed by somebody else")
+)

@@ -1,0 +1,164 @@
+package identity
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics counts what accounts, the directory and its peppers do. Labels are
+// closed sets.
+type Metrics struct {
+	registers *prometheus.CounterVec
+	sweeps    prometheus.Counter
+	binds     *prometheus.CounterVec
+	unbinds   *prometheus.CounterVec
+	lookups   *prometheus.CounterVec
+	addresses *prometheus.CounterVec
+	bindings  prometheus.Gauge
+	peppers   *prometheus.GaugeVec
+	pepperAge prometheus.Gauge
+}
+
+const (
+	outcomeOK    = "ok"
+	outcomeError = "error"
+)
+
+// outcome is the label of an error.
+type outcome struct {
+	err   error
+	label string
+}
+
+func registerOutcomes() []outcome {
+	return []outcome{
+		{nil, outcomeOK}, {ErrInvalidServerName, "invalid_server_name"}, {ErrOpenIDRefused, "refused"},
+		{ErrOpenIDMismatch, "mismatch"}, {ErrUnreachable, "unreachable"}, {ErrBusy, "busy"},
+	}
+}
+
+func bindOutcomes() []outcome {
+	return []outcome{
+		{nil, outcomeOK}, {ErrNotYours, "not_yours"}, {ErrNoSession, "no_session"},
+		{ErrNotValidated, "not_validated"}, {ErrSessionExpired, "expired"},
+	}
+}
+
+func unbindOutcomes() []outcome {
+	return []outcome{{nil, outcomeOK}, {errNothing, "nothing"}, {ErrForbidden, "forbidden"}}
+}
+
+func lookupOutcomes() []outcome {
+	return []outcome{
+		{nil, outcomeOK}, {ErrBadAlgorithm, "bad_algorithm"}, {ErrTooMany, "too_many"}, {ErrBadPepper, "bad_pepper"},
+	}
+}
+
+// errNothing stands for an unbind that succeeded without a change.
+var errNothing = errors.New("nothing to unbind")
+
+// lookupAlgorithms are the labels of lookups: whatever else was asked for is
+// one label.
+func lookupAlgorithms() []string { return []string{AlgorithmSHA256, AlgorithmNone, "other"} }
+
+// NewMetrics registers the metrics with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "herald_identity_" + name, Help: help}, labels)
+		reg.MustRegister(v)
+		return v
+	}
+	m := &Metrics{
+		registers: counter("registers_total", "Registrations by outcome.", "outcome"),
+		binds:     counter("binds_total", "Requests to bind by outcome.", "outcome"),
+		unbinds:   counter("unbinds_total", "Requests to unbind by outcome.", "outcome"),
+		lookups:   counter("lookups_total", "Lookups by algorithm and outcome.", "algorithm", "outcome"),
+		addresses: counter("lookup_addresses_total", "Addresses in answered lookups by algorithm.", "algorithm"),
+		sweeps: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "herald_identity_swept_rows_total", Help: "Expired access tokens and abandoned consents removed.",
+		}),
+		bindings: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "herald_identity_bindings", Help: "Bindings in the directory.",
+		}),
+		peppers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "herald_identity_peppers", Help: "Generations of the lookup pepper by state; next is not 0 while a rotation is under way.",
+		}, []string{"state"}),
+		pepperAge: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "herald_identity_pepper_age_seconds", Help: "How long the current pepper has been announced.",
+		}),
+	}
+	reg.MustRegister(m.sweeps, m.bindings, m.peppers, m.pepperAge)
+	zero := func(v *prometheus.CounterVec, outcomes []outcome, labels ...string) {
+		for _, o := range outcomes {
+			v.WithLabelValues(append(labels, o.label)...)
+		}
+		v.WithLabelValues(append(labels, outcomeError)...)
+	}
+	zero(m.registers, registerOutcomes())
+	zero(m.binds, bindOutcomes())
+	zero(m.unbinds, unbindOutcomes())
+	for _, algorithm := range lookupAlgorithms() {
+		zero(m.lookups, lookupOutcomes(), algorithm)
+		m.addresses.WithLabelValues(algorithm)
+	}
+	for _, s := range pepperStates() {
+		m.peppers.WithLabelValues(string(s))
+	}
+	return m
+}
+
+func pepperStates() []PepperState {
+	return []PepperState{PepperNext, PepperCurrent, PepperPrevious, PepperRetired}
+}
+
+// label returns the label of err.
+func label(err error, outcomes []outcome) string {
+	for _, o := range outcomes {
+		if errors.Is(err, o.err) {
+			return o.label
+		}
+	}
+	return outcomeError
+}
+
+func (m *Metrics) registered(err error) {
+	m.registers.WithLabelValues(label(err, registerOutcomes())).Inc()
+}
+
+func (m *Metrics) swept(rows int) { m.sweeps.Add(float64(rows)) }
+
+func (m *Metrics) bound(err error) { m.binds.WithLabelValues(label(err, bindOutcomes())).Inc() }
+
+func (m *Metrics) unbound(removed bool, err error) {
+	if err == nil && !removed {
+		err = errNothing
+	}
+	m.unbinds.WithLabelValues(label(err, unbindOutcomes())).Inc()
+}
+
+func (m *Metrics) lookedUp(r LookupRequest, err error) {
+	algorithm := r.Algorithm
+	if algorithm != AlgorithmSHA256 && algorithm != AlgorithmNone {
+		algorithm = "other"
+	}
+	m.lookups.WithLabelValues(algorithm, label(err, lookupOutcomes())).Inc()
+	if err == nil {
+		m.addresses.WithLabelValues(algorithm).Add(float64(len(r.Addresses)))
+	}
+}
+
+func (m *Metrics) observe(bindings int64, peppers []Pepper, now time.Time) {
+	m.bindings.Set(float64(bindings))
+	count := make(map[PepperState]int)
+	for _, p := range peppers {
+		count[p.State]++
+		if p.State == PepperCurrent {
+			m.pepperAge.Set(now.Sub(p.Since).Seconds())
+		}
+	}
+	for _, s := range pepperStates() {
+		m.peppers.WithLabelValues(string(s)).Set(float64(count[s]))
+	}
+}
