@@ -33,6 +33,7 @@ func (p *Pool) dial() {
 	case p.closed:
 	case err != nil:
 		p.dialFailed(err)
+		p.failStranded(err)
 	default:
 		p.conns = append(p.conns, c)
 		if len(p.conns) > 1 {

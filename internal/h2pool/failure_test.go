@@ -214,6 +214,29 @@ func TestConnectionsThatNeverAnswerCountAsFailedDials(t *testing.T) {
 	eventually(t, "all count as failed", func() bool { return p.Stats().DialFailures == 4 })
 }
 
+func TestConnectionsLeftInOrderBeforeAnAnswerAreNotReplacedWithoutPause(t *testing.T) {
+	t.Parallel()
+	s := startRaw(t, func(_ int, c *rawConn) {
+		c.limit(1)
+		c.request()
+		c.WriteGoAway(0, http2.ErrCodeNo, []byte("draining"))
+		c.request() // until the client leaves
+	})
+	p := s.pool(t)
+	begin := time.Now()
+	_, err := post(t.Context(), p, s.addr, "body")
+	g, ok := errors.AsType[*h2pool.GoAwayError](err)
+	if !h2pool.Unprocessed(err) || !ok || g.Debug != "draining" {
+		t.Errorf("error = %v; want an unprocessed one with the GOAWAY", err)
+	}
+	if took, want := time.Since(begin), 300*time.Millisecond; took < want {
+		t.Errorf("three dials in %v, want pauses of %v in sum", took, want)
+	}
+	if n := p.Stats().DialFailures; n != 3 {
+		t.Errorf("%d failed dials, want 3", n)
+	}
+}
+
 func TestAServerThatComesBackIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	answer := func(http.ResponseWriter, *http.Request) {}

@@ -54,7 +54,8 @@ type Options struct {
 	// PingTimeout how long the answer may take; default 5 s each. A dead
 	// connection fails its requests after their sum.
 	PingAfter, PingTimeout time.Duration
-	// IdleTimeout closes connections without requests, all but the last; default 5 min.
+	// IdleTimeout closes connections, all but the last, that had no request for
+	// so long (at the latest after twice that time); default 5 min.
 	IdleTimeout time.Duration
 }
 
@@ -151,7 +152,10 @@ func New(opts Options) (*Pool, error) {
 }
 
 // RoundTrip sends a request on the least busy connection, waiting in order of
-// arrival for a place and opening a connection when all are full. A request
+// arrival for a place and opening a connection when all are full. When that
+// fails and no other connection is open, all waiting requests fail at once;
+// the next dial follows after a pause of 100 ms, growing to 1 s, and requests
+// that come meanwhile wait for it. A request
 // that the server reports as not processed is sent again, up to twice, if it
 // has no body or has GetBody. [Unprocessed] tells whether a returned error
 // leaves the request certainly undone.

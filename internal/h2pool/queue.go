@@ -171,7 +171,12 @@ func (p *Pool) limitChanged(c *conn, limit int) {
 func (p *Pool) goingAway(c *conn, g *GoAwayError) {
 	p.mu.Lock()
 	c.draining = true
-	p.remove(c, g, g.Code == http2.ErrCodeNo)
+	if orderly := g.Code == http2.ErrCodeNo; orderly && g.LastStreamID > 0 {
+		p.drop(c) // it has taken requests and will answer them
+		p.serve()
+	} else {
+		p.remove(c, g, orderly)
+	}
 	idle := c.inFlight == 0
 	p.mu.Unlock()
 	if idle {
@@ -196,28 +201,40 @@ func (p *Pool) connEnded(c *conn, err error) {
 }
 
 // remove takes c from the connections that accept requests. One that was given
-// requests and never answered any counts as a failed dial, unless it left in
-// order: otherwise a server that accepts connections only to drop them would
-// be dialled without pause. The mutex is held.
+// requests and never answered any counts as a failed dial: otherwise a server
+// that accepts connections only to leave them would be dialled without pause.
+// After an orderly leave the waiters stay for the next dial. The mutex is held.
 func (p *Pool) remove(c *conn, err error, orderly bool) {
-	i := slices.Index(p.conns, c)
-	if i < 0 {
-		return
-	}
-	p.conns = slices.Delete(p.conns, i, i+1)
-	if c.used && !c.answered && !orderly && !p.closed {
+	if p.drop(c) && c.used && !c.answered && !p.closed {
 		p.dialFailed(err)
+		if !orderly {
+			p.failStranded(err)
+		}
 	}
 	p.serve()
 }
 
-// dialFailed makes the next dial wait, and fails the waiters unless an open
-// connection is left to serve them. The mutex is held.
+// drop takes c out of conns and reports whether it was there. The mutex is held.
+func (p *Pool) drop(c *conn) bool {
+	i := slices.Index(p.conns, c)
+	if i < 0 {
+		return false
+	}
+	p.conns = slices.Delete(p.conns, i, i+1)
+	return true
+}
+
+// dialFailed makes the next dial wait. The mutex is held.
 func (p *Pool) dialFailed(err error) {
 	p.dialFailures++
 	p.failures++
 	p.retryAt = time.Now().Add(min(minPause<<min(p.failures-1, 10), maxPause))
 	p.lastErr = err
+}
+
+// failStranded fails the waiters unless an open connection is left to serve
+// them. The mutex is held.
+func (p *Pool) failStranded(err error) {
 	if len(p.conns) == 0 {
 		p.failWaiters("no connection", err)
 	}
@@ -236,7 +253,7 @@ func (p *Pool) closeIdle() {
 	for _, c := range slices.Backward(p.conns) {
 		if len(p.conns) > 1 && c.inFlight == 0 && time.Since(c.idleSince) >= p.opts.IdleTimeout {
 			c.draining = true
-			p.remove(c, nil, true)
+			p.drop(c)
 			idle = append(idle, c)
 		}
 	}
