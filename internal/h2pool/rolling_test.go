@@ -2,6 +2,7 @@ package h2pool_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log"
 	"net"
@@ -37,34 +38,25 @@ func (r *replica) Close() error {
 
 func (r *replica) Addr() net.Addr { return r.addr }
 
-func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	seen := make(map[string]int)
-	progress := make(chan struct{}, 1<<20)
-	handler := func(_ http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		mu.Lock()
-		seen[string(b)]++
-		mu.Unlock()
-		progress <- struct{}{}
-	}
+// site is one address whose server is replaced again and again.
+type site struct {
+	addr    string
+	roots   *x509.CertPool
+	cert    tls.Certificate
+	handler http.HandlerFunc
 
+	mu   sync.Mutex
+	live *replica
+	srv  *http.Server
+	done chan struct{} // closed when srv has stopped serving
+}
+
+func startSite(t *testing.T, h http.HandlerFunc) *site {
+	t.Helper()
 	front := listen(t, "127.0.0.1:0")
-	cert, roots := newCert(t)
-	next := func() (*replica, *http.Server, func()) {
-		ln := &replica{addr: front.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
-		s := &http.Server{
-			Handler:   http.HandlerFunc(handler),
-			TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}},
-			ErrorLog:  log.New(io.Discard, "", 0),
-		}
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = s.ServeTLS(ln, "", "") })
-		return ln, s, wg.Wait
-	}
-	live, srv, wait := next()
-	var liveMu sync.Mutex
+	s := &site{addr: front.Addr().String(), handler: h}
+	s.cert, s.roots = newCert(t)
+	s.replace(front.Addr())
 	var accepting sync.WaitGroup
 	accepting.Go(func() {
 		for {
@@ -72,33 +64,72 @@ func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
 			if err != nil {
 				return
 			}
-			for delivered := false; !delivered; {
-				liveMu.Lock()
-				to := live
-				liveMu.Unlock()
-				select {
-				case to.conns <- c:
-					delivered = true
-				case <-to.done:
-				}
-			}
+			s.hand(c)
 		}
 	})
+	t.Cleanup(func() {
+		front.Close()
+		s.srv.Close()
+		<-s.done
+		accepting.Wait()
+	})
+	return s
+}
 
-	p := newPool(t, front.Addr().String(), roots)
-	stop := make(chan struct{})
+// hand gives a connection to the present server, or to its successor if it leaves.
+func (s *site) hand(c net.Conn) {
+	for {
+		s.mu.Lock()
+		to := s.live
+		s.mu.Unlock()
+		select {
+		case to.conns <- c:
+			return
+		case <-to.done:
+		}
+	}
+}
+
+// replace starts a server in place of the present one, which it returns.
+func (s *site) replace(addr net.Addr) (*http.Server, chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, oldDone := s.srv, s.done
+	ln, done := &replica{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}, make(chan struct{})
+	srv := &http.Server{
+		Handler:   s.handler,
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{s.cert}},
+		ErrorLog:  log.New(io.Discard, "", 0),
+	}
+	go func() {
+		defer close(done)
+		_ = srv.ServeTLS(ln, "", "")
+	}()
+	s.live, s.srv, s.done = ln, srv, done
+	return old, oldDone
+}
+
+func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen := make(map[string]int)
+	progress := make(chan struct{}, 1<<20)
+	s := startSite(t, func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		seen[string(b)]++
+		mu.Unlock()
+		progress <- struct{}{}
+	})
+	p := newPool(t, s.addr, s.roots)
+	var stop atomic.Bool
 	var workers sync.WaitGroup
 	var sent atomic.Int32
 	for w := range 20 {
 		workers.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				body := string(rune('a'+w)) + ":" + strconv.Itoa(i)
-				if _, err := post(t.Context(), p, front.Addr().String(), body); err != nil {
+			for i := 0; !stop.Load(); i++ {
+				body := strconv.Itoa(w) + ":" + strconv.Itoa(i)
+				if _, err := post(t.Context(), p, s.addr, body); err != nil {
 					t.Errorf("request %s: %v", body, err)
 				}
 				sent.Add(1)
@@ -109,23 +140,17 @@ func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
 		for range 200 {
 			<-progress
 		}
-		old, oldWait := srv, wait
-		liveMu.Lock()
-		live, srv, wait = next()
-		liveMu.Unlock()
+		old, done := s.replace(s.live.addr)
 		if err := old.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		oldWait()
+		<-done
 	}
-	close(stop)
+	stop.Store(true)
 	workers.Wait()
-	p.Close()
-	front.Close()
-	accepting.Wait()
-	srv.Close()
-	wait()
 
+	mu.Lock()
+	defer mu.Unlock()
 	if len(seen) != int(sent.Load()) {
 		t.Errorf("%d requests sent, %d seen", sent.Load(), len(seen))
 	}
