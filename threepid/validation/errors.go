@@ -1,0 +1,28 @@
+package validation
+
+import "errors"
+
+// Errors of Sessions. Those of a Messenger (threepid.ErrSend,
+// threepid.ErrDestinationRejected, threepid.ErrBusy) are passed on as they are.
+var (
+	// ErrNoSession means that there is no session with this sid and
+	// client_secret; which of the two is wrong is not told.
+	ErrNoSession = errors.New("no such validation session")
+	// ErrExpired means that the session's last change is too long ago. A new
+	// Request with the same address and client_secret begins another session.
+	ErrExpired = errors.New("the validation session has expired")
+	// ErrNotValidated means that nobody has sent the session's token back yet.
+	ErrNotValidated = errors.New("the validation session has not been completed")
+	// ErrTokenIncorrect means that the token is wrong, has been replaced by a
+	// newer one, is too old, or was guessed at too often. The session lives: a
+	// higher send_attempt brings a new token.
+	ErrTokenIncorrect = errors.New("the validation token is incorrect")
+
+	// ErrInvalidSecret means that a client_secret breaks the rule of
+	// CheckClientSecret.
+	ErrInvalidSecret = errors.New("client_secret must be 1 to 255 characters of 0-9, a-z, A-Z and .=_-")
+	// ErrInvalidSID means that a sid breaks the rule of CheckSID.
+	ErrInvalidSID = errors.New("sid must be 1 to 255 characters of 0-9, a-z, A-Z and .=_-")
+	// ErrInvalidNextLink means that a next_link is no web address that CheckNextLink allows.
+	ErrInvalidNextLink = errors.New("next_link must be an http or https URL that this service allows")
+)

@@ -1,0 +1,50 @@
+package validation
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// Request asks for a token to be sent to an address. It prints and logs as its
+// redacted ID.
+type Request struct {
+	// ID is the address in canonical form; To and Region are what a Messenger
+	// needs besides (threepid.Challenge).
+	ID         threepid.ID
+	To, Region string
+	// ClientSecret names the client's attempt at validating ID (CheckClientSecret).
+	ClientSecret string
+	// SendAttempt is the client's count: a number above the last one that was
+	// sent for the same ID and ClientSecret brings another message, any other
+	// number none.
+	SendAttempt int64
+	// NextLink is where the person goes after following a mailed link; empty for
+	// nowhere (CheckNextLink).
+	NextLink string
+	// Brand and Language choose the wording of the message; both may be empty.
+	Brand, Language string
+}
+
+// String returns the redacted ID.
+func (r Request) String() string { return "request for " + r.ID.String() }
+
+// Format writes String for every verb and flag.
+func (r Request) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, r.String()) }
+
+// LogValue logs String.
+func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// Session is a validated session.
+type Session struct {
+	SID string
+	ID  threepid.ID
+	// NextLink is where to send the person, the sid already added to it; empty if
+	// the client named no place.
+	NextLink string
+	// ValidatedAt is when the token came back, to the millisecond.
+	ValidatedAt time.Time
+}

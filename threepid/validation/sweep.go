@@ -1,0 +1,55 @@
+package validation
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	// remembered is how long an expired session answers that it has expired; then
+	// nothing tells it from one that never was.
+	remembered = 7 * 24 * time.Hour
+	sweepEvery = 10 * time.Minute
+	sweepBatch = 1000
+)
+
+// Sweep empties sessions that have expired and deletes those that expired seven
+// days ago, in small steps that hold up nobody.
+func (s *Sessions) Sweep(ctx context.Context) error {
+	now := s.opts.Now()
+	for _, step := range []struct {
+		transition string
+		until      time.Time
+		do         func(context.Context, time.Time, int) (int, error)
+	}{
+		{deleted, now.Add(-remembered), s.opts.Store.DeleteSessions},
+		{expired, now, s.opts.Store.RetireSessions},
+	} {
+		for n := sweepBatch; n == sweepBatch; {
+			var err error
+			if n, err = step.do(ctx, step.until, sweepBatch); err != nil {
+				return fmt.Errorf("sweep validation sessions: %w", err)
+			}
+			s.metrics.sessions.WithLabelValues(step.transition).Add(float64(n))
+		}
+	}
+	return nil
+}
+
+// Run sweeps at once and every ten minutes until ctx ends, which is no error. A
+// sweep that fails is logged and made up for by the next.
+func (s *Sessions) Run(ctx context.Context) error {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Log.ErrorContext(ctx, "validation sessions not swept", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
