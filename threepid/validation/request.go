@@ -93,7 +93,7 @@ func (s *Sessions) claim(r Request, token string, life time.Duration) Claim {
 		ID: rand.Text(), Until: now.Add(s.opts.Lease),
 		Key: Key{ID: r.ID, Secret: s.hash("secret", r.ClientSecret)},
 		SID: rand.Text(), SessionExpires: now.Add(s.opts.SessionLife),
-		Attempt: r.SendAttempt, NextLink: r.NextLink,
+		Attempt: r.SendAttempt, Given: r.Given, NextLink: r.NextLink,
 		Code: s.hash("code", r.ClientSecret, token), CodeExpires: now.Add(life),
 		Now: now,
 	}

@@ -16,6 +16,9 @@ type Request struct {
 	// needs besides (threepid.Challenge).
 	ID         threepid.ID
 	To, Region string
+	// Given is the address as the client wrote it, for those who look it up as it
+	// is written; empty if that does not matter.
+	Given string
 	// ClientSecret names the client's attempt at validating ID (CheckClientSecret).
 	ClientSecret string
 	// SendAttempt is the client's count: a number above the last one that was
@@ -38,13 +41,24 @@ func (r Request) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, r.String
 // LogValue logs String.
 func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// Session is a validated session.
+// Session is a validated session. It prints and logs as its redacted ID.
 type Session struct {
 	SID string
 	ID  threepid.ID
+	// Given is that of the Request whose message was sent last.
+	Given string
 	// NextLink is where to send the person, the sid already added to it; empty if
 	// the client named no place.
 	NextLink string
 	// ValidatedAt is when the token came back, to the millisecond.
 	ValidatedAt time.Time
 }
+
+// String returns the redacted ID.
+func (s Session) String() string { return "session of " + s.ID.String() }
+
+// Format writes String for every verb and flag.
+func (s Session) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue logs String.
+func (s Session) LogValue() slog.Value { return slog.StringValue(s.String()) }

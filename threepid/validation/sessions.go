@@ -136,7 +136,7 @@ func checkSession(sid, clientSecret string) error {
 }
 
 func session(sid string, r Record) Session {
-	s := Session{SID: sid, ID: r.ID, ValidatedAt: r.Validated}
+	s := Session{SID: sid, ID: r.ID, Given: r.Given, ValidatedAt: r.Validated}
 	if r.NextLink != "" {
 		s.NextLink = withSID(r.NextLink, sid)
 	}

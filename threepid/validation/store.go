@@ -38,9 +38,9 @@ type Store interface {
 	// SendProgress tells how far sending has come for a session. It returns
 	// ErrNoSession if there is none.
 	SendProgress(ctx context.Context, sid string) (Progress, error)
-	// PromoteSession records that the message of a claim was sent: its attempt and
-	// next_link become the session's, its code replaces the current one. It reports
-	// false and changes nothing if the claim is no longer there.
+	// PromoteSession records that the message of a claim was sent: its attempt,
+	// spelling and next_link become the session's, its code replaces the current
+	// one. It reports false and changes nothing if the claim is no longer there.
 	PromoteSession(ctx context.Context, sid, claimID string) (bool, error)
 	// ReleaseSession undoes a claim whose message was not sent, and with it the
 	// session if no message ever was. It reports false and changes nothing if the
@@ -72,10 +72,10 @@ type Claim struct {
 	SID            string    // of the session, should there be none yet
 	SessionExpires time.Time // of the session, should there be none yet
 
-	Attempt     int64
-	NextLink    string
-	Code        Hash
-	CodeExpires time.Time
+	Attempt         int64
+	Given, NextLink string
+	Code            Hash
+	CodeExpires     time.Time
 
 	Now time.Time
 }
@@ -124,9 +124,9 @@ type Guess struct {
 
 // Record is what a session knows to tell.
 type Record struct {
-	ID        threepid.ID
-	NextLink  string
-	Validated time.Time // the zero Time if it is not
+	ID              threepid.ID
+	Given, NextLink string
+	Validated       time.Time // the zero Time if it is not
 }
 
 // Verdict is the outcome of a guess.
