@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // App is one configured app: which devices it is for and how to reach them.
@@ -18,6 +19,9 @@ type App struct {
 	// MaxInFlight is how many deliveries of this app may be under way at once;
 	// one more is answered at once with a Temporary outcome. It is at least 1.
 	MaxInFlight int
+	// CertificateExpiry is when the credentials stop working, zero when they
+	// do not expire.
+	CertificateExpiry time.Time
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.

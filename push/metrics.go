@@ -41,6 +41,7 @@ type Metrics struct {
 	uncertains    *prometheus.CounterVec
 	inFlight      *prometheus.GaugeVec
 	latency       *prometheus.HistogramVec
+	expiry        *prometheus.GaugeVec
 	sygnal        *sygnalMetrics // nil when not asked for
 
 	perApp atomic.Pointer[map[*App]*appMetrics]
@@ -80,8 +81,11 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "herald_push_provider_seconds", Help: "Time one attempt took, in seconds.", Buckets: latencyBuckets,
 		}, app),
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "herald_push_certificate_expiry_timestamp_seconds", Help: "When the app's certificate expires, in seconds since the epoch.",
+		}, app),
 	}
-	reg.MustRegister(m.notifications, m.inFlight, m.latency)
+	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
 	}
@@ -93,6 +97,10 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 // setApps creates the series of apps, so that all begin at zero.
 func (m *Metrics) setApps(apps *Apps) {
 	per := make(map[*App]*appMetrics, len(apps.All()))
+	m.expiry.Reset()
+	if m.sygnal != nil {
+		m.sygnal.expiry.Reset()
+	}
 	for _, app := range apps.All() {
 		for kind, rs := range reasons {
 			for _, r := range rs {
@@ -100,22 +108,18 @@ func (m *Metrics) setApps(apps *Apps) {
 			}
 		}
 		m.uncertains.WithLabelValues(app.Name, app.ProviderName)
-		per[app] = &appMetrics{
-			devices:  m.devices.WithLabelValues(app.Name, app.ProviderName),
-			sent:     m.outcomes.WithLabelValues(app.Name, app.ProviderName, Accepted.String(), string(ReasonSent)),
-			ok:       m.responses.WithLabelValues(app.Name, app.ProviderName, "200"),
-			inFlight: m.inFlight.WithLabelValues(app.Name, app.ProviderName),
-			latency:  m.latency.WithLabelValues(app.Name, app.ProviderName),
+		per[app] = m.series(app)
+		if t := app.CertificateExpiry; !t.IsZero() {
+			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))
+			if m.sygnal != nil {
+				m.sygnal.expiry.WithLabelValues(app.Name).Set(float64(t.Unix()))
+			}
 		}
 	}
 	m.perApp.Store(&per)
 }
 
-// of returns the series of app, also of one that a reload has just replaced.
-func (m *Metrics) of(app *App) *appMetrics {
-	if am := (*m.perApp.Load())[app]; am != nil {
-		return am
-	}
+func (m *Metrics) series(app *App) *appMetrics {
 	return &appMetrics{
 		devices:  m.devices.WithLabelValues(app.Name, app.ProviderName),
 		sent:     m.outcomes.WithLabelValues(app.Name, app.ProviderName, Accepted.String(), string(ReasonSent)),
@@ -123,6 +127,14 @@ func (m *Metrics) of(app *App) *appMetrics {
 		inFlight: m.inFlight.WithLabelValues(app.Name, app.ProviderName),
 		latency:  m.latency.WithLabelValues(app.Name, app.ProviderName),
 	}
+}
+
+// of returns the series of app, also of one that a reload has just replaced.
+func (m *Metrics) of(app *App) *appMetrics {
+	if am := (*m.perApp.Load())[app]; am != nil {
+		return am
+	}
+	return m.series(app)
 }
 
 func (m *Metrics) notification(devices int) {

@@ -16,6 +16,7 @@ type sygnalMetrics struct {
 	notify        *prometheus.HistogramVec
 	notifyCodes   *prometheus.CounterVec
 	requests      *prometheus.GaugeVec
+	expiry        *prometheus.GaugeVec
 	providers     map[string]sygnalProvider
 }
 
@@ -50,9 +51,12 @@ func newSygnalMetrics(reg prometheus.Registerer) *sygnalMetrics {
 		requests: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sygnal_requests_in_flight", Help: "Requests to /notify being processed",
 		}, []string{"resource"}),
+		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sygnal_client_cert_expiry", Help: "The expiry date of the client certificate, in seconds since the epoch",
+		}, []string{"pushkin"}),
 		providers: make(map[string]sygnalProvider),
 	}
-	reg.MustRegister(s.notifications, s.devices, s.perPushkin, s.limitDrop, s.notify, s.notifyCodes, s.requests)
+	reg.MustRegister(s.notifications, s.devices, s.perPushkin, s.limitDrop, s.notify, s.notifyCodes, s.requests, s.expiry)
 	// Sygnal calls FCM by its former name.
 	for ours, theirs := range map[string]string{"apns": "apns", "fcm": "gcm"} {
 		p := sygnalProvider{

@@ -94,13 +94,7 @@ func (c *Connections) Stats() h2pool.Stats {
 	defer c.mu.Unlock()
 	sum := c.past
 	for _, pool := range c.pools {
-		s := pool.value.Stats()
-		sum.Open += s.Open
-		sum.Draining += s.Draining
-		sum.InFlight += s.InFlight
-		sum.Waiting += s.Waiting
-		sum.Dials += s.Dials
-		sum.DialFailures += s.DialFailures
+		sum = sum.Plus(pool.value.Stats())
 	}
 	return sum
 }
@@ -251,9 +245,7 @@ func (c *Connections) connect(p *Provider, host *url.URL, cred credential, maxCo
 // closePool closes a pool that nothing uses any more, and keeps its counters.
 // The caller holds c.mu.
 func (c *Connections) closePool(pool *h2pool.Pool) {
-	s := pool.Stats()
-	c.past.Dials += s.Dials
-	c.past.DialFailures += s.DialFailures
+	c.past = c.past.Plus(pool.Stats().Counters())
 	pool.Close()
 }
 

@@ -19,6 +19,8 @@ import (
 const (
 	defaultTokenTimeout = 10 * time.Second
 	defaultTokenRetry   = time.Second
+	// pingAfter is the silence after which Google's own clients ping.
+	pingAfter = 30 * time.Second
 )
 
 // Options configure Connections. The zero value works.
@@ -28,8 +30,11 @@ type Options struct {
 	Proxy *url.URL
 	// RootCAs are the authorities to trust, nil for the system's.
 	RootCAs *x509.CertPool
-	Log     *slog.Logger     // default: discard
-	Now     func() time.Time // default: time.Now
+	// Wrap, unless nil, is put around what sends messages, to trace them. The
+	// requests it sees have no body that may be kept.
+	Wrap func(http.RoundTripper) http.RoundTripper
+	Log  *slog.Logger     // default: discard
+	Now  func() time.Time // default: time.Now
 	// TokenTimeout bounds one request for an access token, default 10 s.
 	TokenTimeout time.Duration
 	// TokenRetry is the pause after a first failed request for an access token,
@@ -46,6 +51,7 @@ type Connections struct {
 
 	mu     sync.Mutex
 	links  map[linkKey]*link
+	past   h2pool.Stats // the counters of links that are closed
 	closed bool
 }
 
@@ -57,6 +63,9 @@ type linkKey struct {
 
 // NewConnections returns Connections that are not open to anything yet.
 func NewConnections(opts Options) *Connections {
+	if opts.Wrap == nil {
+		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return next }
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,6 +94,18 @@ func NewConnections(opts Options) *Connections {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
+}
+
+// Stats returns the numbers of all connections together, for metrics. Requests
+// for access tokens have connections of their own and do not count.
+func (c *Connections) Stats() h2pool.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past
+	for _, l := range c.links {
+		sum = sum.Plus(l.pool.Stats())
+	}
+	return sum
 }
 
 // Open returns the provider of the app with this name, which appears in errors
@@ -142,6 +163,7 @@ func (c *Connections) acquire(name string, s settings) (*link, error) {
 		TLS:        &tls.Config{RootCAs: c.opts.RootCAs, MinVersion: tls.VersionTLS12},
 		Proxy:      c.opts.Proxy,
 		MaxConns:   s.maxConnections,
+		PingAfter:  pingAfter,
 	})
 	if err != nil {
 		return nil, err
@@ -149,7 +171,7 @@ func (c *Connections) acquire(name string, s settings) (*link, error) {
 	// The token outlives the call that first needed it: its context ends with
 	// the last provider.
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &link{key: key, users: 1, pool: pool, cancel: cancel, tokens: &tokens{
+	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), cancel: cancel, tokens: &tokens{
 		account: s.account,
 		client:  c.client,
 		timeout: c.opts.TokenTimeout,
@@ -183,6 +205,7 @@ func (c *Connections) release(l *link) {
 	last := l.users == 0 && c.links[l.key] == l
 	if last {
 		delete(c.links, l.key)
+		c.past = c.past.Plus(l.pool.Stats().Counters())
 	}
 	c.mu.Unlock()
 	if last {

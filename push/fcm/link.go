@@ -16,6 +16,7 @@ type link struct {
 	key    linkKey
 	users  int // providers and deliveries; guarded by Connections.mu
 	pool   *h2pool.Pool
+	sender http.RoundTripper // pool, perhaps wrapped
 	tokens *tokens
 
 	cancel     context.CancelFunc
@@ -75,7 +76,7 @@ func (l *link) exchange(req *http.Request, ex *exchange) error {
 	authorised := req.Clone(ctx)
 	authorised.Header.Set("Authorization", "Bearer "+token)
 	ex.reached = true
-	resp, err := l.pool.RoundTrip(authorised)
+	resp, err := l.sender.RoundTrip(authorised)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+func writeFile(t testing.TB, name, text string) string {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestExampleShowsEveryOption compares the example with the code in both
+// directions: each option stands in it, and each value it shows is the default.
+func TestExampleShowsEveryOption(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../pushgw.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range conf.Options(defaultConfig(), envPrefix) {
+		name := o.Path[strings.LastIndexByte(o.Path, '.')+1:]
+		if name == "*" {
+			continue // a map's own keys
+		}
+		if !regexp.MustCompile(`(?m)^ *(# )?` + regexp.QuoteMeta(name) + `:`).Match(data) {
+			t.Errorf("pushgw.example.yaml does not show %s", o.Path)
+		}
+	}
+
+	text := string(data)
+	head, _, found := strings.Cut(text, "\napps:\n")
+	if !found {
+		t.Fatal("no apps in the example")
+	}
+	got := defaultConfig()
+	if err := conf.Load(conf.LoadOptions{Name: "example", Data: []byte(head)}, got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(defaultConfig(), got); diff != "" {
+		t.Errorf("the example shows other values than the defaults (-default +example):\n%s", diff)
+	}
+
+	// The whole file is a configuration, once the keys are there.
+	dir := t.TempDir()
+	fcm := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	account := strings.ReplaceAll(string(fcm.ServiceAccount("example")), fcm.URL(), "https://oauth2.googleapis.com")
+	writeFile(t, filepath.Join(dir, "AuthKey_ABCDE12345.p8"), string(pushtest.NewTokenKey(t).P8(t)))
+	writeFile(t, filepath.Join(dir, "firebase.json"), account)
+	name := writeFile(t, filepath.Join(dir, "pushgw.yaml"), strings.ReplaceAll(text, "/etc/pushgw", dir))
+	if _, err := loadConfig(name, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDocumentationNamesEveryOption(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range conf.Options(defaultConfig(), envPrefix) {
+		if !strings.Contains(string(data), "`"+strings.TrimSuffix(o.Path, ".*")+"`") {
+			t.Errorf("docs/configuration.md does not name %s", o.Path)
+		}
+	}
+}
+
+func TestEveryFaultIsReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2hunter2"
+	files, err := filepath.Glob("testdata/config/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			want, err := os.ReadFile(strings.TrimSuffix(file, ".yaml") + ".errors")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = loadConfig(file, nil)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if diff := cmp.Diff(strings.TrimSpace(string(want)), err.Error()); diff != "" {
+				t.Errorf("errors (-want +got):\n%s", diff)
+			}
+			if strings.Contains(err.Error(), secret) {
+				t.Error("an error shows a secret")
+			}
+		})
+	}
+}
+
+func TestEnvironmentOverridesTheFile(t *testing.T) {
+	t.Parallel()
+	name := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"), "http: {request_timeout: 20s}\nunknown_app: fail\n")
+	cfg, err := loadConfig(name, []string{"PUSHGW_UNKNOWN_APP=reject", "PUSHGW_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.UnknownApp != "reject" || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.RequestTimeout.Std().Seconds() != 20 {
+		t.Errorf("%+v", cfg)
+	}
+	if _, err := loadConfig(name, []string{"PUSHGW_UNKOWN_APP=reject"}); err == nil {
+		t.Error("a misspelt variable is accepted")
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/apns"
+	"github.com/matrix-herald/herald/push/fcm"
+)
+
+// dev turns the configuration into one for development: nothing is sent to a
+// push service, and stopping takes no time.
+func (c *Config) dev() {
+	c.Apps = nil
+	c.Discovery = true
+	c.HTTP.DrainDelay = 0
+}
+
+// printExample prints the line that a reader pastes to see a notification.
+func (p *program) printExample(api []net.Addr) {
+	address := api[0].String()
+	target := "http://" + address + "/_matrix/push/v1/notify"
+	if api[0].Network() == "unix" {
+		target = "--unix-socket " + address + " http://localhost/_matrix/push/v1/notify"
+	}
+	fmt.Fprintf(p.stdout, `
+pushgw prints here what phones would show. Send it a notification:
+
+  curl %s -d '{"notification":{"event_id":"$1","room_id":"!room:example.org","type":"m.room.message","sender":"@alice:example.org","sender_display_name":"Alice","room_name":"Lunch","content":{"msgtype":"m.text","body":"Noodles today?"},"counts":{"unread":2},"devices":[{"app_id":"org.example.app","pushkey":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}]}}'
+
+`, target)
+}
+
+// printer is the provider of development: it prints notifications as a phone
+// would show them, and what would have been sent. It writes to the terminal
+// and never to the log, because it shows what must not be logged.
+type printer struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+func newPrinter(out io.Writer) *printer { return &printer{out: out} }
+
+// Send prints the delivery.
+func (p *printer) Send(_ context.Context, d push.Delivery) push.Outcome {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "--- notification for %s, pushkey %s\n", quoted(d.Device.AppID), quoted(d.Device.PushKey))
+	title, body := display(d.Notification)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%-8s %s\n", name, value)
+		}
+	}
+	line("title", title)
+	line("body", body)
+	if d.Notification.Counts.Known() {
+		line("badge", fmt.Sprint(d.Notification.Counts.Badge()))
+	}
+	line("sound", quoted(d.Device.Tweaks.Sound))
+	line("APNs", apnsText(d))
+	line("FCM", fcmText(d))
+	b.WriteByte('\n')
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.out.Write(b.Bytes()); err != nil {
+		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
+	}
+	return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent}
+}
+
+// display says what an app would put into words.
+func display(n *push.Notification) (title, body string) {
+	from := n.SenderDisplayName.String()
+	if from == "" {
+		from = n.Sender.String()
+	}
+	title = n.RoomName.String()
+	if title == "" {
+		title = n.RoomAlias.String()
+	}
+	content, _ := n.Content.(map[string]any)
+	text, _ := content["body"].(string)
+	switch {
+	case n.Type.String() == "m.call.invite":
+		body = from + " is calling"
+	case n.Type.String() == "m.room.member" && n.UserIsTarget && n.Membership.String() == "invite":
+		body = from + " invites you"
+	case n.Type.Truthy() && text != "":
+		body = from + ": " + text
+	case n.Type.Truthy():
+		body = "A message from " + from
+	case n.EventID.Truthy():
+		body = "(the app fetches the event by its id)"
+	}
+	return quoted(title), quoted(body)
+}
+
+// quoted makes text from strangers harmless to a terminal.
+func quoted(s string) string {
+	return strings.Trim(fmt.Sprintf("%+q", s), `"`)
+}
+
+func apnsText(d push.Delivery) string {
+	payload, err := apns.NewPayload(d.Notification, d.Device, apns.PayloadOptions{BadgeCounts: true, Tweaks: true})
+	switch {
+	case err != nil:
+		return err.Error()
+	case payload.JSON == nil:
+		return "nothing to send"
+	}
+	return string(payload.JSON)
+}
+
+func fcmText(d push.Delivery) string {
+	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, Tweaks: true}.Message(d.Notification, d.Device)
+	if message == nil {
+		return strings.ReplaceAll(string(out.Reason), "_", " ")
+	}
+	text, err := json.Marshal(message)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}

@@ -1,0 +1,31 @@
+// Command pushgw is a Matrix Push Gateway: it takes notifications from
+// homeservers and delivers them to phones through APNs and FCM.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	abort := make(chan struct{})
+	go func() { // until the process ends
+		<-stop
+		cancel()
+		<-stop
+		close(abort) // the second signal of an impatient operator
+	}()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+
+	p := program{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), abort: abort, reload: reload}
+	os.Exit(p.run(ctx, os.Args[1:]))
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/matrix-herald/herald/internal/serve"
+	"github.com/matrix-herald/herald/internal/telemetry"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/httpapi"
+)
+
+// program is one run of the command, with what it takes from the outside.
+type program struct {
+	stdout, stderr io.Writer
+	environ        []string
+	abort          <-chan struct{}  // ends the drain delay
+	reload         <-chan os.Signal // asks for the configuration to be read again
+	// listening, unless nil, is told the addresses once they answer.
+	listening func(api []net.Addr, admin net.Addr)
+}
+
+const usage = `pushgw is a Matrix Push Gateway for APNs and FCM.
+
+  pushgw -config pushgw.yaml            serve
+  pushgw -dev                           serve any app and print what a phone would show
+  pushgw -config pushgw.yaml -check     check the configuration
+  pushgw -config pushgw.yaml test-push -app APP_ID -pushkey PUSHKEY
+  pushgw import-sygnal sygnal.yaml      print the configuration that replaces a Sygnal
+  pushgw -config pushgw.yaml health     exit with 0 if the running service is healthy
+
+`
+
+// errUsage ends the program with the status of a wrong command line.
+var errUsage = errors.New("wrong command line")
+
+type flags struct {
+	config              string
+	check, dev, version bool
+	command             []string
+}
+
+// run carries out the command line and returns the exit status.
+func (p *program) run(ctx context.Context, args []string) int {
+	f, err := p.parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err == nil:
+		err = p.dispatch(ctx, f)
+	}
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	default:
+		fmt.Fprintln(p.stderr, "pushgw:", err)
+		return 1
+	}
+}
+
+func (p *program) parse(args []string) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("pushgw", flag.ContinueOnError)
+	set.SetOutput(p.stderr)
+	set.Usage = func() {
+		fmt.Fprint(p.stderr, usage)
+		set.PrintDefaults()
+	}
+	set.StringVar(&f.config, "config", "", "configuration `file`")
+	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
+	set.BoolVar(&f.dev, "dev", false, "development: accept every app_id and print instead of pushing")
+	set.BoolVar(&f.version, "version", false, "print the version and exit")
+	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return f, err
+		}
+		return f, errUsage
+	}
+	f.command = set.Args()
+	return f, nil
+}
+
+func (p *program) dispatch(ctx context.Context, f flags) error {
+	if f.version {
+		_, err := fmt.Fprintln(p.stdout, "pushgw", version)
+		return err
+	}
+	if len(f.command) == 0 {
+		return p.serve(ctx, f)
+	}
+	switch name, args := f.command[0], f.command[1:]; name {
+	case "import-sygnal":
+		return p.importSygnal(args)
+	case "test-push":
+		return p.testPush(ctx, f, args)
+	case "health":
+		return p.health(ctx, f)
+	default:
+		fmt.Fprintf(p.stderr, "pushgw: unknown command %q\n\n%s", name, usage)
+		return errUsage
+	}
+}
+
+func (p *program) health(ctx context.Context, f flags) error {
+	cfg, err := loadConfig(f.config, p.environ)
+	if err != nil {
+		return err
+	}
+	return serve.CheckHealth(ctx, cfg.HTTP.HealthTarget())
+}
+
+var errNoApps = errors.New(`no apps are configured, and answering for none would make homeservers hold back or delete real pushers.
+Name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev.`)
+
+func (p *program) serve(ctx context.Context, f flags) error {
+	cfg, err := loadConfig(f.config, p.environ)
+	if err != nil {
+		return err
+	}
+	if f.dev {
+		cfg.dev()
+	} else if len(cfg.Apps) == 0 {
+		return errNoApps
+	}
+	roots, err := loadRoots(cfg.CAFile)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(p.stderr, cfg.Log)
+	if err != nil {
+		return err
+	}
+	registry := telemetry.NewRegistry("pushgw", version)
+	tracer, stopTracing, err := telemetry.Tracing(ctx, cfg.Tracing, "pushgw", version, log)
+	if err != nil {
+		return err
+	}
+	metrics := push.NewMetrics(registry, cfg.Metrics.SygnalNames)
+	shared := newConnections(cfg, roots, log, tracer)
+	defer shared.close()
+	registry.MustRegister(shared)
+	apps, err := p.firstApps(cfg, f.dev, shared)
+	if err != nil {
+		return err
+	}
+	if f.check {
+		_, err := fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
+		return err
+	}
+	gateway, err := push.NewGateway(apps.apps, push.Options{
+		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp,
+		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
+	})
+	if err != nil {
+		return err
+	}
+	handler, err := httpapi.New(httpapi.Options{
+		Gateway: gateway, Metrics: metrics, Log: log, Registerer: registry, TrustedProxies: cfg.HTTP.TrustedProxies,
+		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
+	})
+	if err != nil {
+		return err
+	}
+	r := &reloader{file: f.config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
+	err = serve.Run(ctx, serve.Options{
+		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry,
+		Workers: r.workers(f.dev, p.reload), Abort: p.abort,
+		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
+	})
+	return errors.Join(err, stopTracing(context.WithoutCancel(ctx)))
+}
+
+// announce says on standard output what a developer can do now.
+func (p *program) announce(f flags, api []net.Addr, admin net.Addr) {
+	if f.dev {
+		p.printExample(api)
+	}
+	if p.listening != nil {
+		p.listening(api, admin)
+	}
+}
+
+// loadRoots returns the system's certificate authorities and those of file;
+// nil, which stands for the system's, when there is no file.
+func loadRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("ca_file: there is no PEM certificate in it")
+	}
+	return roots, nil
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// output collects what a program writes and can be waited for.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func newOutput() *output { return &output{changed: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until the output has all of these texts.
+func (o *output) await(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		for !strings.Contains(o.String(), text) {
+			select {
+			case <-o.changed:
+			case <-t.Context().Done():
+				t.Fatalf("the output lacks %q:\n%s", text, o)
+			}
+		}
+	}
+}
+
+// command runs the program to its end.
+func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	out, errs := newOutput(), newOutput()
+	p := program{stdout: out, stderr: errs, environ: environ}
+	return p.run(t.Context(), args), out.String(), errs.String()
+}
+
+func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	out, errs := newOutput(), newOutput()
+	address := make(chan string, 1)
+	p := program{
+		stdout: out, stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN="},
+		listening: func(api []net.Addr, _ net.Addr) { address <- api[0].String() },
+	}
+	code := make(chan int, 1)
+	go func() { code <- p.run(ctx, []string{"-dev"}) }()
+	api := <-address
+	out.await(t, "curl http://"+api+"/_matrix/push/v1/notify")
+	_, body, _ := strings.Cut(out.String(), "-d '")
+	body, _, _ = strings.Cut(body, "'")
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+"/_matrix/push/v1/notify", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close = true
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if answer, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || strings.TrimSpace(string(answer)) != `{"rejected":[]}` {
+		t.Fatalf("%d %s %v", res.StatusCode, answer, err)
+	}
+	out.await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
+	stop()
+	if got := <-code; got != 0 {
+		t.Errorf("exit status %d\n%s", got, errs)
+	}
+	if strings.Contains(errs.String(), "Noodles") {
+		t.Errorf("message text in the log:\n%s", errs)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "apps: {org.example.web: {type: unsupported}}\n")
+	empty := writeFile(t, filepath.Join(dir, "empty.yaml"), "log: {level: info}\n")
+	tests := map[string]struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		"version":                            {[]string{"-version"}, 0, "pushgw ", ""},
+		"help":                               {[]string{"-help"}, 0, "", "import-sygnal"},
+		"an unknown flag":                    {[]string{"-typo"}, 2, "", "-typo"},
+		"an unknown command":                 {[]string{"typo"}, 2, "", `unknown command "typo"`},
+		"no configuration":                   {nil, 1, "", "delete real pushers"},
+		"a configuration without apps":       {[]string{"-config", empty}, 1, "", "delete real pushers"},
+		"a configuration that is not there":  {[]string{"-config", filepath.Join(dir, "none.yaml")}, 1, "", "none.yaml"},
+		"a good configuration is checked":    {[]string{"-config", good, "-check"}, 0, "The configuration is good: 1 apps.", ""},
+		"test-push without a device":         {[]string{"-config", good, "test-push"}, 2, "", "usage: pushgw"},
+		"test-push for an unknown app":       {[]string{"-config", good, "test-push", "-app", "x", "-pushkey", "k"}, 1, "", `no app is configured for the app_id "x"`},
+		"test-push for an unsupported app":   {[]string{"-config", good, "test-push", "-app", "org.example.web", "-pushkey", "k"}, 1, "outcome   temporary (unsupported)", "not accepted"},
+		"health of a service that is not up": {[]string{"-config", good, "health"}, 1, "", "pushgw:"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			environ := []string{"PUSHGW_HTTP_LISTEN=" + pushtest.RefusedAddr(t)}
+			code, stdout, stderr := command(t, environ, tt.args...)
+			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("exit status %d\n--- stdout\n%s--- stderr\n%s", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestTestPush(t *testing.T) {
+	t.Parallel()
+	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
+		if r.Token == fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)) {
+			return pushtest.APNsAnswer{Status: 410, Reason: "Unregistered"}
+		}
+		return pushtest.APNsAnswer{}
+	}}, pushtest.FCMOptions{})
+	for name, tt := range map[string]struct {
+		pushKey string
+		code    int
+		want    []string
+	}{
+		"a living device": {iosKey(0), 0, []string{"answer    HTTP 200", "outcome   accepted (sent)"}},
+		"a dead device":   {iosKey(1), 1, []string{"answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
+	} {
+		code, stdout, stderr := command(t, nil, "-config", s.config, "test-push", "-app", iosApp, "-pushkey", tt.pushKey)
+		if code != tt.code {
+			t.Errorf("%s: exit status %d\n%s", name, code, stderr)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("%s: stdout lacks %q:\n%s", name, want, stdout)
+			}
+		}
+	}
+}
+
+func TestBrokenCredentialsAreReportedTogether(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "not-a-key"), "hunter2hunter2")
+	config := writeFile(t, filepath.Join(dir, "pushgw.yaml"), `
+apps:
+  one: {type: apns, topic: org.example.one, cert_file: not-a-key}
+  two: {type: apns, topic: org.example.two, cert_file: missing}
+`)
+	code, _, stderr := command(t, nil, "-config", config, "-check")
+	if code != 1 || !strings.Contains(stderr, `apps["one"]`) || !strings.Contains(stderr, `apps["two"]`) {
+		t.Errorf("exit status %d\n%s", code, stderr)
+	}
+	if strings.Contains(stderr, "hunter2") {
+		t.Errorf("an error shows a secret:\n%s", stderr)
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/matrix-herald/herald/internal/telemetry"
+	"github.com/matrix-herald/herald/push"
+)
+
+// testPush sends one notification to one device with the settings of its app,
+// and prints what the push service answered and what Herald makes of it.
+func (p *program) testPush(ctx context.Context, f flags, args []string) error {
+	set := flag.NewFlagSet("test-push", flag.ContinueOnError)
+	set.SetOutput(p.stderr)
+	appID := set.String("app", "", "the device's `app_id`")
+	pushKey := set.String("pushkey", "", "the device's `pushkey`")
+	body := set.String("body", "This is a test notification", "the message's `text`")
+	switch err := set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil || *appID == "" || *pushKey == "" || set.NArg() > 0:
+		fmt.Fprintln(p.stderr, "usage: pushgw -config FILE test-push -app APP_ID -pushkey PUSHKEY")
+		return errUsage
+	}
+	cfg, err := loadConfig(f.config, p.environ)
+	if err != nil {
+		return err
+	}
+	roots, err := loadRoots(cfg.CAFile)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(p.stderr, cfg.Log)
+	if err != nil {
+		return err
+	}
+	shared := newConnections(cfg, roots, log, telemetry.Tracer{})
+	defer shared.close()
+	set2, err := openApps(cfg, shared)
+	if err != nil {
+		return err
+	}
+	defer set2.closeAll()
+	app := set2.apps.Find(*appID)
+	if app == nil {
+		return fmt.Errorf("no app is configured for the app_id %q", *appID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Delivery.AttemptTimeout.Std())
+	defer cancel()
+	start := time.Now()
+	out := app.Provider.Send(ctx, testDelivery(*appID, *pushKey, *body))
+	return p.printOutcome(app, out, time.Since(start))
+}
+
+func testDelivery(appID, pushKey, body string) push.Delivery {
+	unread := int64(1)
+	return push.Delivery{
+		ID: uuid.NewString(),
+		Notification: &push.Notification{
+			EventID:           push.NewMember("$herald-test-push"),
+			Type:              push.NewMember("m.room.message"),
+			RoomID:            push.NewMember("!herald-test-push:localhost"),
+			RoomName:          push.NewMember("Herald"),
+			Sender:            push.NewMember("@herald:localhost"),
+			SenderDisplayName: push.NewMember("Herald"),
+			Content:           map[string]any{"msgtype": "m.text", "body": body},
+			Counts:            push.Counts{Unread: &unread},
+		},
+		Device: &push.Device{AppID: appID, PushKey: pushKey},
+	}
+}
+
+// meanings say what a homeserver would be told.
+var meanings = map[push.Kind]string{
+	push.Accepted:  "200: the push service took it",
+	push.Rejected:  "200 with the pushkey rejected: the homeserver deletes the pusher",
+	push.Temporary: "502, 429 or 503: the homeserver tries again",
+	push.Dropped:   "200: this message can never be delivered, the pusher stays",
+}
+
+func (p *program) printOutcome(app *push.App, out push.Outcome, took time.Duration) error {
+	fmt.Fprintf(p.stdout, "app       %s (%s)\n", app.Name, app.ProviderName)
+	fmt.Fprintf(p.stdout, "took      %s\n", took.Round(time.Millisecond))
+	if out.Status != 0 {
+		fmt.Fprintf(p.stdout, "answer    HTTP %d %s\n", out.Status, out.Detail)
+	}
+	if out.RetryAfter > 0 {
+		fmt.Fprintf(p.stdout, "patience  %s\n", out.RetryAfter)
+	}
+	if out.Err != nil {
+		fmt.Fprintf(p.stdout, "error     %v\n", out.Err)
+	}
+	fmt.Fprintf(p.stdout, "outcome   %s (%s)\n", out.Kind, out.Reason)
+	fmt.Fprintf(p.stdout, "meaning   %s\n", meanings[out.Kind])
+	if out.Kind != push.Accepted {
+		return errors.New("the test notification was not accepted")
+	}
+	return nil
+}
