@@ -93,7 +93,7 @@ func TestCheck(t *testing.T) {
 		{
 			name: "a domain imports YAML",
 			file: "push/apps.go", src: source("github.com/goccy/go-yaml"),
-			want: "push/apps.go: imports github.com/goccy/go-yaml: YAML belongs to internal/conf",
+			want: "push/apps.go: imports github.com/goccy/go-yaml: YAML belongs to internal/conf, push/sygnal",
 		},
 		{
 			name: "a domain imports an SDK",

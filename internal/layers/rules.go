@@ -46,6 +46,7 @@ func packages() []pkg {
 		{"push/fcm", adapter, outbound("push")},
 		{"push/webpush", adapter, outbound("push")},
 		{"push/redisstore", adapter, outbound("push")},
+		{"push/sygnal", adapter, []string{"internal/conf"}},
 		{"push/httpapi", adapter, []string{"push", "internal/mxhttp", "internal/ratelimit"}},
 		{"threepid/email", adapter, outbound("threepid")},
 		{"threepid/sms", adapter, outbound("threepid")},
@@ -114,7 +115,7 @@ func technologies() []technology {
 		{
 			name:  "YAML",
 			paths: []string{"github.com/goccy/go-yaml", "github.com/goccy/go-yaml/"},
-			in:    []string{"internal/conf"},
+			in:    []string{"internal/conf", "push/sygnal"},
 		},
 		{
 			name:  "the APNs client",
