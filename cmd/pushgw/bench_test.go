@@ -1,0 +1,359 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+func tlsConfig(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+}
+
+// contender is a running program that takes notifications: the gateway or the
+// bare relay.
+type contender struct {
+	url     string // of the notify endpoint
+	mallocs string // URL of a page that tells its allocations
+	pid     int
+	client  *http.Client
+}
+
+func benchClient(b *testing.B) *http.Client {
+	transport := &http.Transport{MaxIdleConnsPerHost: 1024, MaxIdleConns: 2048, DisableCompression: true}
+	b.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (c *contender) notify(ctx context.Context, body string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := c.client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, answer)
+	}
+	return err
+}
+
+// allocations returns how many objects the program has allocated so far.
+func (c *contender) allocations(b *testing.B) float64 {
+	b.Helper()
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, c.mallocs, http.NoBody)
+	if err != nil {
+		b.Fatal(err)
+	}
+	res, err := c.client.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^go_memstats_mallocs_total (\S+)$`).FindSubmatch(text)
+	if m == nil {
+		b.Fatal("the program does not tell its allocations")
+	}
+	n, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// cpu returns the CPU time the program has used so far, 0 where the system has
+// no /proc.
+func (c *contender) cpu() time.Duration {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
+
+// rate sends bodies with inFlight workers for a while and returns how many a
+// second were answered.
+func (c *contender) rate(b *testing.B, body func(i int64) string, inFlight int, d time.Duration) (perSecond float64, done int64) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), d)
+	defer cancel()
+	var n, failed atomic.Int64
+	var first atomic.Pointer[error]
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range inFlight {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				// Not cut off at the end of the round: what was begun counts.
+				if err := c.notify(b.Context(), body(n.Add(1))); err != nil {
+					failed.Add(1)
+					first.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	if failed.Load() > 0 {
+		b.Fatalf("%d of %d notifications failed: %v", failed.Load(), n.Load(), *first.Load())
+	}
+	return float64(n.Load()) / took.Seconds(), n.Load()
+}
+
+// arena is a pair of contenders in front of the same fakes.
+type arena struct {
+	gateway, relay *contender
+	body           func(i int64) string
+}
+
+const benchBody = `{"notification":{"content":{"body":"I'm floating in a most peculiar way","msgtype":"m.text"},"counts":{"unread":2},` +
+	`"devices":[{"app_id":%q,"data":{"default_payload":{"aps":{"mutable-content":1},"cs":"account"}},"pushkey":%q,"pushkey_ts":1795294577,` +
+	`"tweaks":{"sound":"default"}}],"event_id":"$%d","id":"$%d","prio":"high","room_id":"!slw48:example.com","room_name":"Mission Control",` +
+	`"sender":"@major:example.com","sender_display_name":"Major Tom","type":"m.room.message"}}`
+
+func apnsArena(b *testing.B, latency time.Duration) arena {
+	key := pushtest.NewTokenKey(b)
+	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true, Latency: latency})
+	dir := b.TempDir()
+	writeFile(b, filepath.Join(dir, "key.p8"), string(key.P8(b)))
+	token := strings.Repeat("0123456789abcdef", 4)
+	return arena{
+		gateway: startBenchGateway(b, dir, apns.CA(), fmt.Sprintf("{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}",
+			key.KeyID, key.TeamID, apns.URL())),
+		relay: startRelay(b, relayConfig{
+			URL: apns.URL() + "/3/device/" + token, CA: string(apns.CA().PEM()),
+			Header: map[string]string{
+				"Authorization": "Bearer " + key.Sign(b, time.Now()), "Apns-Topic": "org.example.ios", "Apns-Push-Type": "alert", "Apns-Priority": "10",
+			},
+			Body: `{"aps":{"alert":{"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT","loc-args":["Major Tom","Mission Control","I'm floating in a most peculiar way"]},"badge":2,"mutable-content":1},"cs":"account","room_id":"!slw48:example.com","event_id":"$1"}`,
+		}),
+		body: func(i int64) string { return fmt.Sprintf(benchBody, "app", token, i, i) },
+	}
+}
+
+func fcmArena(b *testing.B, latency time.Duration) arena {
+	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, Latency: latency, MaxConcurrentStreams: 1000})
+	dir := b.TempDir()
+	account := string(fcm.ServiceAccount("example"))
+	writeFile(b, filepath.Join(dir, "firebase.json"), account)
+	return arena{
+		gateway: startBenchGateway(b, dir, fcm.CA(), fmt.Sprintf("{type: fcm, service_account_file: firebase.json, endpoint: %q}", fcm.URL())),
+		relay: startRelay(b, relayConfig{
+			URL: fcm.URL() + "/v1/projects/example/messages:send", CA: string(fcm.CA().PEM()), Account: account,
+			Header: map[string]string{"Content-Type": "application/json"},
+			Body:   `{"message":{"data":{"event_id":"$1","type":"m.room.message","sender":"@major:example.com","room_name":"Mission Control","sender_display_name":"Major Tom","room_id":"!slw48:example.com","content_msgtype":"m.text","content_body":"I'm floating in a most peculiar way","prio":"high","unread":"2"},"android":{"priority":"high"},"token":"token"}}`,
+		}),
+		body: func(i int64) string { return fmt.Sprintf(benchBody, "app", "token", i, i) },
+	}
+}
+
+// startBenchGateway runs the real binary with one app.
+func startBenchGateway(b *testing.B, dir string, ca *pushtest.CA, app string) *contender {
+	b.Helper()
+	writeFile(b, filepath.Join(dir, "ca.pem"), string(ca.PEM()))
+	config := writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
+http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, drain_delay: 0s}
+ca_file: ca.pem
+log: {format: json}
+apps: {app: `+app+`}
+`)
+	name, err := binary()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &contender{client: benchClient(b)}
+	addresses := make(chan [2]string, 1)
+	cmd := exec.Command(name, "-config", config)
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.pid = startProcess(b, cmd, func() {
+		var found [2]string
+		for lines := bufio.NewScanner(log); lines.Scan(); {
+			var event struct {
+				Msg, Address string
+				Admin        bool
+			}
+			if json.Unmarshal(lines.Bytes(), &event) != nil || event.Msg != "listening" {
+				continue
+			}
+			found[map[bool]int{true: 1}[event.Admin]] = event.Address
+			if found[0] != "" && found[1] != "" {
+				addresses <- found
+				found = [2]string{}
+			}
+		}
+	})
+	found := <-addresses
+	c.url, c.mallocs = "http://"+found[0]+"/_matrix/push/v1/notify", "http://"+found[1]+"/metrics"
+	return c
+}
+
+// startRelay runs the test binary as the bare relay.
+func startRelay(b *testing.B, cfg relayConfig) *contender {
+	b.Helper()
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), relayEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	address := make(chan string, 1)
+	c := &contender{client: benchClient(b)}
+	c.pid = startProcess(b, cmd, func() {
+		line, _ := bufio.NewReader(out).ReadString('\n')
+		address <- strings.TrimSpace(line)
+	})
+	at := <-address
+	c.url, c.mallocs = "http://"+at+"/_matrix/push/v1/notify", "http://"+at+"/mallocs"
+	return c
+}
+
+// startProcess starts cmd and reads its output until the benchmark ends.
+func startProcess(b *testing.B, cmd *exec.Cmd, read func()) (pid int) {
+	b.Helper()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	var reading sync.WaitGroup
+	reading.Go(read)
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGKILL)
+		reading.Wait()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+// BenchmarkNotify compares the gateway with the bare relay, in turns, so that
+// whatever else the machine does meets both.
+func BenchmarkNotify(b *testing.B) {
+	const rounds, roundTime = 5, 600 * time.Millisecond
+	for name, open := range map[string]func(*testing.B, time.Duration) arena{"apns": apnsArena, "fcm": fcmArena} {
+		a := open(b, 0)
+		for _, inFlight := range []int{1, 64, 512} {
+			b.Run(fmt.Sprintf("%s/%d", name, inFlight), func(b *testing.B) {
+				for range b.N {
+					var ratios, ours, theirs []float64
+					var total int64
+					a.gateway.rate(b, a.body, inFlight, roundTime) // connections are opened
+					a.relay.rate(b, a.body, inFlight, roundTime)
+					mallocs, cpu := a.gateway.allocations(b), a.gateway.cpu()
+					for range rounds {
+						mine, done := a.gateway.rate(b, a.body, inFlight, roundTime)
+						bare, _ := a.relay.rate(b, a.body, inFlight, roundTime)
+						ours, theirs, ratios = append(ours, mine), append(theirs, bare), append(ratios, mine/bare)
+						total += done
+					}
+					b.ReportMetric(0, "ns/op")
+					b.ReportMetric(median(ours), "notify/s")
+					b.ReportMetric(median(theirs), "relay/s")
+					b.ReportMetric(median(ratios), "ratio")
+					b.ReportMetric((a.gateway.allocations(b)-mallocs)/float64(total), "allocs/notify")
+					b.ReportMetric(float64((a.gateway.cpu()-cpu).Microseconds())/float64(total), "cpu-us/notify")
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkLatency sends a quarter of the rate that 512 in flight reach, evenly
+// spread, and compares the 99th percentile with the push service's own latency.
+func BenchmarkLatency(b *testing.B) {
+	const latency, duration = 100 * time.Millisecond, 5 * time.Second
+	for name, open := range map[string]func(*testing.B, time.Duration) arena{"apns": apnsArena, "fcm": fcmArena} {
+		a := open(b, latency)
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				a.gateway.rate(b, a.body, 512, time.Second)
+				fastest, _ := a.gateway.rate(b, a.body, 512, 2*time.Second)
+				took := a.gateway.paced(b, a.body, fastest/4, duration)
+				p99 := took[len(took)*99/100]
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(fastest, "notify/s")
+				b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "median-ms")
+				b.ReportMetric(float64(p99.Microseconds())/1000, "p99-ms")
+				b.ReportMetric(float64(p99)/float64(latency), "p99/latency")
+			}
+		})
+	}
+}
+
+// paced sends perSecond notifications a second, whether or not earlier ones
+// have been answered, and returns their times in ascending order.
+func (c *contender) paced(b *testing.B, body func(i int64) string, perSecond float64, d time.Duration) []time.Duration {
+	b.Helper()
+	took := make([]time.Duration, int(perSecond*d.Seconds()))
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	start := time.Now()
+	for first := 0; first < len(took); {
+		sent := first // of this turn
+		due := min(int(time.Since(start).Seconds()*perSecond)+1, len(took))
+		for i := range due - sent {
+			wg.Go(func() {
+				begin := time.Now()
+				if err := c.notify(b.Context(), body(int64(sent+i))); err != nil {
+					failed.Add(1)
+				}
+				took[sent+i] = time.Since(begin)
+			})
+		}
+		first = due
+		<-ticker.C
+	}
+	wg.Wait()
+	if failed.Load() > 0 {
+		b.Fatalf("%d of %d notifications failed", failed.Load(), len(took))
+	}
+	slices.Sort(took)
+	return took
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
