@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,8 +34,9 @@ type KeyringOptions struct {
 
 // Keyring holds the service's signing keys.
 type Keyring struct {
-	opts  KeyringOptions
-	cache atomic.Pointer[keyCache]
+	opts    KeyringOptions
+	cache   atomic.Pointer[keyCache]
+	loading sync.Mutex // held by the one request that asks the store
 }
 
 type keyCache struct {
@@ -161,13 +163,17 @@ func (k *Keyring) replace(ctx context.Context, old string) (id string, err error
 }
 
 // fresh returns the keys as they were less than age ago. Without an answer of
-// the store it returns the last known ones: signatures must not stop being
-// valid because a database is away.
+// the store, or while another request waits for one, it returns the last known
+// ones: signatures must not stop being valid because a database is away.
 func (k *Keyring) fresh(ctx context.Context, age time.Duration) *keyCache {
 	c := k.cache.Load()
 	if k.opts.Now().Sub(c.loaded).Abs() < age {
 		return c
 	}
+	if !k.loading.TryLock() {
+		return c
+	}
+	defer k.loading.Unlock()
 	loaded, err := k.load(ctx)
 	if err != nil {
 		k.opts.Log.WarnContext(ctx, "signing keys are not up to date", "error", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -16,8 +17,9 @@ const (
 	DefaultPepperGrace = time.Hour
 	// pepperAge is how old the peppers in memory may be. A pepper that was
 	// replaced meanwhile is still honoured, and one that is not in memory is
-	// looked for in the store, so answers do not depend on it.
-	pepperAge = time.Second
+	// looked for in the store, so answers do not depend on it. Where Run runs,
+	// it keeps them younger than this.
+	pepperAge = 2 * workInterval
 	// drainDelay lies between the moment from which a pepper is refused and the
 	// removal of its digests: longer than pepperAge, a lookup and the difference
 	// of two replicas' clocks together.
@@ -156,6 +158,8 @@ func (c *pepperCache) current() (Pepper, bool) {
 	return Pepper{}, false
 }
 
+func (c *pepperCache) any(is func(Pepper) bool) bool { return slices.ContainsFunc(c.peppers, is) }
+
 func (c *pepperCache) honoured(value string, now time.Time) (Pepper, bool) {
 	for _, p := range c.peppers {
 		if p.Value == value && (p.State == PepperCurrent || p.State == PepperPrevious && now.Before(p.Until)) {
@@ -167,7 +171,7 @@ func (c *pepperCache) honoured(value string, now time.Time) (Pepper, bool) {
 
 // Rotate replaces the pepper now, or completes the replacement that is under
 // way, and returns when the new one is announced. It works beside running
-// servers; they announce the new pepper within a second.
+// servers; they announce the new pepper within two seconds.
 func (p *Peppers) Rotate(ctx context.Context) error {
 	c, err := p.load(ctx)
 	if err != nil {
@@ -227,14 +231,23 @@ func (p *Peppers) Work(ctx context.Context) (more bool, err error) {
 		if err := p.begin(ctx, c); err != nil {
 			return false, err
 		}
+		if c, err = p.load(ctx); err != nil {
+			return false, err
+		}
 	}
-	filled, err := p.fill(ctx)
-	if err != nil {
-		return false, err
+	filled, drained := true, true
+	if c.any(func(g Pepper) bool { return g.State == PepperNext }) {
+		if filled, err = p.fill(ctx); err != nil {
+			return false, err
+		}
 	}
-	drained, err := p.opts.Store.DrainPeppers(ctx, now.Add(-drainDelay), p.opts.Batch)
-	if err != nil {
-		return false, fmt.Errorf("remove digests of old peppers: %w", err)
+	before := now.Add(-drainDelay)
+	if c.any(func(g Pepper) bool {
+		return g.State == PepperRetired || g.State == PepperPrevious && !g.Until.After(before)
+	}) {
+		if drained, err = p.opts.Store.DrainPeppers(ctx, before, p.opts.Batch); err != nil {
+			return false, fmt.Errorf("remove digests of old peppers: %w", err)
+		}
 	}
 	return !filled || !drained, p.observe(ctx, now)
 }

@@ -1,0 +1,62 @@
+package sqlstore
+
+import (
+	"encoding/hex"
+	"encoding/json"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/matrix-herald/herald/identity"
+)
+
+// dialect is what differs between the two databases, beside opening them.
+type dialect struct {
+	migrations string // folder below migrations
+	goose      goose.Dialect
+	// migrationLock lets one of several processes migrate while the others wait.
+	migrationLock func() ([]goose.ProviderOption, error)
+	// in is the condition that follows a BYTEA or BLOB column to find it in the
+	// list that is parameter $1, as list makes it. One statement serves lists of
+	// any length.
+	in   string
+	list func([]identity.Digest) (any, error)
+}
+
+func postgres() dialect {
+	return dialect{
+		migrations: "postgres",
+		goose:      goose.DialectPostgres,
+		in:         "= ANY($1)",
+		list: func(digests []identity.Digest) (any, error) {
+			list := make([][]byte, len(digests))
+			for i := range digests {
+				list[i] = digests[i][:]
+			}
+			return list, nil
+		},
+		migrationLock: func() ([]goose.ProviderOption, error) {
+			const seconds, tries = 1, 300
+			l, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(seconds, tries))
+			return []goose.ProviderOption{goose.WithSessionLocker(l)}, err
+		},
+	}
+}
+
+func sqlite() dialect {
+	return dialect{
+		migrations: "sqlite",
+		goose:      goose.DialectSQLite3,
+		in:         "IN (SELECT unhex(value) FROM json_each($1))",
+		list: func(digests []identity.Digest) (any, error) {
+			list := make([]string, len(digests))
+			for i := range digests {
+				list[i] = hex.EncodeToString(digests[i][:])
+			}
+			text, err := json.Marshal(list)
+			return string(text), err
+		},
+		// SQLite has no lock that spans transactions; see migrate.
+		migrationLock: func() ([]goose.ProviderOption, error) { return nil, nil },
+	}
+}

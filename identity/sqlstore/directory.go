@@ -1,0 +1,189 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// lockDirectory makes the transaction the only one that changes bindings or
+// peppers until it ends. A binding thus never misses a pepper that begins at the
+// same moment, and writers that need several rows do not wait for each other in
+// a circle. Lookups do not take the lock and never wait.
+func lockDirectory(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE directory SET bindings = bindings WHERE id = 1`)
+	return err
+}
+
+func addBindings(ctx context.Context, tx *sql.Tx, n int) error {
+	_, err := tx.ExecContext(ctx, `UPDATE directory SET bindings = bindings + $1 WHERE id = 1`, n)
+	return err
+}
+
+// Bind implements identity.DirectoryStore.
+func (db *DB) Bind(ctx context.Context, b identity.Binding) error {
+	err := db.tx(ctx, func(tx *sql.Tx) error {
+		if err := lockDirectory(ctx, tx); err != nil {
+			return err
+		}
+		id, err := upsertBinding(ctx, tx, b)
+		if err != nil {
+			return err
+		}
+		peppers, err := collect(ctx, tx, scanPepper,
+			`SELECT id, value FROM peppers WHERE state <> 'retired'`)
+		if err != nil {
+			return err
+		}
+		var hashes []hash
+		for _, p := range peppers {
+			hashes = p.appendHashes(hashes, id, b)
+		}
+		return addHashes(ctx, tx, hashes)
+	})
+	if err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
+}
+
+// upsertBinding makes or replaces a binding, without its hashes, and returns its
+// ID. The directory is locked.
+func upsertBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int64, err error) {
+	row := []any{string(b.ID.Medium), b.ID.Address, b.Given, b.UserID, b.TS.UnixMilli()}
+	err = tx.QueryRowContext(ctx,
+		`UPDATE bindings SET given = $3, user_id = $4, ts_ms = $5 WHERE medium = $1 AND address = $2
+			RETURNING id`, row...).Scan(&id)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `DELETE FROM hashes WHERE binding_id = $1`, id)
+		return id, err
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return 0, err
+	}
+	err = tx.QueryRowContext(ctx,
+		`INSERT INTO bindings (medium, address, given, user_id, ts_ms) VALUES ($1, $2, $3, $4, $5)
+			RETURNING id`, row...).Scan(&id)
+	if err != nil {
+		return 0, err
+	}
+	return id, addBindings(ctx, tx, 1)
+}
+
+// Unbind implements identity.DirectoryStore.
+func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (removed bool, err error) {
+	err = db.tx(ctx, func(tx *sql.Tx) error {
+		if err := lockDirectory(ctx, tx); err != nil {
+			return err
+		}
+		n, err := affected(tx.ExecContext(ctx, // its hashes go with it
+			`DELETE FROM bindings WHERE medium = $1 AND address = $2 AND user_id = $3`,
+			string(id.Medium), id.Address, userID))
+		if err != nil {
+			return err
+		}
+		removed = n > 0
+		return addBindings(ctx, tx, -n)
+	})
+	if err != nil {
+		return false, fmt.Errorf("unbind: %w", err)
+	}
+	return removed, nil
+}
+
+// Lookup implements identity.DirectoryStore.
+func (db *DB) Lookup(ctx context.Context, pepper int64, digests []identity.Digest) (map[identity.Digest]string, error) {
+	list, err := db.dialect.list(digests)
+	if err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	rows, err := db.read.QueryContext(ctx,
+		`SELECT hashes.digest, bindings.user_id FROM hashes JOIN bindings ON bindings.id = hashes.binding_id
+			WHERE hashes.digest `+db.dialect.in+` AND hashes.pepper_id = $2`, list, pepper)
+	if err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	defer rows.Close()
+	users := make(map[identity.Digest]string)
+	var digest sql.RawBytes
+	var user string
+	for rows.Next() {
+		if err := rows.Scan(&digest, &user); err != nil {
+			return nil, fmt.Errorf("look up: %w", err)
+		}
+		users[identity.Digest(digest)] = user
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	return users, nil
+}
+
+// Bindings implements identity.DirectoryStore.
+func (db *DB) Bindings(ctx context.Context) (n int64, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT bindings FROM directory WHERE id = 1`).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("number of bindings: %w", err)
+	}
+	return n, nil
+}
+
+// hash is a row of hashes.
+type hash struct {
+	digest          identity.Digest
+	pepper, binding int64
+}
+
+// pepper is the part of a row of peppers that digests need.
+type pepper struct {
+	id    int64
+	value string
+}
+
+func scanPepper(r *sql.Rows) (p pepper, err error) { return p, r.Scan(&p.id, &p.value) }
+
+// appendHashes adds the hashes of a binding under p.
+func (p pepper) appendHashes(to []hash, binding int64, b identity.Binding) []hash {
+	for _, d := range b.Digests(p.value) {
+		to = append(to, hash{digest: d, pepper: p.id, binding: binding})
+	}
+	return to
+}
+
+// addHashes adds the rows that are not there yet.
+func addHashes(ctx context.Context, tx *sql.Tx, hashes []hash) error {
+	const most, columns = 250, 3 // rows in one statement; databases bound its parameters
+	for len(hashes) > 0 {
+		n := min(most, len(hashes))
+		args := make([]any, 0, n*columns)
+		var values strings.Builder
+		for i := range hashes[:n] {
+			if i > 0 {
+				values.WriteByte(',')
+			}
+			fmt.Fprintf(&values, "($%d,$%d,$%d)", i*columns+1, i*columns+2, i*columns+3)
+			args = append(args, hashes[i].digest[:], hashes[i].pepper, hashes[i].binding)
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO hashes (digest, pepper_id, binding_id) VALUES `+values.String()+
+			` ON CONFLICT (digest) DO NOTHING`, args...)
+		if err != nil {
+			return err
+		}
+		hashes = hashes[n:]
+	}
+	return nil
+}
+
+// millis reads a column of milliseconds that may be NULL, as the zero time.
+func millis(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64)
+}

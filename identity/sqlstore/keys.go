@@ -1,0 +1,69 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/signing"
+)
+
+// Keys implements identity.KeyStore.
+func (db *DB) Keys(ctx context.Context) ([]identity.StoredKey, error) {
+	keys, err := collect(ctx, db.read, func(r *sql.Rows) (k identity.StoredKey, err error) {
+		var id, seed string
+		if err := r.Scan(&id, &seed, &k.State); err != nil {
+			return k, err
+		}
+		k.Key, err = signing.NewKey(id, seed)
+		return k, err
+	}, `SELECT id, seed, state FROM signing_keys`)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	return keys, nil
+}
+
+// ActivateKey implements identity.KeyStore.
+func (db *DB) ActivateKey(ctx context.Context, old string, key signing.Key) error {
+	err := db.tx(ctx, func(tx *sql.Tx) error {
+		if old != "" {
+			n, err := affected(tx.ExecContext(ctx,
+				`UPDATE signing_keys SET state = 'retired' WHERE id = $1 AND state = 'active'`, old))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return identity.ErrConflict
+			}
+		}
+		n, err := affected(tx.ExecContext(ctx, // an index permits one active key
+			`INSERT INTO signing_keys (id, seed, state) VALUES ($1, $2, 'active') ON CONFLICT DO NOTHING`,
+			key.ID(), key.Seed()))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return identity.ErrConflict
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("activate a signing key: %w", err)
+	}
+	return nil
+}
+
+// CompromiseKey implements identity.KeyStore.
+func (db *DB) CompromiseKey(ctx context.Context, id string) error {
+	n, err := affected(db.write.ExecContext(ctx,
+		`UPDATE signing_keys SET state = 'compromised' WHERE id = $1 AND state <> 'active'`, id))
+	if err != nil {
+		return fmt.Errorf("declare a signing key compromised: %w", err)
+	}
+	if n == 0 {
+		return identity.ErrNotFound
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package storetest
+
+import (
+	"context"
+	"crypto/rand"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Each runs test once for each kind of database, in a subtest named after it:
+// SQLite always, PostgreSQL when TEST_DATABASE_URL names a server. Without that
+// it skips PostgreSQL, or fails when HERALD_REQUIRE_SERVICES is 1. The function
+// given to test makes an empty database that lives as long as the test does,
+// and returns the URL that sqlstore.Open takes.
+func Each(t *testing.T, test func(t *testing.T, newDatabase func(testing.TB) string)) {
+	t.Helper()
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		test(t, SQLite)
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		if os.Getenv("TEST_DATABASE_URL") == "" {
+			if os.Getenv("HERALD_REQUIRE_SERVICES") == "1" {
+				t.Fatal("TEST_DATABASE_URL is not set; run the tests with scripts/services")
+			}
+			t.Skip("TEST_DATABASE_URL is not set")
+		}
+		test(t, PostgreSQL)
+	})
+}
+
+// SQLite returns the URL of a database that does not exist yet.
+func SQLite(t testing.TB) string {
+	return "sqlite:" + filepath.Join(t.TempDir(), "identity.db")
+}
+
+// PostgreSQL makes an empty database on the server of TEST_DATABASE_URL, drops
+// it after the test and returns its URL.
+func PostgreSQL(t testing.TB) string {
+	t.Helper()
+	server := os.Getenv("TEST_DATABASE_URL")
+	u, err := url.Parse(server)
+	if err != nil || server == "" {
+		t.Fatal("TEST_DATABASE_URL is no URL")
+	}
+	name := "herald_test_" + strings.ToLower(rand.Text())
+	execute(t, t.Context(), server, "CREATE DATABASE "+name)
+	t.Cleanup(func() {
+		execute(t, context.WithoutCancel(t.Context()), server, "DROP DATABASE "+name+" WITH (FORCE)")
+	})
+	u.Path = "/" + name
+	return u.String()
+}
+
+func execute(t testing.TB, ctx context.Context, server, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(ctx, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		t.Fatal(err)
+	}
+}
