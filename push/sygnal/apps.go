@@ -137,7 +137,7 @@ func (c *converter) gcm(app *section, opts *options) error {
 	switch app.text("api_version") {
 	case "v1":
 	case "", "legacy":
-		return errors.New("Google has shut FCM's legacy API down: " + remedy)
+		return errors.New("it uses FCM's legacy API, which Google has shut down: " + remedy)
 	default:
 		return errors.New("its api_version is not v1: " + remedy)
 	}
