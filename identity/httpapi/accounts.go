@@ -1,0 +1,62 @@
+package httpapi
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
+)
+
+// registerRequest is what a homeserver's openid/request_token answered, of
+// which only these two members matter. Some callers send no others.
+type registerRequest struct {
+	AccessToken      *string `json:"access_token"`
+	MatrixServerName *string `json:"matrix_server_name"`
+}
+
+// registerResponse has the token twice: it is called token by the specification
+// and access_token by clients from before.
+type registerResponse struct {
+	Token       string `json:"token"`
+	AccessToken string `json:"access_token"`
+}
+
+// register handles POST /_matrix/identity/v2/account/register.
+func (a *api) register(w http.ResponseWriter, r *http.Request) error {
+	var req registerRequest
+	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
+		return err
+	}
+	err := require(
+		param{"access_token", req.AccessToken != nil},
+		param{"matrix_server_name", req.MatrixServerName != nil},
+	)
+	if err != nil {
+		return err
+	}
+	token, err := a.Accounts.Register(r.Context(), *req.MatrixServerName, *req.AccessToken)
+	if err != nil {
+		mxhttp.AddLogAttrs(r.Context(), slog.Any("err", err))
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, registerResponse{Token: token, AccessToken: token})
+}
+
+// logout handles POST /_matrix/identity/v2/account/logout, which needs no body
+// and works for those who did not accept the terms, too.
+func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Accounts.Logout(r.Context(), bearer(r)); err != nil {
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, empty{})
+}
+
+type accountResponse struct {
+	UserID string `json:"user_id"`
+}
+
+// whoami handles GET /_matrix/identity/v2/account.
+func (a *api) whoami(w http.ResponseWriter, _ *http.Request, account identity.Account) error {
+	return mxhttp.WriteJSON(w, http.StatusOK, accountResponse{account.UserID})
+}

@@ -1,0 +1,137 @@
+// Package httpapi speaks the Matrix Identity Service API, version 2: what is on
+// the wire, who may ask for it, and which answer tells a client what to do. It
+// also shows the pages that people see who follow a mailed link. It decides
+// nothing about sessions, bindings or accounts.
+package httpapi
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+// Limits of a request body in bytes. A lookup holds up to 10,000 addresses, and
+// those of the algorithm "none" may have some 500 bytes each.
+const (
+	maxBody       = 64 << 10
+	maxLookupBody = 6 << 20
+)
+
+// Options configure the API. Accounts, Terms, Directory, Keys, Sessions, Pages
+// and Log are required.
+type Options struct {
+	Accounts  *identity.Accounts
+	Terms     *identity.Terms
+	Directory *identity.Directory
+	Keys      *identity.Keyring
+	Sessions  *validation.Sessions
+	Pages     *Pages
+	// ConfirmPage makes a mailed link show a button, which then proves the
+	// address, because some mail scanners follow links.
+	ConfirmPage bool
+
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// TrustedProxies are the addresses and ranges whose X-Forwarded-For is
+	// believed.
+	TrustedProxies []string
+	// Timeout bounds a whole request. Sending a mail takes most of it.
+	Timeout time.Duration
+}
+
+type api struct{ Options }
+
+// handler answers a request or returns the error to be answered.
+type handler = func(w http.ResponseWriter, r *http.Request) error
+
+// New returns the API's handler. It fails if an option is missing, a trusted
+// proxy is neither an address nor a range, or the metrics are already
+// registered.
+func New(opts Options) (http.Handler, error) {
+	if opts.Accounts == nil || opts.Terms == nil || opts.Directory == nil || opts.Keys == nil ||
+		opts.Sessions == nil || opts.Pages == nil || opts.Log == nil {
+		return nil, errors.New("identity API: an option is missing")
+	}
+	engine, err := mxhttp.NewEngine(mxhttp.Options{
+		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies, Timeout: opts.Timeout,
+		CORS: true, Classify: classify,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &api{opts}
+	a.routes(engine.Group("/_matrix/identity"))
+	return engine, nil
+}
+
+// routes is the whole API. What stands in open needs no access token, in
+// account one, and in signed also that its user accepted the terms of service:
+// MSC2140 lists which is which.
+func (a *api) routes(g *gin.RouterGroup) {
+	open := mxhttp.Wrap
+	account := func(h accountHandler) gin.HandlerFunc { return mxhttp.Wrap(a.authenticated(bearer, h)) }
+	signed := func(h accountHandler) gin.HandlerFunc { return account(a.agreed(h)) }
+
+	g.GET("/versions", open(a.versions))
+	g.GET("/v2", open(a.ping))
+	v2 := g.Group("/v2")
+
+	v2.POST("/account/register", open(a.register))
+	v2.POST("/account/logout", open(a.logout))
+	v2.GET("/account", signed(a.whoami))
+	v2.GET("/terms", open(a.policies))
+	v2.POST("/terms", account(a.acceptTerms))
+
+	v2.GET("/pubkey/:keyId", open(a.publicKey))
+	v2.GET("/pubkey/isvalid", open(a.keyIsValid))
+
+	// Synapse has not stopped sending the token in the query here.
+	v2.GET("/hash_details", mxhttp.Wrap(a.authenticated(bearerOrQuery, a.agreed(a.hashDetails))))
+	v2.POST("/lookup", signed(a.lookup))
+
+	v2.POST("/validate/email/requestToken", signed(a.requestEmailToken))
+	v2.POST("/validate/msisdn/requestToken", signed(a.requestSMSToken))
+	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
+		validate := v2.Group("/validate/" + string(medium))
+		validate.POST("/submitToken", signed(a.submitToken(medium)))
+		validate.GET("/submitToken", open(a.followLink(medium)))
+		validate.HEAD("/submitToken", open(a.inspectLink))
+		if a.ConfirmPage {
+			validate.POST("/"+confirmAction, open(a.confirmLink(medium)))
+		}
+	}
+
+	v2.GET("/3pid/getValidated3pid", signed(a.validated))
+	v2.POST("/3pid/bind", signed(a.bind))
+	v2.POST("/3pid/unbind", open(a.unbind))
+}
+
+// empty is the answer {}.
+type empty struct{}
+
+type versionsResponse struct {
+	Versions []string `json:"versions"`
+}
+
+// versions handles GET /_matrix/identity/versions. The versions are those of the
+// specification whose version 2 of this API is implemented here.
+func (a *api) versions(w http.ResponseWriter, _ *http.Request) error {
+	return mxhttp.WriteJSON(w, http.StatusOK, versionsResponse{[]string{
+		"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+		"v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
+	}})
+}
+
+// ping handles GET /_matrix/identity/v2.
+func (a *api) ping(w http.ResponseWriter, _ *http.Request) error {
+	return mxhttp.WriteJSON(w, http.StatusOK, empty{})
+}

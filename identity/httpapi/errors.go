@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+// retryBusy is when to come back after finding all exchanges with homeservers
+// in use; each ends within seconds.
+const retryBusy = 5 * time.Second
+
+// answers says how each error of the domain is answered. The first row that
+// matches counts; an error in no row is a fault of ours.
+var answers = []struct {
+	err       error
+	status    int
+	code, msg string
+}{
+	{identity.ErrUnauthorized, http.StatusUnauthorized, "M_UNAUTHORIZED", "The access token is missing or not valid; register again"},
+	{identity.ErrUnknownToken, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "This access token is not known, or not any more"},
+	{errTermsNotSigned, http.StatusForbidden, "M_TERMS_NOT_SIGNED", "Accept the terms of service first; GET /_matrix/identity/v2/terms lists them"},
+
+	{identity.ErrInvalidServerName, http.StatusBadRequest, "M_INVALID_PARAM", "matrix_server_name is not a server name"},
+	{identity.ErrOpenIDRefused, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver does not know this OpenID token; ask it for a new one"},
+	{identity.ErrOpenIDMismatch, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver answered for a user who is not its own"},
+	{identity.ErrUnreachable, http.StatusBadGateway, "M_UNKNOWN", "The homeserver did not give a usable answer; try again later"},
+	{identity.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many people are registering right now; try again later"},
+
+	{identity.ErrBadAlgorithm, http.StatusBadRequest, "M_INVALID_PARAM", "algorithm is not one of those that GET /_matrix/identity/v2/hash_details offers"},
+	{identity.ErrTooMany, http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "addresses: more than 10000; send them in several requests"},
+	{identity.ErrBadPepper, http.StatusBadRequest, "M_INVALID_PEPPER", "The pepper is not valid, or not any more; hash with the current lookup_pepper"},
+	{identity.ErrNoKey, http.StatusNotFound, "M_NOT_FOUND", "There is no such public key"},
+
+	{threepid.ErrInvalidEmail, http.StatusBadRequest, "M_INVALID_EMAIL", "The email address is not valid"},
+	{threepid.ErrInvalidPhone, http.StatusBadRequest, "M_INVALID_ADDRESS", "The phone number is not valid"},
+	{threepid.ErrInvalidCountry, http.StatusBadRequest, "M_INVALID_ADDRESS", "country is not the upper-case code of a country, such as GB"},
+	{threepid.ErrDestinationRejected, http.StatusBadRequest, "M_DESTINATION_REJECTED", "This service does not send text messages to this country"},
+	{threepid.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many messages are being sent right now; try again later"},
+	{errMailNotSent, http.StatusBadRequest, "M_EMAIL_SEND_ERROR", "The mail could not be sent; try again later"},
+	{threepid.ErrSend, http.StatusBadRequest, "M_SEND_ERROR", "The text message could not be sent; try again later"},
+
+	{validation.ErrInvalidSecret, http.StatusBadRequest, "M_INVALID_PARAM", "client_secret: expected 1 to 255 characters of 0-9, a-z, A-Z and .=_-"},
+	{validation.ErrInvalidSID, http.StatusBadRequest, "M_INVALID_PARAM", "sid: expected 1 to 255 characters of 0-9, a-z, A-Z and .=_-"},
+	{validation.ErrInvalidNextLink, http.StatusBadRequest, "M_INVALID_PARAM", "next_link: expected an http or https URL that this service allows"},
+	{errNothingToSubmit, http.StatusBadRequest, "M_INVALID_PARAM", "There is no session with this sid and client_secret"},
+	{validation.ErrTokenIncorrect, http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is wrong or has been replaced; use the newest message, or ask for another"},
+	{validation.ErrExpired, http.StatusBadRequest, "M_SESSION_EXPIRED", "The session has expired; begin another"},
+	{validation.ErrNotValidated, http.StatusBadRequest, "M_SESSION_NOT_VALIDATED", "The session has not been completed: the token has not been submitted yet"},
+	{validation.ErrNoSession, http.StatusNotFound, "M_NO_VALID_SESSION", "There is no session with this sid and client_secret"},
+
+	{identity.ErrSessionExpired, http.StatusBadRequest, "M_SESSION_EXPIRED", "The session has expired; begin another"},
+	{identity.ErrNotValidated, http.StatusBadRequest, "M_SESSION_NOT_VALIDATED", "The session has not been completed: the token has not been submitted yet"},
+	{identity.ErrNoSession, http.StatusNotFound, "M_NO_VALID_SESSION", "There is no session with this sid and client_secret"},
+	{identity.ErrNotYours, http.StatusForbidden, "M_UNAUTHORIZED", "mxid is not the user of this access token"},
+	{identity.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN", "sid and client_secret do not prove that this address is yours"},
+}
+
+// classify returns the answer to a domain error, nil for an error it does not
+// know.
+func classify(err error) *mxhttp.Error {
+	for _, row := range answers {
+		if !errors.Is(err, row.err) {
+			continue
+		}
+		e := &mxhttp.Error{Status: row.status, Code: row.code, Msg: row.msg}
+		if bad, ok := errors.AsType[*identity.BadPepperError](err); ok {
+			// MSC2134: the client need not ask hash_details again.
+			e.Extra = map[string]any{"algorithm": bad.Algorithm, "lookup_pepper": bad.Pepper}
+		}
+		if busy, ok := errors.AsType[*threepid.BusyError](err); ok {
+			e.RetryAfter = busy.RetryAfter
+		} else if row.status == http.StatusTooManyRequests {
+			e.RetryAfter = retryBusy
+		}
+		return e
+	}
+	return nil
+}
+
+// param is a required parameter and whether the request has it.
+type param struct {
+	name    string
+	present bool
+}
+
+// require returns an error that names all params the request does not have.
+func require(params ...param) error {
+	var absent []string
+	for _, p := range params {
+		if !p.present {
+			absent = append(absent, p.name)
+		}
+	}
+	if len(absent) == 0 {
+		return nil
+	}
+	return &mxhttp.Error{
+		Status: http.StatusBadRequest, Code: "M_MISSING_PARAMS", Msg: "Missing parameters: " + strings.Join(absent, ", "),
+	}
+}
+
+func invalidParam(msg string) error {
+	return &mxhttp.Error{Status: http.StatusBadRequest, Code: "M_INVALID_PARAM", Msg: msg}
+}

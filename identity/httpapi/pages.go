@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"bytes"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/matrix-herald/herald/threepid"
+)
+
+//go:embed pages
+var embedded embed.FS
+
+// Names of the pages, and of the style sheet that they include.
+const (
+	successPage = "success.html"
+	failurePage = "failure.html"
+	confirmPage = "confirm.html"
+	styleSheet  = "style.css"
+)
+
+// Why a link did not work, for the failure page.
+const (
+	reasonExpired     = "expired"     // the session is too old
+	reasonVoid        = "void"        // the link was replaced by a newer one, used up, or never valid
+	reasonBroken      = "broken"      // part of the link is missing
+	reasonUnavailable = "unavailable" // the fault is ours
+)
+
+// Pages are what people see in a browser after following a link.
+type Pages struct {
+	templates *template.Template
+}
+
+// page is what a template knows.
+type page struct {
+	Nonce  string          // for the nonce attribute of style elements; no other style is shown
+	Medium threepid.Medium // "email" or "msisdn"
+	Reason string          // on the failure page: expired, void, broken or unavailable
+
+	// On the confirm page, what its form sends to Action.
+	Action, SID, ClientSecret, Token string
+}
+
+// LoadPages returns the pages. Those in the folder dir, templates of
+// html/template named success.html, failure.html, confirm.html and style.css,
+// take the place of the built-in ones; dir may be "", and any of them may be
+// missing. It fails if a file there has another name, or if a page cannot be
+// shown in one of the situations in which it will have to be.
+func LoadPages(dir string) (*Pages, error) {
+	p := &Pages{}
+	var err error
+	if p.templates, err = template.ParseFS(embedded, "pages/*"); err != nil {
+		return nil, fmt.Errorf("pages: %w", err)
+	}
+	if dir != "" {
+		if err := p.override(dir); err != nil {
+			return nil, fmt.Errorf("pages: %w", err)
+		}
+	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("pages: %w", err)
+	}
+	return p, nil
+}
+
+// override replaces templates by the files in dir.
+func (p *Pages) override(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, e := range entries {
+		switch {
+		case slices.Contains([]string{successPage, failurePage, confirmPage, styleSheet}, e.Name()):
+			files = append(files, filepath.Join(dir, e.Name()))
+		case !strings.HasPrefix(e.Name(), "."):
+			err = errors.Join(err, &fs.PathError{Op: "load", Path: filepath.Join(dir, e.Name()), Err: errors.New("not the name of a page")})
+		}
+	}
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	_, err = p.templates.ParseFiles(files...)
+	return err
+}
+
+// check renders every page in every situation.
+func (p *Pages) check() error {
+	var faults []error
+	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
+		sample := page{Nonce: "nonce", Medium: medium}
+		faults = append(faults, p.templates.ExecuteTemplate(io.Discard, successPage, sample))
+		for _, reason := range []string{reasonExpired, reasonVoid, reasonBroken, reasonUnavailable} {
+			sample.Reason = reason
+			faults = append(faults, p.templates.ExecuteTemplate(io.Discard, failurePage, sample))
+		}
+		sample.Reason = ""
+		sample.Action, sample.SID, sample.ClientSecret, sample.Token = confirmAction, "sid", "secret", "token"
+		faults = append(faults, p.templates.ExecuteTemplate(io.Discard, confirmPage, sample))
+	}
+	return errors.Join(faults...)
+}
+
+func (p *Pages) success(w http.ResponseWriter, medium threepid.Medium) error {
+	return p.show(w, http.StatusOK, successPage, page{Medium: medium})
+}
+
+func (p *Pages) failure(w http.ResponseWriter, status int, medium threepid.Medium, reason string) error {
+	return p.show(w, status, failurePage, page{Medium: medium, Reason: reason})
+}
+
+func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) error {
+	return p.show(w, http.StatusOK, confirmPage, page{
+		Medium: medium, Action: confirmAction, SID: l.sid, ClientSecret: l.clientSecret, Token: l.token,
+	})
+}
+
+func (p *Pages) show(w http.ResponseWriter, status int, name string, content page) error {
+	content.Nonce = rand.Text()
+	var buf bytes.Buffer
+	if err := p.templates.ExecuteTemplate(&buf, name, content); err != nil {
+		return fmt.Errorf("page %s: %w", name, err)
+	}
+	pageHeader(w.Header(), content.Nonce)
+	w.WriteHeader(status)
+	if _, err := w.Write(buf.Bytes()); err != nil {
+		return fmt.Errorf("write page %s: %w", name, err)
+	}
+	return nil
+}
+
+// pageHeader sets the header of a page: it shows what the service wrote and
+// loads, runs, embeds and remembers nothing.
+func pageHeader(h http.Header, nonce string) {
+	style := "'none'"
+	if nonce != "" {
+		style = "'nonce-" + nonce + "'"
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	// A browser may apply form-action to where the form's answer redirects to,
+	// and that is any next_link.
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src "+style+
+		"; form-action 'self' https: http:; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer") // the page's URL holds the token
+	h.Set("Cache-Control", "no-store")
+}

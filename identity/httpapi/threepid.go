@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+type validatedResponse struct {
+	Medium      string `json:"medium"`
+	Address     string `json:"address"`
+	ValidatedAt int64  `json:"validated_at"` // milliseconds
+}
+
+// validated handles GET /_matrix/identity/v2/3pid/getValidated3pid. Whoever has
+// the client secret may ask.
+func (a *api) validated(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+	query := r.URL.Query()
+	if err := require(param{"sid", query.Has("sid")}, param{"client_secret", query.Has("client_secret")}); err != nil {
+		return err
+	}
+	s, err := a.Sessions.Validated(r.Context(), query.Get("sid"), query.Get("client_secret"))
+	if err != nil {
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, validatedResponse{
+		Medium: string(s.ID.Medium), Address: s.ID.Address, ValidatedAt: s.ValidatedAt.UnixMilli(),
+	})
+}
+
+type bindRequest struct {
+	SID          *string `json:"sid"`
+	ClientSecret *string `json:"client_secret"`
+	MXID         *string `json:"mxid"`
+}
+
+// bind handles POST /_matrix/identity/v2/3pid/bind.
+func (a *api) bind(w http.ResponseWriter, r *http.Request, account identity.Account) error {
+	var req bindRequest
+	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
+		return err
+	}
+	err := require(
+		param{"sid", req.SID != nil},
+		param{"client_secret", req.ClientSecret != nil},
+		param{"mxid", req.MXID != nil},
+	)
+	if err != nil {
+		return err
+	}
+	if err := validation.CheckSID(*req.SID); err != nil {
+		return err
+	}
+	if err := validation.CheckClientSecret(*req.ClientSecret); err != nil {
+		return err
+	}
+	association, err := a.Directory.Bind(r.Context(), identity.BindRequest{
+		Account: account.UserID, UserID: *req.MXID, SID: *req.SID, ClientSecret: *req.ClientSecret,
+	})
+	if err != nil {
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, association.Signed)
+}
+
+type unbindRequest struct {
+	MXID         *string `json:"mxid"`
+	SID          string  `json:"sid"`
+	ClientSecret string  `json:"client_secret"`
+	Threepid     struct {
+		Medium  *string `json:"medium"`
+		Address *string `json:"address"`
+	} `json:"threepid"`
+}
+
+// unbind handles POST /_matrix/identity/v2/3pid/unbind. The proof is the session
+// and not an access token, so it works for those who lost their account and did
+// not accept the terms (MSC2140). A refusal is a 403: Synapse takes 400, 404 and
+// 501 to mean that nothing can be unbound here at all.
+func (a *api) unbind(w http.ResponseWriter, r *http.Request) error {
+	var req unbindRequest
+	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
+		return err
+	}
+	err := require(
+		param{"mxid", req.MXID != nil},
+		param{"threepid.medium", req.Threepid.Medium != nil},
+		param{"threepid.address", req.Threepid.Address != nil},
+	)
+	if err != nil {
+		return err
+	}
+	// Both are empty when the request has neither.
+	if validation.CheckSID(req.SID) != nil || validation.CheckClientSecret(req.ClientSecret) != nil {
+		return identity.ErrForbidden
+	}
+	err = a.Directory.UnbindBySession(r.Context(), identity.UnbindRequest{
+		UserID: *req.MXID, Medium: *req.Threepid.Medium, Address: *req.Threepid.Address,
+		SID: req.SID, ClientSecret: req.ClientSecret,
+	})
+	if err != nil {
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, empty{})
+}
