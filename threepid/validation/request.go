@@ -55,10 +55,14 @@ func (s *Sessions) Request(ctx context.Context, r Request) (sid string, err erro
 		switch {
 		case result.Won:
 			s.metrics.claimed(result)
-			return result.SID, s.send(ctx, claim, threepid.Challenge{
+			err := s.send(ctx, claim, threepid.Challenge{
 				ID: r.ID, To: r.To, Region: r.Region, Token: token, SID: result.SID, ClientSecret: r.ClientSecret,
 				NextLink: r.NextLink, Brand: r.Brand, Language: r.Language, ValidFor: life,
 			})
+			if err != nil {
+				return "", err
+			}
+			return result.SID, nil
 		case held.Sent && held.Attempt >= r.SendAttempt:
 			return result.SID, nil
 		}

@@ -58,8 +58,8 @@ type Store interface {
 	// RetireSessions retires up to limit sessions that expired at or before a
 	// time, and returns how many.
 	RetireSessions(ctx context.Context, expired time.Time, limit int) (int, error)
-	// DeleteSessions deletes up to limit sessions that expired at or before a
-	// time, and returns how many.
+	// DeleteSessions deletes up to limit retired sessions that expired at or
+	// before a time, and returns how many.
 	DeleteSessions(ctx context.Context, expired time.Time, limit int) (int, error)
 }
 

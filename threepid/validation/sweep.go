@@ -23,8 +23,8 @@ func (s *Sessions) Sweep(ctx context.Context) error {
 		until      time.Time
 		do         func(context.Context, time.Time, int) (int, error)
 	}{
-		{deleted, now.Add(-remembered), s.opts.Store.DeleteSessions},
 		{expired, now, s.opts.Store.RetireSessions},
+		{deleted, now.Add(-remembered), s.opts.Store.DeleteSessions},
 	} {
 		for n := sweepBatch; n == sweepBatch; {
 			var err error
