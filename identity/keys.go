@@ -148,7 +148,10 @@ func (k *Keyring) replace(ctx context.Context, old string) (id string, err error
 		return "", err
 	}
 	err = k.opts.Store.ActivateKey(ctx, old, key)
-	if err != nil && (old != "" || !errors.Is(err, ErrConflict)) {
+	switch {
+	case err == nil:
+		k.opts.Log.InfoContext(ctx, "made a signing key", "key_id", key.ID())
+	case old != "" || !errors.Is(err, ErrConflict):
 		return "", fmt.Errorf("activate a signing key: %w", err)
 	}
 	c, err := k.load(ctx)

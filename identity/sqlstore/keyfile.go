@@ -1,0 +1,183 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/signing"
+)
+
+// lockRetry is how often a taken lock on a key file is tried again.
+const lockRetry = 10 * time.Millisecond
+
+const keyFileHeader = "# Signing keys of the identity service: state, algorithm, version and secret of each.\n"
+
+// KeyFile keeps signing keys in a text file beside a SQLite database, so that a
+// copy of the database holds no secret of the service. It may be changed while
+// servers use it.
+type KeyFile struct {
+	path string
+}
+
+// NewKeyFile returns the store in the file at path, which need not exist. It
+// keeps a lock in a second file, path with ".lock" added.
+func NewKeyFile(path string) *KeyFile { return &KeyFile{path: path} }
+
+// Keys implements identity.KeyStore. Errors name the line at fault and do not
+// quote it.
+func (f *KeyFile) Keys(context.Context) ([]identity.StoredKey, error) {
+	data, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	var keys []identity.StoredKey
+	for i, line := range strings.Split(string(data), "\n") {
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		k, err := parseKeyLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("signing keys: %s, line %d: %w", f.path, i+1, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+func parseKeyLine(line string) (identity.StoredKey, error) {
+	state, line, _ := strings.Cut(line, " ")
+	k := identity.StoredKey{State: identity.KeyState(state)}
+	switch k.State {
+	case identity.KeyActive, identity.KeyRetired, identity.KeyCompromised:
+	default:
+		return k, errors.New("not a state of a signing key")
+	}
+	var err error
+	k.Key, err = signing.ParseKey(line)
+	return k, err
+}
+
+// ActivateKey implements identity.KeyStore.
+func (f *KeyFile) ActivateKey(ctx context.Context, old string, key signing.Key) error {
+	err := f.update(ctx, func(keys []identity.StoredKey) ([]identity.StoredKey, error) {
+		active := slices.IndexFunc(keys, func(k identity.StoredKey) bool { return k.State == identity.KeyActive })
+		switch {
+		case active < 0 && old != "":
+			return nil, identity.ErrConflict
+		case active >= 0 && keys[active].Key.ID() != old:
+			return nil, identity.ErrConflict
+		case active >= 0:
+			keys[active].State = identity.KeyRetired
+		}
+		return append(keys, identity.StoredKey{Key: key, State: identity.KeyActive}), nil
+	})
+	if err != nil {
+		return fmt.Errorf("activate a signing key: %w", err)
+	}
+	return nil
+}
+
+// CompromiseKey implements identity.KeyStore.
+func (f *KeyFile) CompromiseKey(ctx context.Context, id string) error {
+	err := f.update(ctx, func(keys []identity.StoredKey) ([]identity.StoredKey, error) {
+		for i, k := range keys {
+			if k.Key.ID() == id && k.State != identity.KeyActive {
+				keys[i].State = identity.KeyCompromised
+				return keys, nil
+			}
+		}
+		return nil, identity.ErrNotFound
+	})
+	if err != nil {
+		return fmt.Errorf("declare a signing key compromised: %w", err)
+	}
+	return nil
+}
+
+// update replaces the keys with what change makes of them, while it holds the
+// lock.
+func (f *KeyFile) update(ctx context.Context, change func([]identity.StoredKey) ([]identity.StoredKey, error)) error {
+	lock, err := os.OpenFile(f.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // gives the lock back
+	if err := flock(ctx, lock); err != nil {
+		return err
+	}
+	keys, err := f.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	if keys, err = change(keys); err != nil {
+		return err
+	}
+	return f.write(keys)
+}
+
+// flock waits for the lock on a file, which ends with the process at the latest.
+func flock(ctx context.Context, file *os.File) error {
+	tick := time.NewTicker(lockRetry)
+	defer tick.Stop()
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("lock %s: %w", file.Name(), err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("lock %s: %w", file.Name(), context.Cause(ctx))
+		}
+	}
+}
+
+// write replaces the file in one step: readers and a crash meet the old keys or
+// the new ones.
+func (f *KeyFile) write(keys []identity.StoredKey) error {
+	text := []byte(keyFileHeader)
+	for _, k := range keys {
+		text = fmt.Appendf(text, "%s %s\n", k.State, k.Key.Line())
+	}
+	dir := filepath.Dir(f.path)
+	tmp, err := os.CreateTemp(dir, filepath.Base(f.path)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(text)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), f.path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes renames in a folder survive a crash of the machine.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

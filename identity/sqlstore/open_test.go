@@ -1,0 +1,188 @@
+package sqlstore_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/sqlstore"
+	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// TestManyOpenOneNewDatabase is eight replicas that start at once, each with
+// its own connections, and then write.
+func TestManyOpenOneNewDatabase(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		url := newDatabase(t)
+		const replicas = 8
+		errs := make([]error, replicas)
+		start := make(chan struct{})
+		var all sync.WaitGroup
+		for i := range replicas {
+			all.Go(func() {
+				<-start
+				db, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				b := identity.Binding{
+					ID:     threepid.ID{Medium: threepid.MediumMSISDN, Address: fmt.Sprint("4477009000", i)},
+					UserID: "@a:example.org", TS: time.Now(),
+				}
+				for range 10 {
+					if err := db.Bind(t.Context(), b); err != nil {
+						errs[i] = err
+					}
+				}
+				if err := db.Close(); err != nil {
+					errs[i] = err
+				}
+			})
+		}
+		close(start)
+		all.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Error(err)
+		}
+		if n, err := open(t, url).Bindings(t.Context()); n != replicas || err != nil {
+			t.Errorf("%d bindings, %v; want %d", n, err, replicas)
+		}
+	})
+}
+
+func TestDatabaseOfALaterReleaseIsRefused(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		url := newDatabase(t)
+		if err := open(t, url).Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := direct(t, url).ExecContext(t.Context(),
+			"INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, TRUE)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
+		if err == nil {
+			db.Close()
+		}
+		if !errors.Is(err, sqlstore.ErrNewer) {
+			t.Errorf("got %v, want ErrNewer", err)
+		}
+	})
+}
+
+// direct opens a database without the store.
+func direct(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	driver, name := "pgx", url
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		driver, name = "sqlite", path
+	}
+	db, err := sql.Open(driver, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestURLsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{
+		"nothing":                      "",
+		"another database":             "mysql://herald:hunter2@localhost/herald",
+		"no file":                      "sqlite:",
+		"memory":                       "sqlite::memory:",
+		"a folder that is not there":   "sqlite:" + filepath.Join(t.TempDir(), "no", "identity.db"),
+		"a password with a bad escape": "postgres://herald:hunter2%zz@localhost/herald",
+		"a server that is not there":   "postgres://herald:hunter2@127.0.0.1:1/herald",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
+			if err == nil {
+				db.Close()
+				t.Fatal("opened")
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows the password: %v", err)
+			}
+		})
+	}
+}
+
+func TestSQLiteFileIsItsOwnersOnlyWhateverItsName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"identity.db", "a b?mode=memory#c%20d.db"} {
+		dir := t.TempDir()
+		db := open(t, "sqlite:"+filepath.Join(dir, name))
+		if err := db.ClaimServerName(t.Context(), "id.example.org"); err != nil {
+			t.Fatal(err)
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if !strings.HasPrefix(f.Name(), name) {
+				t.Errorf("%q made the file %q", name, f.Name())
+			}
+			if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%q: %v, %v", f.Name(), info.Mode(), err)
+			}
+		}
+		if len(files) == 0 {
+			t.Errorf("%q made no file", name)
+		}
+	}
+}
+
+// TestAddressesLeaveNoTrace looks for what was removed in the tables, where
+// only the count may tell that it was there.
+func TestAddressesLeaveNoTrace(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		url := newDatabase(t)
+		db, ctx := open(t, url), t.Context()
+		if err := db.BeginPepper(ctx, "pepper", 0); err != nil {
+			t.Fatal(err)
+		}
+		b := identity.Binding{
+			ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
+			UserID: "@a:example.org", Given: "strauß@bücher.example", TS: time.Now(),
+		}
+		if err := db.Bind(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(t, url, "SELECT COUNT(*) FROM hashes"); got != 3 {
+			t.Errorf("%d hashes, want one for each spelling", got)
+		}
+		if _, err := db.Unbind(ctx, b.ID, b.UserID); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(t, url, "SELECT (SELECT COUNT(*) FROM hashes) + (SELECT COUNT(*) FROM bindings)"); got != 0 {
+			t.Errorf("%d rows are left", got)
+		}
+	})
+}
+
+func count(t *testing.T, url, query string) (n int) {
+	t.Helper()
+	if err := direct(t, url).QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
