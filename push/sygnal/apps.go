@@ -25,7 +25,8 @@ type options []option
 
 func (o *options) add(name string, value any) { *o = append(*o, option{name, value}) }
 
-func (c *converter) apps(s *section) {
+// apps writes the apps and reports whether there are any.
+func (c *converter) apps(s *section) bool {
 	c.out.section(0, "apps")
 	written := 0
 	for _, name := range s.obj.keys {
@@ -41,6 +42,7 @@ func (c *converter) apps(s *section) {
 	if c.relative {
 		c.warn("apps", "relative paths begin in Sygnal's working directory, taken to be "+c.dir)
 	}
+	return written > 0
 }
 
 func (c *converter) app(apps *section, name string) {

@@ -59,7 +59,9 @@ func Convert(data []byte, dir string) (Result, error) {
 	c.proxy(s)
 	c.log(log, access)
 	c.metrics(metrics, prometheus)
-	c.apps(s.section("apps"))
+	if !c.apps(s.section("apps")) {
+		return Result{}, errNoApps
+	}
 	for _, name := range []string{"database", "db"} {
 		if s.has(name) {
 			c.warn(name, "is not carried over: pushgw needs no database")

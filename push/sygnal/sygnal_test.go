@@ -5,10 +5,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push/sygnal"
@@ -70,6 +72,7 @@ func TestFilesThatAreNoConfigurationOfSygnal(t *testing.T) {
 		"another program's configuration": {"listeners:\n  - port: 8008\n", "no apps are configured in it: is it Sygnal's configuration?"},
 		"no apps":                         {"apps: {}", "no apps are configured in it: is it Sygnal's configuration?"},
 		"apps that are a list":            {"apps: [com.example.ios]", "no apps are configured in it: is it Sygnal's configuration?"},
+		"an app without a name":           {"apps: {'': {type: apns}}", "no apps are configured in it: is it Sygnal's configuration?"},
 		"broken YAML": {
 			"apps:\n  com.example.ios: {type: apns\n  key: " + secret,
 			"line 3 is not valid YAML: ",
@@ -101,6 +104,49 @@ func TestFilesThatAreNoConfigurationOfSygnal(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), secret) {
 				t.Errorf("the error repeats the file: %v", err)
+			}
+		})
+	}
+}
+
+func TestListenersAndLevelsThatLeaveAChoice(t *testing.T) {
+	t.Parallel()
+	const noAddress = "http.bind_addresses: names no address; pushgw listens on 127.0.0.1"
+	const exposed = "metrics.prometheus.address: http.admin_listen also serves profiles, from which the keys can be read: " +
+		"let only your monitoring reach it"
+	tests := map[string]struct {
+		section string
+		line    string // of the result
+		warning string // "" is none
+	}{
+		"no address to listen on":                {"http: {bind_addresses: []}", `listen: ["127.0.0.1:5000"]`, noAddress},
+		"all addresses of one family":            {"http: {bind_addresses: ['0.0.0.0']}", `listen: ["0.0.0.0:5000"]`, ""},
+		"a host name":                            {"http: {bind_addresses: [localhost], port: 80}", `listen: ["localhost:80"]`, ""},
+		"all addresses beside one":               {"http: {bind_addresses: ['::', 127.0.0.1]}", `listen: [":5000"]`, ""},
+		"two addresses":                          {"http: {bind_addresses: ['::1', 127.0.0.1]}", `listen: ["[::1]:5000", "127.0.0.1:5000"]`, ""},
+		"metrics on localhost":                   {"metrics: {prometheus: {enabled: yes, address: localhost}}", `admin_listen: "localhost:8000"`, ""},
+		"metrics on all addresses":               {"metrics: {prometheus: {enabled: yes, address: '::'}}", `admin_listen: "[::]:8000"`, exposed},
+		"metrics on an address that is a number": {"metrics: {prometheus: {enabled: yes, address: 1.5}}", `admin_listen: "127.0.0.1:8000"`, "metrics.prometheus.address: is not a text; left out"},
+		"a level that Python does not know":      {"log: {setup: {root: {level: LOUD}}}", `unknown_app: "fail"`, "log.setup.root.level: is no level of Python's; pushgw logs at info"},
+		"a level in lower case":                  {"log: {setup: {root: {level: critical}}}", `level: "error"`, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res, err := sygnal.Convert([]byte(tt.section+"\napps: {a: {type: apns, certfile: /a.pem}}\n"), "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(strings.Split(string(res.Config), "\n"), func(l string) bool { return strings.TrimSpace(l) == tt.line }) {
+				t.Errorf("the result lacks the line %s:\n%s", tt.line, res.Config)
+			}
+			warnings := slices.DeleteFunc(res.Warnings, func(w string) bool { return strings.HasPrefix(w, "log.setup: ") })
+			var want []string
+			if tt.warning != "" {
+				want = []string{tt.warning}
+			}
+			if diff := cmp.Diff(want, warnings, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
 	}
