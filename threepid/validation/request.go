@@ -10,11 +10,11 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
-// A request that finds a message being sent looks for its outcome after pollMin,
-// then after twice as long each time, up to pollMax.
+// A request that finds a message being sent looks for its outcome after firstPoll,
+// then after twice as long each time, up to longestPoll.
 const (
-	pollMin = 25 * time.Millisecond
-	pollMax = 250 * time.Millisecond
+	firstPoll   = 25 * time.Millisecond
+	longestPoll = 250 * time.Millisecond
 )
 
 // Causes of a cut, for errors.
@@ -48,6 +48,9 @@ func (s *Sessions) Request(ctx context.Context, r Request) (sid string, err erro
 		}
 		claim := s.claim(r, token, life)
 		result, err := s.opts.Store.ClaimSession(ctx, claim)
+		if err != nil && ctx.Err() != nil {
+			return "", fmt.Errorf("%w: %w", threepid.ErrSend, context.Cause(ctx))
+		}
 		if err != nil {
 			return "", fmt.Errorf("claim a message: %w", err)
 		}
@@ -154,7 +157,7 @@ func (s *Sessions) deliver(ctx context.Context, c threepid.Challenge) error {
 // await waits until the claim that held describes has ended. It returns nil if
 // the attempt has been sent then, and whether claiming it again makes sense.
 func (s *Sessions) await(ctx context.Context, sid string, held Progress, attempt int64) (again bool, err error) {
-	for pause := pollMin; ; pause = min(2*pause, pollMax) {
+	for pause := firstPoll; ; pause = min(2*pause, longestPoll) {
 		if err := wait(ctx, pause); err != nil {
 			return false, fmt.Errorf("%w: %w", threepid.ErrSend, err)
 		}

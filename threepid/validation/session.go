@@ -41,6 +41,9 @@ func (r Request) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, r.String
 // LogValue logs String.
 func (r Request) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
+// MarshalText returns String, for log handlers that walk a structure.
+func (r Request) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
 // Session is a validated session. It prints and logs as its redacted ID.
 type Session struct {
 	SID string
@@ -62,3 +65,6 @@ func (s Session) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String
 
 // LogValue logs String.
 func (s Session) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText returns String, for log handlers that walk a structure.
+func (s Session) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
