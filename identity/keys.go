@@ -147,7 +147,7 @@ func (k *Keyring) replace(ctx context.Context, old string) (id string, err error
 	if err != nil {
 		return "", err
 	}
-	err = k.opts.Store.ActivateKey(ctx, old, key)
+	err = k.opts.Store.ActivateKey(ctx, old, StoredKey{Key: key, State: KeyActive})
 	switch {
 	case err == nil:
 		k.opts.Log.InfoContext(ctx, "made a signing key", "key_id", key.ID())

@@ -101,7 +101,7 @@ func TestEverySpellingOfAPublicKeyIsValid(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	key := keyWithBothAlphabets(t)
-	if err := s.db.ActivateKey(t.Context(), "", key); err != nil {
+	if err := s.db.ActivateKey(t.Context(), "", identity.StoredKey{Key: key, State: identity.KeyActive}); err != nil {
 		t.Fatal(err)
 	}
 	k, public, standard := s.keyring(t), key.Public(), key.PublicBase64()

@@ -268,10 +268,7 @@ func (p *Peppers) Run(ctx context.Context) error {
 	failing := false
 	for {
 		more, err := p.Work(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !failing { // once, not every second of an outage
+		if err != nil && !failing && ctx.Err() == nil { // once, not every second of an outage
 			p.opts.Log.ErrorContext(ctx, "pepper rotation pauses", "error", err)
 		}
 		failing = err != nil

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"slices"
 	"time"
 
@@ -148,15 +149,27 @@ type StoredKey struct {
 	State KeyState
 }
 
+// NewStoredKey reads a key from what a store keeps of it: its ID, its seed as
+// signing.Key has them, and its state. The error quotes neither.
+func NewStoredKey(id, seed string, state KeyState) (StoredKey, error) {
+	switch state {
+	case KeyActive, KeyRetired, KeyCompromised:
+	default:
+		return StoredKey{}, errors.New("not a state of a signing key")
+	}
+	key, err := signing.NewKey(id, seed)
+	return StoredKey{Key: key, State: state}, err
+}
+
 // KeyStore keeps the service's signing keys. It never loses one that others may
 // have seen.
 type KeyStore interface {
 	// Keys returns all keys, in any order.
 	Keys(ctx context.Context) ([]StoredKey, error)
-	// ActivateKey adds key as the active one and retires the one with the ID
-	// old, "" for none. It returns ErrConflict if the active key is another: of
-	// several callers at once, one succeeds.
-	ActivateKey(ctx context.Context, old string, key signing.Key) error
+	// ActivateKey adds key, whose state is KeyActive, and retires the one with
+	// the ID old, "" for none. It returns ErrConflict if the active key is
+	// another: of several callers at once, one succeeds.
+	ActivateKey(ctx context.Context, old string, key StoredKey) error
 	// CompromiseKey marks a key that is not active. It returns ErrNotFound.
 	CompromiseKey(ctx context.Context, id string) error
 }

@@ -119,7 +119,7 @@ func (db *DB) AcceptTerms(ctx context.Context, userID string, urls []string, now
 
 // AcceptedTerms implements identity.TermsStore.
 func (db *DB) AcceptedTerms(ctx context.Context, userID string) ([]string, error) {
-	urls, err := collect(ctx, db.read, func(r *sql.Rows) (u string, err error) { return u, r.Scan(&u) },
+	urls, err := collect(ctx, db.read, scanOne[string],
 		`SELECT url FROM accepted_terms WHERE user_id = $1`, userID)
 	if err != nil {
 		return nil, fmt.Errorf("accepted terms: %w", err)
@@ -134,6 +134,12 @@ func affected(r sql.Result, err error) (int, error) {
 	}
 	n, err := r.RowsAffected()
 	return int(n), err
+}
+
+// scanOne reads a row of one column.
+func scanOne[T any](r *sql.Rows) (v T, err error) {
+	err = r.Scan(&v)
+	return v, err
 }
 
 // querier is a pool or a transaction.

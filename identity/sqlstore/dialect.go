@@ -16,18 +16,23 @@ type dialect struct {
 	goose      goose.Dialect
 	// migrationLock lets one of several processes migrate while the others wait.
 	migrationLock func() ([]goose.ProviderOption, error)
-	// in is the condition that follows a BYTEA or BLOB column to find it in the
-	// list that is parameter $1, as list makes it. One statement serves lists of
-	// any length.
-	in   string
-	list func([]identity.Digest) (any, error)
+	// lookup is lookupQuery with the list of digests that list makes. One
+	// statement serves lists of any length.
+	lookup string
+	list   func([]identity.Digest) (any, error)
+}
+
+// lookupQuery finds the users of the digests in the list $1 under the pepper $2.
+func lookupQuery(inList string) string {
+	return `SELECT hashes.digest, bindings.user_id FROM hashes JOIN bindings ON bindings.id = hashes.binding_id
+		WHERE hashes.digest ` + inList + ` AND hashes.pepper_id = $2`
 }
 
 func postgres() dialect {
 	return dialect{
 		migrations: "postgres",
 		goose:      goose.DialectPostgres,
-		in:         "= ANY($1)",
+		lookup:     lookupQuery("= ANY($1)"),
 		list: func(digests []identity.Digest) (any, error) {
 			list := make([][]byte, len(digests))
 			for i := range digests {
@@ -47,7 +52,7 @@ func sqlite() dialect {
 	return dialect{
 		migrations: "sqlite",
 		goose:      goose.DialectSQLite3,
-		in:         "IN (SELECT unhex(value) FROM json_each($1))",
+		lookup:     lookupQuery("IN (SELECT unhex(value) FROM json_each($1))"),
 		list: func(digests []identity.Digest) (any, error) {
 			list := make([]string, len(digests))
 			for i := range digests {

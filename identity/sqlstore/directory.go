@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,9 +104,7 @@ func (db *DB) Lookup(ctx context.Context, pepper int64, digests []identity.Diges
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}
-	rows, err := db.read.QueryContext(ctx,
-		`SELECT hashes.digest, bindings.user_id FROM hashes JOIN bindings ON bindings.id = hashes.binding_id
-			WHERE hashes.digest `+db.dialect.in+` AND hashes.pepper_id = $2`, list, pepper)
+	rows, err := db.read.QueryContext(ctx, db.dialect.lookup, list, pepper)
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}
@@ -146,7 +145,10 @@ type pepper struct {
 	value string
 }
 
-func scanPepper(r *sql.Rows) (p pepper, err error) { return p, r.Scan(&p.id, &p.value) }
+func scanPepper(r *sql.Rows) (p pepper, err error) {
+	err = r.Scan(&p.id, &p.value)
+	return p, err
+}
 
 // appendHashes adds the hashes of a binding under p.
 func (p pepper) appendHashes(to []hash, binding int64, b identity.Binding) []hash {
@@ -158,26 +160,31 @@ func (p pepper) appendHashes(to []hash, binding int64, b identity.Binding) []has
 
 // addHashes adds the rows that are not there yet.
 func addHashes(ctx context.Context, tx *sql.Tx, hashes []hash) error {
-	const most, columns = 250, 3 // rows in one statement; databases bound its parameters
-	for len(hashes) > 0 {
-		n := min(most, len(hashes))
-		args := make([]any, 0, n*columns)
-		var values strings.Builder
-		for i := range hashes[:n] {
-			if i > 0 {
-				values.WriteByte(',')
-			}
-			fmt.Fprintf(&values, "($%d,$%d,$%d)", i*columns+1, i*columns+2, i*columns+3)
-			args = append(args, hashes[i].digest[:], hashes[i].pepper, hashes[i].binding)
+	const most = 250 // rows in one statement; databases bound its parameters
+	for batch := range slices.Chunk(hashes, most) {
+		args := make([]any, 0, 3*len(batch))
+		for i := range batch {
+			args = append(args, batch[i].digest[:], batch[i].pepper, batch[i].binding)
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO hashes (digest, pepper_id, binding_id) VALUES `+values.String()+
-			` ON CONFLICT (digest) DO NOTHING`, args...)
-		if err != nil {
+		if _, err := tx.ExecContext(ctx, insertHashes(len(batch)), args...); err != nil {
 			return err
 		}
-		hashes = hashes[n:]
 	}
 	return nil
+}
+
+// insertHashes returns the statement that adds n rows.
+func insertHashes(n int) string {
+	var s strings.Builder
+	s.WriteString(`INSERT INTO hashes (digest, pepper_id, binding_id) VALUES `)
+	for i := range n {
+		if i > 0 {
+			s.WriteByte(',')
+		}
+		fmt.Fprintf(&s, "($%d,$%d,$%d)", 3*i+1, 3*i+2, 3*i+3)
+	}
+	s.WriteString(` ON CONFLICT (digest) DO NOTHING`)
+	return s.String()
 }
 
 // millis reads a column of milliseconds that may be NULL, as the zero time.

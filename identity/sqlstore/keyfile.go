@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity"
-	"github.com/matrix-herald/herald/identity/signing"
 )
 
 // lockRetry is how often a taken lock on a key file is tried again.
@@ -57,20 +56,15 @@ func (f *KeyFile) Keys(context.Context) ([]identity.StoredKey, error) {
 }
 
 func parseKeyLine(line string) (identity.StoredKey, error) {
-	state, line, _ := strings.Cut(line, " ")
-	k := identity.StoredKey{State: identity.KeyState(state)}
-	switch k.State {
-	case identity.KeyActive, identity.KeyRetired, identity.KeyCompromised:
-	default:
-		return k, errors.New("not a state of a signing key")
+	fields := strings.Fields(line)
+	if len(fields) != 4 {
+		return identity.StoredKey{}, errors.New("not a state and a signing key")
 	}
-	var err error
-	k.Key, err = signing.ParseKey(line)
-	return k, err
+	return identity.NewStoredKey(fields[1]+":"+fields[2], fields[3], identity.KeyState(fields[0]))
 }
 
 // ActivateKey implements identity.KeyStore.
-func (f *KeyFile) ActivateKey(ctx context.Context, old string, key signing.Key) error {
+func (f *KeyFile) ActivateKey(ctx context.Context, old string, key identity.StoredKey) error {
 	err := f.update(ctx, func(keys []identity.StoredKey) ([]identity.StoredKey, error) {
 		active := slices.IndexFunc(keys, func(k identity.StoredKey) bool { return k.State == identity.KeyActive })
 		switch {
@@ -81,7 +75,7 @@ func (f *KeyFile) ActivateKey(ctx context.Context, old string, key signing.Key) 
 		case active >= 0:
 			keys[active].State = identity.KeyRetired
 		}
-		return append(keys, identity.StoredKey{Key: key, State: identity.KeyActive}), nil
+		return append(keys, key), nil
 	})
 	if err != nil {
 		return fmt.Errorf("activate a signing key: %w", err)

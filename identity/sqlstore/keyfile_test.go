@@ -22,13 +22,13 @@ func TestKeyFileContract(t *testing.T) {
 	})
 }
 
-func key(t *testing.T, version string) signing.Key {
+func key(t *testing.T, version string) identity.StoredKey {
 	t.Helper()
 	k, err := signing.GenerateKey(version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return identity.StoredKey{Key: k, State: identity.KeyActive}
 }
 
 func TestKeyFileIsItsOwnersOnly(t *testing.T) {

@@ -6,18 +6,16 @@ import (
 	"fmt"
 
 	"github.com/matrix-herald/herald/identity"
-	"github.com/matrix-herald/herald/identity/signing"
 )
 
 // Keys implements identity.KeyStore.
 func (db *DB) Keys(ctx context.Context) ([]identity.StoredKey, error) {
 	keys, err := collect(ctx, db.read, func(r *sql.Rows) (k identity.StoredKey, err error) {
-		var id, seed string
-		if err := r.Scan(&id, &seed, &k.State); err != nil {
+		var id, seed, state string
+		if err := r.Scan(&id, &seed, &state); err != nil {
 			return k, err
 		}
-		k.Key, err = signing.NewKey(id, seed)
-		return k, err
+		return identity.NewStoredKey(id, seed, identity.KeyState(state))
 	}, `SELECT id, seed, state FROM signing_keys`)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
@@ -26,7 +24,7 @@ func (db *DB) Keys(ctx context.Context) ([]identity.StoredKey, error) {
 }
 
 // ActivateKey implements identity.KeyStore.
-func (db *DB) ActivateKey(ctx context.Context, old string, key signing.Key) error {
+func (db *DB) ActivateKey(ctx context.Context, old string, key identity.StoredKey) error {
 	err := db.tx(ctx, func(tx *sql.Tx) error {
 		if old != "" {
 			n, err := affected(tx.ExecContext(ctx,
@@ -40,7 +38,7 @@ func (db *DB) ActivateKey(ctx context.Context, old string, key signing.Key) erro
 		}
 		n, err := affected(tx.ExecContext(ctx, // an index permits one active key
 			`INSERT INTO signing_keys (id, seed, state) VALUES ($1, $2, 'active') ON CONFLICT DO NOTHING`,
-			key.ID(), key.Seed()))
+			key.Key.ID(), key.Key.Seed()))
 		if err != nil {
 			return err
 		}

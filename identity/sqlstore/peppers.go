@@ -147,7 +147,7 @@ func (db *DB) DrainPeppers(ctx context.Context, before time.Time, limit int) (do
 // the pepper if there are none. The cursor saves walking over the remains of
 // those that were removed before.
 func drain(ctx context.Context, tx *sql.Tx, pepper, cursor int64, limit int) error {
-	bindings, err := collect(ctx, tx, func(r *sql.Rows) (id int64, err error) { return id, r.Scan(&id) },
+	bindings, err := collect(ctx, tx, scanOne[int64],
 		`DELETE FROM hashes WHERE pepper_id = $1 AND binding_id IN
 			(SELECT binding_id FROM hashes WHERE pepper_id = $1 AND binding_id > $2 ORDER BY binding_id LIMIT $3)
 			RETURNING binding_id`, pepper, cursor, limit)

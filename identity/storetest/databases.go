@@ -50,15 +50,15 @@ func PostgreSQL(t testing.TB) string {
 		t.Fatal("TEST_DATABASE_URL is no URL")
 	}
 	name := "herald_test_" + strings.ToLower(rand.Text())
-	execute(t, t.Context(), server, "CREATE DATABASE "+name)
+	execute(t.Context(), t, server, "CREATE DATABASE "+name)
 	t.Cleanup(func() {
-		execute(t, context.WithoutCancel(t.Context()), server, "DROP DATABASE "+name+" WITH (FORCE)")
+		execute(context.WithoutCancel(t.Context()), t, server, "DROP DATABASE "+name+" WITH (FORCE)")
 	})
 	u.Path = "/" + name
 	return u.String()
 }
 
-func execute(t testing.TB, ctx context.Context, server, statement string) {
+func execute(ctx context.Context, t testing.TB, server, statement string) {
 	t.Helper()
 	conn, err := pgx.Connect(ctx, server)
 	if err != nil {

@@ -71,8 +71,7 @@ func rotate(t *testing.T, s Store, value string, now, until time.Time) {
 		}
 	}
 	ok(t, s.BeginPepper(ctx, value, id))
-	for !must(s.FillPepper(ctx, 2, now, until))(t) {
-	}
+	finish(t, func() (bool, error) { return s.FillPepper(ctx, 2, now, until) })
 }
 
 // users looks a binding's digests up under p.

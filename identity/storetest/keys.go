@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity"
-	"github.com/matrix-herald/herald/identity/signing"
 )
 
 func keys() map[string]func(*testing.T, Store) {
@@ -54,20 +53,20 @@ func testKeyLife(t *testing.T, s identity.KeyStore) {
 	ctx := t.Context()
 	a, b := newKey(t, "a"), newKey(t, "b")
 	ok(t, s.ActivateKey(ctx, "", a))
-	ok(t, s.ActivateKey(ctx, a.ID(), b))
+	ok(t, s.ActivateKey(ctx, a.Key.ID(), b))
 	seeds := make(map[string]string)
 	for _, k := range must(s.Keys(ctx))(t) {
 		seeds[k.Key.ID()] = k.Key.Seed()
 	}
-	if diff := cmp.Diff(map[string]string{a.ID(): a.Seed(), b.ID(): b.Seed()}, seeds); diff != "" {
+	if diff := cmp.Diff(map[string]string{a.Key.ID(): a.Key.Seed(), b.Key.ID(): b.Key.Seed()}, seeds); diff != "" {
 		t.Error(diff)
 	}
-	want := map[string]identity.KeyState{a.ID(): identity.KeyRetired, b.ID(): identity.KeyActive}
+	want := map[string]identity.KeyState{a.Key.ID(): identity.KeyRetired, b.Key.ID(): identity.KeyActive}
 	if diff := cmp.Diff(want, states(t, s)); diff != "" {
 		t.Error(diff)
 	}
-	ok(t, s.CompromiseKey(ctx, a.ID()))
-	want[a.ID()] = identity.KeyCompromised
+	ok(t, s.CompromiseKey(ctx, a.Key.ID()))
+	want[a.Key.ID()] = identity.KeyCompromised
 	if diff := cmp.Diff(want, states(t, s)); diff != "" {
 		t.Error(diff)
 	}
@@ -75,14 +74,14 @@ func testKeyLife(t *testing.T, s identity.KeyStore) {
 
 // winner checks that one call succeeded, that the others met a conflict, and
 // that the one's key is active.
-func winner(t *testing.T, s identity.KeyStore, keys []signing.Key, errs []error) {
+func winner(t *testing.T, s identity.KeyStore, keys []identity.StoredKey, errs []error) {
 	t.Helper()
 	won := 0
 	for i, err := range errs {
 		switch {
 		case err == nil:
 			won++
-			if got := states(t, s)[keys[i].ID()]; got != identity.KeyActive {
+			if got := states(t, s)[keys[i].Key.ID()]; got != identity.KeyActive {
 				t.Errorf("the winner's key is %q", got)
 			}
 		case !errors.Is(err, identity.ErrConflict):
@@ -95,7 +94,7 @@ func winner(t *testing.T, s identity.KeyStore, keys []signing.Key, errs []error)
 }
 
 func testFirstKeyRace(t *testing.T, s identity.KeyStore) {
-	var keys []signing.Key
+	var keys []identity.StoredKey
 	for i := range 8 {
 		keys = append(keys, newKey(t, fmt.Sprint(i)))
 	}
@@ -110,11 +109,11 @@ func testReplaceKeyRace(t *testing.T, s identity.KeyStore) {
 	ctx := t.Context()
 	old := newKey(t, "old")
 	ok(t, s.ActivateKey(ctx, "", old))
-	var keys []signing.Key
+	var keys []identity.StoredKey
 	for i := range 8 {
 		keys = append(keys, newKey(t, fmt.Sprint(i)))
 	}
-	winner(t, s, keys, together(len(keys), func(i int) error { return s.ActivateKey(ctx, old.ID(), keys[i]) }))
+	winner(t, s, keys, together(len(keys), func(i int) error { return s.ActivateKey(ctx, old.Key.ID(), keys[i]) }))
 	if n := len(must(s.Keys(ctx))(t)); n != 2 {
 		t.Errorf("%d keys, want the old and the new one", n)
 	}
@@ -123,10 +122,10 @@ func testReplaceKeyRace(t *testing.T, s identity.KeyStore) {
 func testCompromiseActive(t *testing.T, s identity.KeyStore) {
 	a := newKey(t, "a")
 	ok(t, s.ActivateKey(t.Context(), "", a))
-	if err := s.CompromiseKey(t.Context(), a.ID()); !errors.Is(err, identity.ErrNotFound) {
+	if err := s.CompromiseKey(t.Context(), a.Key.ID()); !errors.Is(err, identity.ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
 	}
-	if got := states(t, s)[a.ID()]; got != identity.KeyActive {
+	if got := states(t, s)[a.Key.ID()]; got != identity.KeyActive {
 		t.Errorf("the key is %s", got)
 	}
 }

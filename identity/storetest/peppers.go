@@ -207,8 +207,7 @@ func testDrain(t *testing.T, s Store) {
 	ok(t, s.Bind(ctx, b))
 	rotate(t, s, "pepper2", begin(), begin().Add(time.Hour))
 	rotate(t, s, "pepper3", begin(), begin().Add(2*time.Hour))
-	for !must(s.DrainPeppers(ctx, begin().Add(time.Hour), 1))(t) {
-	}
+	finish(t, func() (bool, error) { return s.DrainPeppers(ctx, begin().Add(time.Hour), 1) })
 	if found := users(t, s, first, b); len(found) != 0 {
 		t.Errorf("found under the drained pepper: %v", found)
 	}

@@ -54,11 +54,23 @@ func binding(user int, local string) identity.Binding {
 	}
 }
 
-func newKey(t *testing.T, version string) signing.Key {
+func newKey(t *testing.T, version string) identity.StoredKey {
 	t.Helper()
 	k, err := signing.GenerateKey(version)
 	ok(t, err)
-	return k
+	return identity.StoredKey{Key: k, State: identity.KeyActive}
+}
+
+// finish calls a step until it reports that it was the last one.
+func finish(t *testing.T, step func() (done bool, err error)) {
+	t.Helper()
+	for {
+		done, err := step()
+		ok(t, err)
+		if done {
+			return
+		}
+	}
 }
 
 // ok ends the test on an error.
