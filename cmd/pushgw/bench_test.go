@@ -201,22 +201,26 @@ apps: {app: `+app+`}
 	}
 	c.pid = startProcess(b, cmd, func() {
 		var found [2]string
-		for lines := bufio.NewScanner(log); lines.Scan(); {
+		for lines := bufio.NewScanner(log); found[0] == "" || found[1] == ""; {
 			var event struct {
 				Msg, Address string
 				Admin        bool
 			}
-			if json.Unmarshal(lines.Bytes(), &event) != nil || event.Msg != "listening" {
-				continue
+			if !lines.Scan() {
+				close(addresses)
+				return
 			}
-			found[map[bool]int{true: 1}[event.Admin]] = event.Address
-			if found[0] != "" && found[1] != "" {
-				addresses <- found
-				found = [2]string{}
+			if json.Unmarshal(lines.Bytes(), &event) == nil && event.Msg == "listening" {
+				found[map[bool]int{true: 1}[event.Admin]] = event.Address
 			}
 		}
+		addresses <- found
+		_, _ = io.Copy(io.Discard, log)
 	})
-	found := <-addresses
+	found, ok := <-addresses
+	if !ok {
+		b.Fatal("the gateway does not start")
+	}
 	c.url, c.mallocs = "http://"+found[0]+"/_matrix/push/v1/notify", "http://"+found[1]+"/metrics"
 	return c
 }
@@ -276,15 +280,15 @@ func BenchmarkNotify(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", name, inFlight), func(b *testing.B) {
 				for range b.N {
 					var ratios, ours, theirs []float64
-					var total int64
+					var total, theirTotal int64
 					a.gateway.rate(b, a.body, inFlight, roundTime) // connections are opened
 					a.relay.rate(b, a.body, inFlight, roundTime)
-					mallocs, cpu := a.gateway.allocations(b), a.gateway.cpu()
+					mallocs, cpu, theirCPU := a.gateway.allocations(b), a.gateway.cpu(), a.relay.cpu()
 					for range rounds {
 						mine, done := a.gateway.rate(b, a.body, inFlight, roundTime)
-						bare, _ := a.relay.rate(b, a.body, inFlight, roundTime)
+						bare, relayed := a.relay.rate(b, a.body, inFlight, roundTime)
 						ours, theirs, ratios = append(ours, mine), append(theirs, bare), append(ratios, mine/bare)
-						total += done
+						total, theirTotal = total+done, theirTotal+relayed
 					}
 					b.ReportMetric(0, "ns/op")
 					b.ReportMetric(median(ours), "notify/s")
@@ -292,6 +296,7 @@ func BenchmarkNotify(b *testing.B) {
 					b.ReportMetric(median(ratios), "ratio")
 					b.ReportMetric((a.gateway.allocations(b)-mallocs)/float64(total), "allocs/notify")
 					b.ReportMetric(float64((a.gateway.cpu()-cpu).Microseconds())/float64(total), "cpu-us/notify")
+					b.ReportMetric(float64((a.relay.cpu()-theirCPU).Microseconds())/float64(theirTotal), "relay-cpu-us")
 				}
 			})
 		}

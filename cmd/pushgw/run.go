@@ -49,14 +49,11 @@ type flags struct {
 // run carries out the command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
 	f, err := p.parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err == nil:
+	if err == nil {
 		err = p.dispatch(ctx, f)
 	}
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errUsage):
 		return 2

@@ -104,13 +104,12 @@ func DecodeObject(data []byte) (map[string]any, error) {
 	if err := checkText(data); err != nil {
 		return nil, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil {
+	dec := newTreeDecoder(data)
+	v, err := dec.value()
+	if err != nil {
 		return nil, errNotJSON("The request body is not valid JSON")
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errNotJSON("The request body goes on after the JSON value")
 	}
 	object, ok := v.(map[string]any)
