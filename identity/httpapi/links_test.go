@@ -1,0 +1,320 @@
+package httpapi_test
+
+import (
+	"html"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// linkTo is the path of a mailed link.
+func linkTo(path string, c threepid.Challenge) string {
+	return path + "?" + linkQuery(c).Encode()
+}
+
+func linkQuery(c threepid.Challenge) url.Values {
+	return url.Values{"sid": {c.SID}, "client_secret": {c.ClientSecret}, "token": {c.Token}}
+}
+
+// isPage fails the test unless the answer is a page with this heading, which
+// the browser neither keeps nor tells others the address of.
+func (a answer) isPage(t testing.TB, status int, heading string) {
+	t.Helper()
+	if a.status != status || !strings.Contains(string(a.body), "<h1>"+heading+"</h1>") {
+		t.Fatalf("%d %s, want %d with %q", a.status, a.body, status, heading)
+	}
+	a.hasPageHeader(t)
+	nonce := regexp.MustCompile(`<style nonce="([A-Z2-7]{26})">`).FindSubmatch(a.body)
+	if nonce == nil {
+		t.Fatalf("no nonce in %s", a.body)
+	}
+	policy := a.header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'; style-src 'nonce-"+string(nonce[1])+"';") {
+		t.Errorf("Content-Security-Policy %q", policy)
+	}
+}
+
+func (a answer) hasPageHeader(t testing.TB) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"Content-Type":           "text/html; charset=utf-8",
+		"X-Content-Type-Options": "nosniff",
+		"Referrer-Policy":        "no-referrer",
+		"Cache-Control":          "no-store",
+	} {
+		if got := a.header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if !strings.HasPrefix(a.header.Get("Content-Security-Policy"), "default-src 'none';") {
+		t.Errorf("Content-Security-Policy %q", a.header.Get("Content-Security-Policy"))
+	}
+}
+
+// isValidated reports whether the session of c is.
+func (w *world) isValidated(t testing.TB, token string, c threepid.Challenge) bool {
+	t.Helper()
+	a := w.send(t, get(getValidated+query(c), token))
+	if a.status == http.StatusOK {
+		return true
+	}
+	a.refused(t, 400, "M_SESSION_NOT_VALIDATED")
+	return false
+}
+
+func TestLinkValidates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	for range 2 { // people click twice
+		w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 200, "Email address confirmed")
+		if !w.isValidated(t, token, c) {
+			t.Fatal("not validated")
+		}
+	}
+	w.send(t, post(msisdnRequest, token, `{"client_secret":"s","country":"GB","phone_number":"07700900001","send_attempt":1}`)).object(t)
+	w.send(t, get(linkTo(msisdnSubmit, w.sms.last(t)), "")).isPage(t, 200, "Phone number confirmed")
+}
+
+func TestHeadOfALinkChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	a := w.send(t, request{method: "HEAD", path: linkTo(emailSubmit, c)})
+	if a.status != http.StatusOK || len(a.body) != 0 {
+		t.Errorf("%d %q", a.status, a.body)
+	}
+	a.hasPageHeader(t)
+	if w.isValidated(t, token, c) {
+		t.Error("HEAD validated the session")
+	}
+}
+
+func TestLinkRedirectsToTheStoredNextLink(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ next, want string }{
+		"a page":                      {"https://app.example.org/done", "https://app.example.org/done?sid="},
+		"a page with a query":         {"https://app.example.org/done?x=1", "https://app.example.org/done?x=1&sid="},
+		"a client with its own query": {"https://app.example.org/#/register?x=1", "https://app.example.org/#/register?x=1&sid="},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			body := encode(t, map[string]any{"client_secret": "s", "email": "a@b.org", "send_attempt": 1, "next_link": tt.next})
+			w.send(t, post(emailRequest, w.register(t, alice), body)).object(t)
+			c := w.mail.last(t)
+			a := w.send(t, get(linkTo(emailSubmit, c), ""))
+			if got := a.header.Get("Location"); a.status != http.StatusFound || got != tt.want+c.SID {
+				t.Errorf("%d to %q, want 302 to %q", a.status, got, tt.want+c.SID)
+			}
+			if a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("header %v", a.header)
+			}
+		})
+	}
+}
+
+func TestTextedLinkRedirectsToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.send(t, post(msisdnRequest, w.register(t, alice), `{"client_secret":"s","country":"GB","phone_number":"07700900001",
+		"send_attempt":1,"next_link":"https://app.example.org/done"}`)).object(t)
+	c := w.sms.last(t)
+	a := w.send(t, get(linkTo(msisdnSubmit, c), ""))
+	if got := a.header.Get("Location"); a.status != http.StatusFound || got != "https://app.example.org/done?sid="+c.SID {
+		t.Errorf("%d to %q", a.status, got)
+	}
+}
+
+func TestLinkNeverSaysWhereItLeads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	evil := "&nextLink=https://evil.example/&next_link=https://evil.example/"
+	a := w.send(t, get(linkTo(emailSubmit, c)+evil, ""))
+	a.isPage(t, 200, "Email address confirmed")
+	if strings.Contains(string(a.body), "evil") {
+		t.Errorf("the page names the link's destination: %s", a.body)
+	}
+}
+
+func TestFailedLinks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	without := func(name string) string {
+		q := linkQuery(c)
+		q.Del(name)
+		return emailSubmit + "?" + q.Encode()
+	}
+	with := func(name, value string) string {
+		q := linkQuery(c)
+		q.Set(name, value)
+		return emailSubmit + "?" + q.Encode()
+	}
+	const incomplete, void = "This link is incomplete", "This link is no longer valid"
+	tests := map[string]struct{ path, heading string }{
+		"without a sid":                  {without("sid"), incomplete},
+		"without a client_secret":        {without("client_secret"), incomplete},
+		"without a token":                {without("token"), incomplete},
+		"without anything":               {emailSubmit, incomplete},
+		"with a malformed sid":           {with("sid", "<script>"), incomplete},
+		"with a malformed client_secret": {with("client_secret", ""), incomplete},
+		"with an unknown sid":            {with("sid", "unknown"), void},
+		"with a wrong client_secret":     {with("client_secret", "wrong"), void},
+		"with a wrong token":             {with("token", "<script>"), void},
+		"of another medium":              {linkTo(msisdnSubmit, c), void},
+	}
+	for name, tt := range tests {
+		a := w.send(t, get(tt.path, ""))
+		a.isPage(t, 400, tt.heading)
+		if strings.Contains(string(a.body), "<script") {
+			t.Errorf("a link %s: %s", name, a.body)
+		}
+	}
+	if w.isValidated(t, token, c) {
+		t.Error("a failed link validated the session")
+	}
+	w.clock.advance(24 * time.Hour)
+	w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 400, "This link has expired")
+	check(t, w.db.Close())
+	w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 500, "Something went wrong")
+	if !strings.Contains(w.log.String(), "level=ERROR") {
+		t.Error("our own fault is not in the log")
+	}
+}
+
+const confirmPath = "/_matrix/identity/v2/validate/email/confirm"
+
+func (w *world) press(t testing.TB, form string) answer {
+	t.Helper()
+	return w.send(t, request{"POST", confirmPath, "", form, http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}})
+}
+
+func TestConfirmPageValidatesAtTheButton(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	shown := w.send(t, get(linkTo(emailSubmit, c), ""))
+	shown.isPage(t, 200, "Confirm your email address")
+	if w.isValidated(t, token, c) {
+		t.Fatal("the page validated the session without the button")
+	}
+	form := url.Values{}
+	for _, input := range regexp.MustCompile(`<input type="hidden" name="(.*)" value="(.*)">`).FindAllStringSubmatch(string(shown.body), -1) {
+		form.Set(input[1], html.UnescapeString(input[2]))
+	}
+	if diff := cmp.Diff(linkQuery(c), form); diff != "" {
+		t.Errorf("form: %s", diff)
+	}
+	w.press(t, form.Encode()).isPage(t, 200, "Email address confirmed")
+	if !w.isValidated(t, token, c) {
+		t.Error("the button did not validate the session")
+	}
+}
+
+func TestConfirmPageRedirectsAfterTheButton(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
+	w.send(t, post(emailRequest, w.register(t, alice),
+		`{"client_secret":"s","email":"a@b.org","send_attempt":1,"next_link":"https://app.example.org/done"}`)).object(t)
+	c := w.mail.last(t)
+	w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 200, "Confirm your email address")
+	a := w.press(t, linkQuery(c).Encode())
+	if got := a.header.Get("Location"); a.status != http.StatusSeeOther || got != "https://app.example.org/done?sid="+c.SID {
+		t.Errorf("%d to %q", a.status, got)
+	}
+}
+
+func TestConfirmPageRefusesForms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
+	token := w.register(t, alice)
+	c := w.session(t, token, "alice@example.org", "secret")
+	const incomplete, void = "This link is incomplete", "This link is no longer valid"
+	wrong := linkQuery(c)
+	wrong.Set("token", "wrong")
+	tests := map[string]struct{ form, heading string }{
+		"an empty form":            {"", incomplete},
+		"a form that is no form":   {"%zz", incomplete},
+		"a form over 64 KiB":       {linkQuery(c).Encode() + "&x=" + strings.Repeat("x", 64<<10), incomplete},
+		"a form with JSON":         {proof(t, c), incomplete},
+		"a form with a wrong code": {wrong.Encode(), void},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w.press(t, tt.form).isPage(t, 400, tt.heading)
+		})
+	}
+	// The query is not the form: a scanner that POSTs the link proves nothing.
+	w.send(t, request{method: "POST", path: linkTo(confirmPath, c)}).isPage(t, 400, incomplete)
+	w.send(t, get(emailSubmit, "")).isPage(t, 400, incomplete)
+	w.send(t, request{method: "GET", path: linkTo(confirmPath, c)}).refused(t, 405, "M_UNRECOGNIZED")
+	if w.isValidated(t, token, c) {
+		t.Error("a refused form validated the session")
+	}
+}
+
+func write(t testing.TB, dir, name, content string) {
+	t.Helper()
+	check(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+}
+
+func TestOwnPages(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "success.html", `<style nonce="{{.Nonce}}">{{template "style.css"}}</style>Thanks for your {{.Medium}} <b>& more</b>`)
+	write(t, dir, "style.css", `p { color: red }`)
+	write(t, dir, ".hidden", `{{`)
+	w := newWorld(t, func(s *settings) { s.pages = dir })
+	c := w.session(t, w.register(t, alice), "alice@example.org", "secret")
+	got := w.send(t, get(linkTo(emailSubmit, c), ""))
+	nonce := regexp.MustCompile(`'nonce-(.*?)'`).FindStringSubmatch(got.header.Get("Content-Security-Policy"))
+	if want := `<style nonce="` + nonce[1] + `">p { color: red }</style>Thanks for your email <b>& more</b>`; string(got.body) != want {
+		t.Errorf("%s, want %s", got.body, want)
+	}
+	w.send(t, get(emailSubmit, "")).isPage(t, 400, "This link is incomplete") // not overridden
+}
+
+func TestFaultyPagesAreFoundAtStart(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ name, content, want string }{
+		"a file with another name":        {"sucess.html", "", "sucess.html"},
+		"a template that does not parse":  {"success.html", "{{", "success.html"},
+		"a field that does not exist":     {"confirm.html", "{{.Adress}}", "Adress"},
+		"a field behind one reason":       {"failure.html", `{{if eq .Reason "unavailable"}}{{.Adress}}{{end}}`, "Adress"},
+		"a field behind one medium":       {"success.html", `{{if eq .Medium "msisdn"}}{{.Adress}}{{end}}`, "Adress"},
+		"a template that does not exist":  {"success.html", `{{template "header.html"}}`, "header.html"},
+		"a value where none can be safe":  {"success.html", `<script>{{.Medium}}`, "success.html"},
+		"a page that ends inside a quote": {"failure.html", `<p title="x`, "failure.html"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, dir, tt.name, tt.content)
+			if _, err := httpapi.LoadPages(dir); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := httpapi.LoadPages(filepath.Join(t.TempDir(), "missing")); err == nil {
+		t.Error("a folder that does not exist was taken")
+	}
+}

@@ -1,0 +1,371 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/identity/sqlstore"
+	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+const (
+	serverName = "is.example.org"
+	alice      = "@alice:example.org"
+	bob        = "@bob:example.org"
+)
+
+// world is a running identity service with the real domain on a real database.
+// Only the outside is played: homeservers, the relay, the SMS provider and time.
+type world struct {
+	url      string
+	registry *prometheus.Registry
+	log      *buffer
+	clock    *clock
+	mail     *messenger
+	sms      *messenger
+	db       *sqlstore.DB
+	keys     *identity.Keyring
+	peppers  *identity.Peppers
+}
+
+// settings are what tests change about a world.
+type settings struct {
+	api      httpapi.Options // what New is called with, but for the domain
+	pages    string
+	policies []identity.Policy
+	hashOnly bool
+}
+
+func newWorld(t testing.TB, change func(*settings)) *world {
+	t.Helper()
+	var set settings
+	if change != nil {
+		change(&set)
+	}
+	w := &world{
+		registry: prometheus.NewRegistry(), log: &buffer{}, mail: &messenger{}, sms: &messenger{},
+		clock: &clock{now: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)},
+	}
+	log := slog.New(slog.NewTextHandler(w.log, nil))
+	db, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: storetest.SQLite(t)})
+	check(t, err)
+	t.Cleanup(func() { db.Close() })
+	w.db = db
+	metrics := identity.NewMetrics(w.registry)
+	set.api.Sessions, err = validation.New(validation.Options{
+		Store:      db,
+		Messengers: map[threepid.Medium]validation.Messenger{threepid.MediumEmail: w.mail, threepid.MediumMSISDN: w.sms},
+		CodeKey:    bytes.Repeat([]byte{7}, validation.MinCodeKey),
+		Now:        w.clock.Now, Log: log, Registerer: w.registry,
+	})
+	check(t, err)
+	w.keys, err = identity.OpenKeyring(t.Context(), identity.KeyringOptions{Store: db, Now: w.clock.Now, Log: log})
+	check(t, err)
+	w.peppers, err = identity.OpenPeppers(t.Context(), identity.PeppersOptions{
+		Store: db, Directory: db, Now: w.clock.Now, Log: log, Metrics: metrics,
+	})
+	check(t, err)
+	set.api.Accounts, err = identity.NewAccounts(identity.AccountsOptions{
+		Store: db, OpenID: homeservers{}, Now: w.clock.Now, Log: log, Metrics: metrics,
+	})
+	check(t, err)
+	set.api.Terms, err = identity.NewTerms(identity.TermsOptions{Policies: set.policies, Store: db, Now: w.clock.Now})
+	check(t, err)
+	set.api.Directory, err = identity.NewDirectory(identity.DirectoryOptions{
+		Store: db, Peppers: w.peppers, Keys: w.keys, Proofs: proofs{set.api.Sessions}, ServerName: serverName,
+		PlainLookup: !set.hashOnly, Now: w.clock.Now, Metrics: metrics,
+	})
+	check(t, err)
+	set.api.Pages, err = httpapi.LoadPages(set.pages)
+	check(t, err)
+	set.api.Keys, set.api.Log, set.api.Registerer = w.keys, log, w.registry
+	if set.api.Timeout == 0 {
+		set.api.Timeout = time.Minute
+	}
+	h, err := httpapi.New(set.api)
+	check(t, err)
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	return w
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// proofs makes identity's Proofs of validation sessions.
+type proofs struct{ sessions *validation.Sessions }
+
+func (p proofs) Validated(ctx context.Context, sid, secret string) (identity.Proof, error) {
+	s, err := p.sessions.Validated(ctx, sid, secret)
+	switch {
+	case errors.Is(err, validation.ErrNoSession):
+		err = identity.ErrNoSession
+	case errors.Is(err, validation.ErrNotValidated):
+		err = identity.ErrNotValidated
+	case errors.Is(err, validation.ErrExpired):
+		err = identity.ErrSessionExpired
+	}
+	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}, err
+}
+
+// homeservers answer for OpenID tokens: a token is the user it belongs to, or
+// the name of a failure.
+type homeservers struct{}
+
+func (homeservers) UserInfo(_ context.Context, server, token string) (string, error) {
+	failures := map[string]error{
+		"refused": identity.ErrOpenIDRefused, "mismatch": identity.ErrOpenIDMismatch,
+		"unreachable": identity.ErrUnreachable, "busy": identity.ErrBusy,
+	}
+	switch {
+	case strings.ContainsAny(server, "/ "):
+		return "", identity.ErrInvalidServerName
+	case failures[token] != nil:
+		return "", failures[token]
+	}
+	return token, nil
+}
+
+// messenger is a mailbox and a telephone: it keeps what it is sent.
+type messenger struct {
+	mu   sync.Mutex
+	err  error
+	sent []threepid.Challenge
+}
+
+func (m *messenger) Send(_ context.Context, c threepid.Challenge) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.sent = append(m.sent, c)
+	}
+	return m.err
+}
+
+func (m *messenger) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
+// messages returns everything that was sent.
+func (m *messenger) messages() []threepid.Challenge {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]threepid.Challenge(nil), m.sent...)
+}
+
+// last returns the newest message.
+func (m *messenger) last(t testing.TB) threepid.Challenge {
+	t.Helper()
+	all := m.messages()
+	if len(all) == 0 {
+		t.Fatal("nothing was sent")
+	}
+	return all[len(all)-1]
+}
+
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// buffer is a log that tests read while it is written.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// request is one request. Body is sent as JSON without saying so, which the
+// specification allows.
+type request struct {
+	method, path string
+	token        string // for the Authorization header, "" for none
+	body         string
+	header       http.Header
+}
+
+func get(path, token string) request        { return request{method: "GET", path: path, token: token} }
+func post(path, token, body string) request { return request{"POST", path, token, body, nil} }
+
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// send sends r, without following redirects, and holds the answer against the
+// specification.
+func (w *world) send(t testing.TB, r request) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), r.method, w.url+r.path, strings.NewReader(r.body))
+	check(t, err)
+	for name, values := range r.header {
+		req.Header[name] = values
+	}
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	check(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	check(t, err)
+	a := answer{res.StatusCode, res.Header, body}
+	checkConventions(t, req, a)
+	validateAgainstSpec(t, req, a)
+	return a
+}
+
+// checkConventions holds an answer against what the specification says about
+// all of them.
+func checkConventions(t testing.TB, r *http.Request, a answer) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"Access-Control-Allow-Origin":  "*",
+		"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+		"Access-Control-Allow-Headers": "Origin, X-Requested-With, Content-Type, Accept, Authorization",
+	} {
+		if got := a.header.Get(name); got != want {
+			t.Errorf("%s %s: %s: %q, want %q", r.Method, r.URL.Path, name, got, want)
+		}
+	}
+	if a.header.Get("Content-Type") != "application/json" {
+		return
+	}
+	var object map[string]any
+	if err := json.Unmarshal(a.body, &object); err != nil {
+		t.Errorf("%s %s: %q: %v", r.Method, r.URL.Path, a.body, err)
+	}
+	code, _ := object["errcode"].(string)
+	text, _ := object["error"].(string)
+	if failed := a.status >= 400; failed && (code == "" || text == "") {
+		t.Errorf("%s %s: %d without errcode or error: %s", r.Method, r.URL.Path, a.status, a.body)
+	}
+}
+
+// object returns the JSON object of a successful answer.
+func (a answer) object(t testing.TB) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal(a.body, &object); err != nil || a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	return object
+}
+
+// text returns a member of a successful answer.
+func (a answer) text(t testing.TB, name string) string {
+	t.Helper()
+	s, ok := a.object(t)[name].(string)
+	if !ok {
+		t.Fatalf("no string %s in %s", name, a.body)
+	}
+	return s
+}
+
+// refused fails the test unless the answer is this error. It returns its object.
+func (a answer) refused(t testing.TB, status int, errcode string) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal(a.body, &object); err != nil || a.status != status || object["errcode"] != errcode {
+		t.Fatalf("%d %s, want %d %s", a.status, a.body, status, errcode)
+	}
+	return object
+}
+
+// encode returns v as JSON.
+func encode(t testing.TB, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
+	check(t, err)
+	return string(data)
+}
+
+// register returns an access token of a user.
+func (w *world) register(t testing.TB, user string) string {
+	t.Helper()
+	_, server, _ := strings.Cut(user, ":")
+	body := encode(t, map[string]any{"access_token": user, "matrix_server_name": server, "token_type": "Bearer", "expires_in": 3600})
+	return w.send(t, post("/_matrix/identity/v2/account/register", "", body)).text(t, "token")
+}
+
+const (
+	emailRequest  = "/_matrix/identity/v2/validate/email/requestToken"
+	emailSubmit   = "/_matrix/identity/v2/validate/email/submitToken"
+	msisdnRequest = "/_matrix/identity/v2/validate/msisdn/requestToken"
+	msisdnSubmit  = "/_matrix/identity/v2/validate/msisdn/submitToken"
+	getValidated  = "/_matrix/identity/v2/3pid/getValidated3pid"
+	bindPath      = "/_matrix/identity/v2/3pid/bind"
+	unbindPath    = "/_matrix/identity/v2/3pid/unbind"
+	lookupPath    = "/_matrix/identity/v2/lookup"
+	hashDetails   = "/_matrix/identity/v2/hash_details"
+	termsPath     = "/_matrix/identity/v2/terms"
+)
+
+// session asks for a mail and returns what it says.
+func (w *world) session(t testing.TB, token, email, secret string) threepid.Challenge {
+	t.Helper()
+	body := encode(t, map[string]any{"client_secret": secret, "email": email, "send_attempt": 1})
+	w.send(t, post(emailRequest, token, body)).text(t, "sid")
+	return w.mail.last(t)
+}
+
+// prove sends the token of a mail back.
+func (w *world) prove(t testing.TB, token string, c threepid.Challenge) {
+	t.Helper()
+	if a := w.send(t, post(emailSubmit, token, proof(t, c))); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+}
+
+// proof is the body of submitToken.
+func proof(t testing.TB, c threepid.Challenge) string {
+	t.Helper()
+	return encode(t, map[string]string{"sid": c.SID, "client_secret": c.ClientSecret, "token": c.Token})
+}
