@@ -1,9 +1,12 @@
 package identity_test
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,6 +145,48 @@ func keyWithBothAlphabets(t *testing.T) signing.Key {
 	}
 	t.Fatal("no such key")
 	return signing.Key{}
+}
+
+// counted counts the questions to a store.
+type counted struct {
+	identity.KeyStore
+	n atomic.Int64
+}
+
+func (c *counted) Keys(ctx context.Context) ([]identity.StoredKey, error) {
+	c.n.Add(1)
+	return c.KeyStore.Keys(ctx)
+}
+
+// TestStrangersDoNotReachTheStore is about isvalid, which needs no token: a
+// flood of questions about unknown keys must not become one of queries.
+func TestStrangersDoNotReachTheStore(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	store := &counted{KeyStore: s.db}
+	k, err := identity.OpenKeyring(t.Context(), identity.KeyringOptions{Store: store, Now: s.clock.Now, Log: s.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, unknown := store.n.Load(), base64.RawStdEncoding.EncodeToString(make([]byte, 32))
+	for range 10 { // seconds
+		s.clock.advance(time.Second)
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if k.Valid(t.Context(), unknown) {
+					t.Error("an unknown key is valid")
+				}
+				if _, err := k.Public(t.Context(), "ed25519:other"); !errors.Is(err, identity.ErrNoKey) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if n := store.n.Load() - before; n < 1 || n > 10 {
+		t.Errorf("1,000 questions in ten seconds became %d queries, want at most 10", n)
+	}
 }
 
 func TestKeysOutliveTheStore(t *testing.T) {

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"encoding/hex"
-	"encoding/json"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -19,7 +18,7 @@ type dialect struct {
 	// lookup is lookupQuery with the list of digests that list makes. One
 	// statement serves lists of any length.
 	lookup string
-	list   func([]identity.Digest) (any, error)
+	list   func([]identity.Digest) any
 }
 
 // lookupQuery finds the users of the digests in the list $1 under the pepper $2.
@@ -33,12 +32,12 @@ func postgres() dialect {
 		migrations: "postgres",
 		goose:      goose.DialectPostgres,
 		lookup:     lookupQuery("= ANY($1)"),
-		list: func(digests []identity.Digest) (any, error) {
+		list: func(digests []identity.Digest) any {
 			list := make([][]byte, len(digests))
 			for i := range digests {
 				list[i] = digests[i][:]
 			}
-			return list, nil
+			return list
 		},
 		migrationLock: func() ([]goose.ProviderOption, error) {
 			const seconds, tries = 1, 300
@@ -53,13 +52,15 @@ func sqlite() dialect {
 		migrations: "sqlite",
 		goose:      goose.DialectSQLite3,
 		lookup:     lookupQuery("IN (SELECT unhex(value) FROM json_each($1))"),
-		list: func(digests []identity.Digest) (any, error) {
-			list := make([]string, len(digests))
+		list: func(digests []identity.Digest) any {
+			list := []byte{'['}
 			for i := range digests {
-				list[i] = hex.EncodeToString(digests[i][:])
+				if i > 0 {
+					list = append(list, ',')
+				}
+				list = append(hex.AppendEncode(append(list, '"'), digests[i][:]), '"')
 			}
-			text, err := json.Marshal(list)
-			return string(text), err
+			return string(append(list, ']'))
 		},
 		// SQLite has no lock that spans transactions; see migrate.
 		migrationLock: func() ([]goose.ProviderOption, error) { return nil, nil },

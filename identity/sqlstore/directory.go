@@ -100,11 +100,7 @@ func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (remove
 
 // Lookup implements identity.DirectoryStore.
 func (db *DB) Lookup(ctx context.Context, pepper int64, digests []identity.Digest) (map[identity.Digest]string, error) {
-	list, err := db.dialect.list(digests)
-	if err != nil {
-		return nil, fmt.Errorf("look up: %w", err)
-	}
-	rows, err := db.read.QueryContext(ctx, db.dialect.lookup, list, pepper)
+	rows, err := db.read.QueryContext(ctx, db.dialect.lookup, db.dialect.list(digests), pepper)
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}

@@ -39,7 +39,7 @@ type DB struct {
 // sqliteReaders is how many lookups may read from SQLite at once.
 const sqliteReaders = 8
 
-// Open opens the database, waits for it to answer and brings its schema up to
+// Open opens the database, sees that it answers and brings its schema up to
 // date; any number of processes may do so at once. It returns ErrNewer for a
 // database that a later release has changed. Errors do not quote the URL.
 func Open(ctx context.Context, o Options) (*DB, error) {

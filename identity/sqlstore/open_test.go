@@ -12,6 +12,8 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/sqlstore"
@@ -85,7 +87,7 @@ func TestDatabaseOfALaterReleaseIsRefused(t *testing.T) {
 }
 
 // direct opens a database without the store.
-func direct(t *testing.T, url string) *sql.DB {
+func direct(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	driver, name := "pgx", url
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
@@ -148,6 +150,41 @@ func TestSQLiteFileIsItsOwnersOnlyWhateverItsName(t *testing.T) {
 			t.Errorf("%q made no file", name)
 		}
 	}
+}
+
+func TestTracesHoldNoValues(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		spans := tracetest.NewSpanRecorder()
+		provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))
+		db, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: newDatabase(t), TracerProvider: provider})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		b := identity.Binding{
+			ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "secret@example.com"},
+			UserID: "@secret:example.org", TS: time.Now(),
+		}
+		ctx, request := provider.Tracer("test").Start(t.Context(), "request")
+		if err := db.Bind(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		request.End()
+		inserts := 0
+		for _, s := range spans.Ended() {
+			text := fmt.Sprint(s.Name(), s.Attributes(), s.Events(), s.Status())
+			if strings.Contains(text, "secret") {
+				t.Errorf("a span shows a value: %s", text)
+			}
+			if strings.Contains(text, "INSERT INTO bindings") {
+				inserts++
+			}
+		}
+		if want := strings.HasSuffix(t.Name(), "PostgreSQL"); (inserts > 0) != want {
+			t.Errorf("%d spans of the statement", inserts)
+		}
+	})
 }
 
 // TestAddressesLeaveNoTrace looks for what was removed in the tables, where

@@ -25,14 +25,30 @@ func Each(t *testing.T, test func(t *testing.T, newDatabase func(testing.TB) str
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		if os.Getenv("TEST_DATABASE_URL") == "" {
-			if os.Getenv("HERALD_REQUIRE_SERVICES") == "1" {
-				t.Fatal("TEST_DATABASE_URL is not set; run the tests with scripts/services")
-			}
-			t.Skip("TEST_DATABASE_URL is not set")
-		}
+		needServer(t)
 		test(t, PostgreSQL)
 	})
+}
+
+// EachBench is Each for benchmarks.
+func EachBench(b *testing.B, bench func(b *testing.B, newDatabase func(testing.TB) string)) {
+	b.Helper()
+	b.Run("SQLite", func(b *testing.B) { bench(b, SQLite) })
+	b.Run("PostgreSQL", func(b *testing.B) {
+		needServer(b)
+		bench(b, PostgreSQL)
+	})
+}
+
+func needServer(t testing.TB) {
+	t.Helper()
+	if os.Getenv("TEST_DATABASE_URL") != "" {
+		return
+	}
+	if os.Getenv("HERALD_REQUIRE_SERVICES") == "1" {
+		t.Fatal("TEST_DATABASE_URL is not set; run the tests with scripts/services")
+	}
+	t.Skip("TEST_DATABASE_URL is not set")
 }
 
 // SQLite returns the URL of a database that does not exist yet.
