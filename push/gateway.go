@@ -215,7 +215,9 @@ func (g *Gateway) attempt(ctx context.Context, app *App, delivery Delivery) Outc
 
 // jitter spreads d over its half to one and a half, so that what failed
 // together does not come back together.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d) //nolint:gosec // nobody gains by guessing it
+}
 
 // wait waits d and reports true, or false at once when ctx ends before that.
 func wait(ctx context.Context, d time.Duration) bool {

@@ -73,7 +73,7 @@ func runRelay(text string) error {
 		runtime.ReadMemStats(&m)
 		_, _ = fmt.Fprintf(w, "go_memstats_mallocs_total %d\n", m.Mallocs)
 	})
-	return http.Serve(listener, mux) //nolint:gosec // it lives for one benchmark
+	return http.Serve(listener, mux)
 }
 
 // authorise gets a bearer token for the service account, if there is one.
@@ -114,7 +114,7 @@ func (c *relayConfig) relay(client *http.Client, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		return err
 	}

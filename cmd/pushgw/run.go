@@ -114,8 +114,8 @@ func (p *program) health(ctx context.Context, f flags) error {
 	return serve.CheckHealth(ctx, cfg.HTTP.HealthTarget())
 }
 
-var errNoApps = errors.New(`no apps are configured, and answering for none would make homeservers hold back or delete real pushers.
-Name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev.`)
+var errNoApps = errors.New("no apps are configured, and answering for none would make homeservers hold back or delete real pushers: " +
+	"name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev")
 
 func (p *program) serve(ctx context.Context, f flags) error {
 	cfg, err := loadConfig(f.config, p.environ)

@@ -82,8 +82,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Close = true
-	res, err := http.DefaultClient.Do(r)
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// sendTimeout bounds one attempt whose context has no earlier deadline.
+// sendTimeout bounds an attempt whose context has no deadline.
 const sendTimeout = 30 * time.Second
 
 var errSendTimeout = errors.New("APNs did not answer in time")
@@ -110,8 +110,11 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true, Err: errClosed}
 	}
 	defer p.end()
-	ctx, cancel := context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
+		defer cancel()
+	}
 	n := p.settings.notification(d, payload)
 	n.DeviceToken = token
 	out, bearer := p.attempt(ctx, n, d.Device)

@@ -28,8 +28,8 @@ type Options struct {
 	// TrustedProxies are the addresses and ranges whose X-Forwarded-For is
 	// believed.
 	TrustedProxies []string
-	// Timeout bounds a whole request. It is below 30 s, because Dendrite gives
-	// up then and never tries again.
+	// Timeout bounds a whole request from its headers on. It is below 30 s,
+	// because Dendrite gives up then and never tries again.
 	Timeout time.Duration
 	// Discovery answers UnifiedPush's discovery request, which promises that
 	// pushkeys that are URLs are delivered to.
@@ -42,7 +42,7 @@ type api struct{ Options }
 // address nor a range, or if the metrics are already registered.
 func New(opts Options) (http.Handler, error) {
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
-		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies, Timeout: opts.Timeout,
+		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies,
 	})
 	if err != nil {
 		return nil, err
@@ -67,14 +67,14 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 	start := time.Now()
 	a.Metrics.NotifyBegins()
 	defer a.Metrics.NotifyEnds()
-	status, err := a.answer(w, r)
+	status, err := a.answer(w, r, start.Add(a.Timeout))
 	a.Metrics.ObserveNotify(status, time.Since(start))
 	return err
 }
 
 // answer writes the answer and returns its status, or returns the error to be
 // answered and the status that one has.
-func (a *api) answer(w http.ResponseWriter, r *http.Request) (int, error) {
+func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time) (int, error) {
 	body, err := mxhttp.ReadObject(w, r, maxBody)
 	if err != nil {
 		return statusOf(err), err
@@ -83,7 +83,11 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return statusOf(err), err
 	}
-	outcomes := a.deliver(r.Context(), req)
+	// A homeserver that hangs up does not stop what has begun: it would send the
+	// same again, and the phone would show it twice.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), deadline)
+	defer cancel()
+	outcomes := a.Gateway.Deliver(ctx, &req.notification, req.devices)
 	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
 	if failed := failure(outcomes); failed != nil {
 		return failed.Status, failed
@@ -95,20 +99,6 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request) (int, error) {
 		}
 	}
 	return http.StatusOK, mxhttp.WriteJSON(w, http.StatusOK, res)
-}
-
-// deliver waits for the gateway until the request's deadline. A homeserver that
-// hangs up does not stop what has begun: it would send the same again, and the
-// phone would show it twice.
-func (a *api) deliver(ctx context.Context, req *request) []push.Outcome {
-	deadline, bounded := ctx.Deadline()
-	ctx = context.WithoutCancel(ctx)
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline)
-		defer cancel()
-	}
-	return a.Gateway.Deliver(ctx, &req.notification, req.devices)
 }
 
 type discovery struct {
