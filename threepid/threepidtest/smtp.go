@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
@@ -23,8 +22,9 @@ type SMTPOptions struct {
 	ImplicitTLS bool // TLS from the first byte instead of STARTTLS
 	PlainText   bool // no TLS at all
 	UTF8        bool // offers SMTPUTF8
-	// Username and Password are asked for, with AUTH PLAIN, if Username is set.
-	Username, Password string
+	// Username and Password are asked for if Username is set, in the way of
+	// Mechanism: PLAIN, the default, LOGIN or CRAM-MD5.
+	Username, Password, Mechanism string
 }
 
 // Stage is a moment of an SMTP conversation at which a Fault strikes.
@@ -78,7 +78,7 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 	ca := newAuthority(t)
 	s := &SMTP{
 		Host: "localhost", Port: listener.Addr().(*net.TCPAddr).Port, RootCAs: ca.pool, CAFile: ca.file,
-		opts: opts, listener: &tracked{Listener: listener}, messages: newJournal[Message](), held: newJournal[Stage](), stop: make(chan struct{}),
+		opts: opts, listener: &tracked{Listener: listener, closed: newJournal[struct{}]()}, messages: newJournal[Message](), held: newJournal[Stage](), stop: make(chan struct{}),
 	}
 	s.server = smtp.NewServer(smtp.BackendFunc(s.hello))
 	s.server.Domain = s.Host
@@ -135,6 +135,19 @@ func (s *SMTP) WaitFaults(t testing.TB, n int) {
 	s.held.wait(t, n)
 }
 
+// WaitClosed returns once n connections are closed. It ends the test if they
+// are not.
+func (s *SMTP) WaitClosed(t testing.TB, n int) {
+	t.Helper()
+	s.listener.closed.wait(t, n)
+}
+
+// Connections returns how many connections the relay has accepted so far.
+func (s *SMTP) Connections() int { return s.listener.accepted() }
+
+// Disconnect closes all connections, as a relay does with idle ones.
+func (s *SMTP) Disconnect() { s.listener.closeConns() }
+
 // strike runs the next fault of a stage on a connection.
 func (s *SMTP) strike(at Stage, c *smtp.Conn) error {
 	s.mu.Lock()
@@ -172,23 +185,6 @@ type session struct {
 	conn     *smtp.Conn
 	username string
 	message  Message
-}
-
-func (s *session) AuthMechanisms() []string {
-	if s.relay.opts.Username == "" {
-		return nil
-	}
-	return []string{sasl.Plain}
-}
-
-func (s *session) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, username, password string) error {
-		if username != s.relay.opts.Username || password != s.relay.opts.Password {
-			return smtp.ErrAuthFailed
-		}
-		s.username = username
-		return nil
-	}), nil
 }
 
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {

@@ -241,3 +241,24 @@ func TestAMessageThatHasNoSuchPart(t *testing.T) {
 		t.Errorf("subject %q", got)
 	}
 }
+
+func TestTheRelayCountsAndClosesConnections(t *testing.T) {
+	t.Parallel()
+	opts := threepidtest.SMTPOptions{Username: "is", Password: "secret", Mechanism: "LOGIN"}
+	relay := threepidtest.NewSMTP(t, opts)
+	for _, password := range []string{"secret", "wrong"} {
+		c, err := dial(t, relay, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Auth(sasl.NewLoginClient("is", password)); (err == nil) != (password == "secret") {
+			t.Errorf("password %s: %v", password, err)
+		}
+	}
+	if n := relay.Connections(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	relay.Disconnect()
+	relay.WaitClosed(t, 2)
+}
