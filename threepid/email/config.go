@@ -1,0 +1,241 @@
+package email
+
+import (
+	"fmt"
+	"net"
+	"net/mail"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// Values of Config.TLS.
+const (
+	TLSStart    = "starttls" // TLS after STARTTLS, never without it
+	TLSImplicit = "tls"      // TLS from the first byte
+	TLSNone     = "none"     // no TLS
+)
+
+// Values of Config.Auth.
+const (
+	AuthAuto    = "auto" // the first of the others that the relay offers
+	AuthPlain   = "plain"
+	AuthLogin   = "login"
+	AuthCRAMMD5 = "cram-md5"
+)
+
+const (
+	defaultMaxSending  = 32
+	defaultMaxWait     = 5 * time.Second
+	defaultTimeout     = 20 * time.Second
+	defaultIdleTimeout = 30 * time.Second
+	maxMaxSending      = 1000
+	maxTimeout         = 50 * time.Second
+	maxIdleTimeout     = 5 * time.Minute
+)
+
+// Config says which relay takes the mail and what it looks like. An option that
+// is absent has its default. Without a host no mail is sent.
+type Config struct {
+	// Host is the relay's name or IP address; its certificate must be for it.
+	Host string `yaml:"host"`
+	// Port is the relay's; default: 587, 465 with tls: tls, 25 with tls: none.
+	Port int `yaml:"port"`
+	// TLS is TLSStart, the default, TLSImplicit or TLSNone. Certificates are
+	// always verified.
+	TLS string `yaml:"tls"`
+	// CAFile is a PEM file of certificate authorities to accept beside the
+	// system's.
+	CAFile string `yaml:"ca_file"`
+
+	// Username and Password are shown to the relay if Username is set.
+	// PasswordFile is the file that holds the password.
+	Username     string      `yaml:"username"`
+	Password     conf.Secret `yaml:"password"`
+	PasswordFile string      `yaml:"password_file"`
+	// Auth is AuthAuto, the default, AuthPlain, AuthLogin or AuthCRAMMD5. Without
+	// TLS a password goes in clear text to this machine only.
+	Auth string `yaml:"auth"`
+	// EHLO is the name to greet the relay with; default: the host of the public
+	// base URL.
+	EHLO string `yaml:"ehlo"`
+
+	// From is the sender: an address, or a name and an address as in
+	// "Example <noreply@example.org>". ReplyTo is where answers go; default: From.
+	From    string `yaml:"from"`
+	ReplyTo string `yaml:"reply_to"`
+	// Brands are those with another sender, by the name that clients ask for.
+	Brands map[string]Brand `yaml:"brands"`
+
+	// Templates is a folder of templates that replace the built-in ones: see the
+	// package threepid/wording for the names of its files.
+	Templates string `yaml:"templates"`
+	// DefaultLanguage is the BCP 47 tag of templates without one and the language
+	// of people whose own there is no template in; default en.
+	DefaultLanguage string `yaml:"default_language"`
+
+	// MaxSending is how many mails are sent at once, 1 to 1000; default 32.
+	MaxSending int `yaml:"max_sending"`
+	// MaxWait is how long a mail waits for its turn before the client is told to
+	// come back, 1ms to 5s; default 5s.
+	MaxWait conf.Duration `yaml:"max_wait"`
+	// Timeout is how long sending one mail may take, 1ms to 50s; default 20s.
+	Timeout conf.Duration `yaml:"timeout"`
+	// IdleTimeout is how long a connection is kept for the next mail, 1ms to 5m;
+	// default 30s. It should be shorter than the relay's own.
+	IdleTimeout conf.Duration `yaml:"idle_timeout"`
+}
+
+// Brand is what differs in the mails of a brand. An option that is absent is
+// that of the Config.
+type Brand struct {
+	From    string `yaml:"from"`
+	ReplyTo string `yaml:"reply_to"`
+}
+
+// Validate adds every fault of c to p, under path. Templates are checked by New.
+func (c Config) Validate(path string, p *conf.Problems) { c.resolve(path, p) }
+
+// Warnings names what works but is probably not meant.
+func (c Config) Warnings() []string {
+	if c.Host == "" {
+		return []string{"no mail relay is configured (host): requests to validate an email address are refused"}
+	}
+	if c.TLS == TLSNone && !isLoopback(c.Host) {
+		return []string{"mail goes to the relay without encryption (tls: none): whoever can read along can take over accounts"}
+	}
+	return nil
+}
+
+// sender is who mails of a brand are from.
+type sender struct {
+	from    *mail.Address
+	replyTo *mail.Address // nil for from
+}
+
+// settings are a Config that has been checked, with the defaults in place.
+type settings struct {
+	Config
+	senders map[string]sender // by brand, the default one under ""
+}
+
+// resolve checks c and adds its faults to p; without any the settings work.
+func (c Config) resolve(path string, p *conf.Problems) settings {
+	s := settings{Config: c, senders: make(map[string]sender)}
+	if c.Host == "" {
+		if c.Username != "" || c.From != "" || c.CAFile != "" || c.Port != 0 {
+			p.Add(path+".host", nil, "is missing: name the mail relay, or remove the other options to send no mail")
+		}
+	} else {
+		s.checkRelay(path, p)
+		s.checkSenders(path, p)
+	}
+	orDefault(&s.DefaultLanguage, "en")
+	if _, err := language.Parse(s.DefaultLanguage); err != nil {
+		p.Add(path+".default_language", c.DefaultLanguage, "must be a BCP 47 tag, such as en or pt-BR")
+	}
+	orDefault(&s.MaxSending, defaultMaxSending)
+	if s.MaxSending < 1 || s.MaxSending > maxMaxSending {
+		p.Add(path+".max_sending", c.MaxSending, fmt.Sprintf("must be from 1 to %d", maxMaxSending))
+	}
+	// Waiting and sending together stay below the minute for which a request
+	// holds its session.
+	checkSpan(path+".max_wait", &s.MaxWait, defaultMaxWait, defaultMaxWait, p)
+	checkSpan(path+".timeout", &s.Timeout, maxTimeout, defaultTimeout, p)
+	checkSpan(path+".idle_timeout", &s.IdleTimeout, maxIdleTimeout, defaultIdleTimeout, p)
+	return s
+}
+
+func (s *settings) checkRelay(path string, p *conf.Problems) {
+	if strings.ContainsAny(s.Host, " /\r\n\t@") || strings.Contains(s.Host, ":") && net.ParseIP(s.Host) == nil {
+		p.Add(path+".host", s.Host, "must be a host name or an IP address; the port has an option of its own")
+	}
+	orDefault(&s.TLS, TLSStart)
+	ports := map[string]int{TLSStart: 587, TLSImplicit: 465, TLSNone: 25}
+	if ports[s.TLS] == 0 {
+		p.Add(path+".tls", s.TLS, `must be "starttls", "tls" (from the first byte) or "none"`)
+	}
+	orDefault(&s.Port, ports[s.TLS])
+	if s.Port < 0 || s.Port > 65535 {
+		p.Add(path+".port", s.Port, "must be from 1 to 65535")
+	}
+	if s.CAFile != "" && s.TLS == TLSNone {
+		p.Add(path+".ca_file", s.CAFile, "needs TLS")
+	}
+	if strings.ContainsFunc(s.EHLO, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		p.Add(path+".ehlo", s.EHLO, "must be a host name in ASCII")
+	}
+	orDefault(&s.Auth, AuthAuto)
+	switch {
+	case !slices.Contains([]string{AuthAuto, AuthPlain, AuthLogin, AuthCRAMMD5}, s.Auth):
+		p.Add(path+".auth", s.Auth, `must be "auto", "plain", "login" or "cram-md5"`)
+	case s.Username == "" && s.Password != "":
+		p.Add(path+".username", nil, "is missing, and there is a password")
+	case s.Username != "" && s.Password == "":
+		p.Add(path+".password", nil, "is missing: write it here or its file's name in password_file")
+	case s.Username != "" && s.TLS == TLSNone && s.Auth != AuthCRAMMD5 && !isLoopback(s.Host):
+		p.Add(path+".tls", s.TLS, "would send the password in clear text: use TLS, or auth: cram-md5")
+	}
+}
+
+func (s *settings) checkSenders(path string, p *conf.Problems) {
+	if s.From == "" {
+		p.Add(path+".from", nil, `is missing: the sender of all mail, such as "Example <noreply@example.org>"`)
+	}
+	for name, b := range s.Brands {
+		at := path + ".brands." + strconv.Quote(name)
+		orDefault(&b.From, s.From)
+		orDefault(&b.ReplyTo, s.ReplyTo)
+		s.senders[name] = sender{parseSender(at+".from", b.From, p), parseSender(at+".reply_to", b.ReplyTo, p)}
+	}
+	if _, ok := s.Brands[""]; ok {
+		p.Add(path+".brands", nil, "has a brand without a name")
+	}
+	s.senders[""] = sender{parseSender(path+".from", s.From, p), parseSender(path+".reply_to", s.ReplyTo, p)}
+}
+
+// parseSender reads a name and an address that every relay can take. It returns
+// nil for "" and after a fault.
+func parseSender(path, s string, p *conf.Problems) *mail.Address {
+	if s == "" {
+		return nil
+	}
+	a, err := mail.ParseAddress(s)
+	if err != nil || strings.ContainsAny(a.Name, "\r\n") {
+		p.Add(path, s, `must be an address, or a name and an address as in "Example <noreply@example.org>"`)
+		return nil
+	}
+	parsed, err := threepid.ParseEmail(a.Address)
+	local, _, _ := strings.Cut(a.Address, "@")
+	if err != nil || strings.ContainsFunc(local, func(r rune) bool { return r > '~' }) {
+		p.Add(path, s, "must have an address with a full domain name, in ASCII before the @")
+		return nil
+	}
+	_, domain, _ := strings.Cut(parsed.MailAddress(), "@")
+	return &mail.Address{Name: a.Name, Address: local + "@" + domain}
+}
+
+func checkSpan(path string, d *conf.Duration, most, fallback time.Duration, p *conf.Problems) {
+	orDefault(d, conf.Duration(fallback))
+	if d.Std() < time.Millisecond || d.Std() > most {
+		p.Add(path, *d, fmt.Sprintf("must be from 1ms to %v", conf.Duration(most)))
+	}
+}
+
+func orDefault[T comparable](v *T, fallback T) {
+	if *v == *new(T) {
+		*v = fallback
+	}
+}
+
+// isLoopback reports whether host is this machine in the eyes of the mail
+// client, which then shows a password without TLS.
+func isLoopback(host string) bool {
+	return slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, host)
+}

@@ -1,0 +1,197 @@
+// Package email sends what proves an email address: it words the mail, hands it
+// to the configured relay over SMTP, and says whether the relay took it. It does
+// not decide whether a mail is due, and it keeps nothing.
+package email
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/wording"
+)
+
+//go:embed templates
+var builtin embed.FS
+
+// Options are what a Sender is made from.
+type Options struct {
+	Config Config
+	// BaseURL is where clients and browsers reach this service, such as
+	// https://id.example.org. Links in mails lead there.
+	BaseURL string
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+	// Now is the clock of the Date in mails; nil means time.Now.
+	Now func() time.Time
+}
+
+// Sender sends mail. It is safe for concurrent use.
+type Sender struct {
+	base      *url.URL
+	senders   map[string]sender
+	templates *wording.Set
+	warnings  []string
+	slots     *semaphore.Weighted
+	maxWait   time.Duration
+	timeout   time.Duration
+	transport transport
+	metrics   *metrics
+}
+
+// transport takes a mail where it goes. It returns nil or a *failure.
+type transport interface {
+	deliver(ctx context.Context, m message) error
+	close()
+}
+
+// message is a mail before it is encoded.
+type message struct {
+	sender
+	to       string // with its domain in A-labels
+	subject  string
+	text     string
+	html     string // "" for text only
+	language string
+}
+
+// New checks the configuration and the templates and returns a Sender that uses
+// the configured relay, or refuses everything if there is none. It connects to
+// nothing yet.
+func New(opts Options) (*Sender, error) {
+	s, set, err := newSender(opts)
+	if err != nil {
+		return nil, err
+	}
+	s.warnings = append(opts.Config.Warnings(), s.warnings...)
+	if set.Host == "" {
+		s.transport = disabled{}
+		return s, nil
+	}
+	now := opts.Now
+	if now == nil {
+		now = time.Now
+	}
+	s.transport, err = newRelay(set, s.base.Hostname(), now)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// NewPrinter returns a Sender that writes the text of each mail to w and sends
+// nothing, for trying things out. The configured relay is not used.
+func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
+	s, _, err := newSender(opts)
+	if err != nil {
+		return nil, err
+	}
+	s.transport = &printer{w: w}
+	return s, nil
+}
+
+func newSender(opts Options) (*Sender, settings, error) {
+	var p conf.Problems
+	set := opts.Config.resolve("email", &p)
+	if err := p.Err(); err != nil {
+		return nil, settings{}, err
+	}
+	base, err := url.Parse(opts.BaseURL)
+	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Hostname() == "" ||
+		base.User != nil || base.RawQuery != "" || base.Fragment != "" {
+		return nil, settings{}, fmt.Errorf("base URL %q: must be an https URL without a query", opts.BaseURL)
+	}
+	files, err := fs.Sub(builtin, "templates")
+	if err != nil {
+		return nil, settings{}, err
+	}
+	source := wording.Source{Builtin: files, Dir: set.Templates, Language: set.DefaultLanguage}
+	templates, warnings, err := wording.Load(source, verificationKind())
+	if err != nil {
+		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
+	}
+	return &Sender{
+		base: base, senders: set.senders, templates: templates,
+		warnings: warnings,
+		slots:    semaphore.NewWeighted(int64(set.MaxSending)),
+		maxWait:  set.MaxWait.Std(), timeout: set.Timeout.Std(),
+		metrics: newMetrics(opts.Registerer),
+	}, set, nil
+}
+
+// Warnings names what in the configuration and the templates works but is
+// probably not meant.
+func (s *Sender) Warnings() []string { return s.warnings }
+
+// Close closes the connections that are not in use. Mails on their way are not
+// disturbed, and later ones are still sent.
+func (s *Sender) Close() { s.transport.close() }
+
+// Send mails a challenge to Challenge.To and returns once the relay has taken
+// it. It returns an error that wraps threepid.ErrSend when the relay did not
+// (or none is configured), and *threepid.BusyError when there was no free slot
+// within Config.MaxWait. After a timeout or a lost connection the relay may
+// have taken the mail all the same.
+func (s *Sender) Send(ctx context.Context, c threepid.Challenge) error {
+	m, err := s.verification(c)
+	if err == nil {
+		err = s.send(ctx, m)
+	}
+	s.metrics.count(verificationName, err)
+	return err
+}
+
+// send waits for a slot and sends one mail.
+func (s *Sender) send(ctx context.Context, m message) error {
+	wait, cancel := context.WithTimeout(ctx, s.maxWait)
+	err := s.slots.Acquire(wait, 1)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("send mail: %w", &threepid.BusyError{RetryAfter: s.maxWait})
+	}
+	defer s.slots.Release(1)
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
+	defer s.metrics.took(time.Now())
+	ctx, cancel = context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.transport.deliver(ctx, m)
+}
+
+// disabled is the transport without a relay.
+type disabled struct{}
+
+func (disabled) deliver(context.Context, message) error {
+	return &failure{outcomeDisabled, "no mail relay is configured"}
+}
+
+func (disabled) close() {}
+
+// printer writes mails for a person to read.
+type printer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (p *printer) deliver(_ context.Context, m message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := fmt.Fprintf(p.w, "--- mail to %s: %s\n%s\n---\n", m.to, m.subject, strings.TrimSpace(m.text))
+	if err != nil {
+		return &failure{outcomeLost, "the mail could not be printed"}
+	}
+	return nil
+}
+
+func (*printer) close() {}

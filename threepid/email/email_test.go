@@ -1,0 +1,409 @@
+package email_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/email"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
+)
+
+// sent is when all mails of the tests are sent.
+var sent = time.Date(2026, 11, 22, 12, 30, 0, 0, time.UTC)
+
+// config uses a relay of threepidtest.
+func config(relay *threepidtest.SMTP) email.Config {
+	return email.Config{Host: relay.Host, Port: relay.Port, CAFile: relay.CAFile, From: "Matrix ID <noreply@id.example.org>"}
+}
+
+// fixture is a sender with its metrics.
+type fixture struct {
+	*email.Sender
+	reg *prometheus.Registry
+}
+
+func newSender(t *testing.T, config email.Config) fixture {
+	t.Helper()
+	f := fixture{reg: prometheus.NewRegistry()}
+	s, err := email.New(email.Options{
+		Config: config, BaseURL: "https://id.example.org", Registerer: f.reg, Now: func() time.Time { return sent },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	f.Sender = s
+	return f
+}
+
+// outcomes checks how often mails ended in an outcome.
+func (f fixture) outcomes(t *testing.T, outcome string, want int) {
+	t.Helper()
+	families, err := f.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if label.GetName() == "outcome" && label.GetValue() == outcome {
+					if got := int(m.GetCounter().GetValue()); got != want {
+						t.Errorf("%d mails are counted as %s, want %d", got, outcome, want)
+					}
+					return
+				}
+			}
+		}
+	}
+	t.Errorf("there is no outcome %s", outcome)
+}
+
+func challenge() threepid.Challenge {
+	return threepid.Challenge{
+		ID: threepid.ID{Medium: threepid.MediumEmail, Address: "alice@bücher.example"}, To: "alice@xn--bcher-kva.example",
+		Token: "TOKEN+&=", SID: "sid-1", ClientSecret: "secret.1", ValidFor: 24 * time.Hour,
+		NextLink: "https://evil.example/next",
+	}
+}
+
+func to(address string) threepid.Challenge {
+	c := challenge()
+	c.To = address
+	return c
+}
+
+// checkSendError checks that an error is ErrSend, says why, and tells nobody's
+// address or secret.
+func checkSendError(t *testing.T, err error, reason string) {
+	t.Helper()
+	switch {
+	case !errors.Is(err, threepid.ErrSend), errors.Is(err, threepid.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+		t.Errorf("got %v", err)
+	case !strings.Contains(err.Error(), reason):
+		t.Errorf("got %v, which does not say %q", err, reason)
+	}
+	for _, secret := range []string{"alice", "zoë", "TOKEN", "sid-1", "secret.1", "hunter2"} {
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%v tells %s", err, secret)
+		}
+	}
+}
+
+func TestAMailArrives(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	s := newSender(t, config(relay))
+	if err := s.Send(t.Context(), challenge()); err != nil {
+		t.Fatal(err)
+	}
+	m := relay.Wait(t, 1)[0]
+	if m.From != "noreply@id.example.org" || len(m.To) != 1 || m.To[0] != "alice@xn--bcher-kva.example" || !m.TLS || m.UTF8 {
+		t.Errorf("envelope from %s to %s, TLS %v, SMTPUTF8 %v", m.From, m.To, m.TLS, m.UTF8)
+	}
+	for name, want := range map[string]string{
+		"From":             `"Matrix ID" <noreply@id.example.org>`,
+		"To":               "<alice@xn--bcher-kva.example>",
+		"Subject":          "Confirm your email address",
+		"Date":             "Sun, 22 Nov 2026 12:30:00 +0000",
+		"Auto-Submitted":   "auto-generated",
+		"Content-Language": "en",
+		"MIME-Version":     "1.0",
+		"Reply-To":         "", "X-Mailer": "", "User-Agent": "", "Bcc": "", "Cc": "",
+	} {
+		if got := m.Header(t, name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	link := "https://id.example.org/_matrix/identity/v2/validate/email/submitToken?client_secret=secret.1&sid=sid-1&token=TOKEN%2B%26%3D"
+	for half, body := range map[string]string{"text": m.Text(t), "HTML": strings.ReplaceAll(m.HTML(t), "&amp;", "&")} {
+		for _, want := range []string{link, "alice@bücher.example", "24 hours", "id.example.org"} {
+			if !strings.Contains(body, want) {
+				t.Errorf("the %s does not show %s:\n%s", half, want, body)
+			}
+		}
+		if strings.Contains(body, "evil.example") || strings.Contains(strings.ReplaceAll(body, link, ""), "TOKEN") {
+			t.Errorf("the %s shows more than it should:\n%s", half, body)
+		}
+	}
+	s.outcomes(t, "sent", 1)
+}
+
+func TestNoTwoMailsAreAlike(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	s := newSender(t, config(relay))
+	boundary := regexp.MustCompile(`boundary=\S{20,}`)
+	seen := make(map[string]bool)
+	for i := range 2 {
+		if err := s.Send(t.Context(), challenge()); err != nil {
+			t.Fatal(err)
+		}
+		m := relay.Wait(t, i+1)[i]
+		id := m.Header(t, "Message-ID")
+		if !regexp.MustCompile(`^<[A-Z2-7]{26}@id\.example\.org>$`).MatchString(id) {
+			t.Errorf("message ID %s", id)
+		}
+		seen[id], seen[boundary.FindString(string(m.Data))] = true, true
+	}
+	if len(seen) != 4 {
+		t.Errorf("message IDs and boundaries: %v", seen)
+	}
+}
+
+func TestTheMailIsInThePersonsLanguage(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	s := newSender(t, config(relay))
+	c := challenge()
+	c.Language, c.ValidFor = "de-CH, en;q=0.5", 90*time.Minute
+	if err := s.Send(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	m := relay.Wait(t, 1)[0]
+	if got := m.Header(t, "Subject"); got != "Bitte bestätigen Sie Ihre E-Mail-Adresse" {
+		t.Errorf("subject %q", got)
+	}
+	if got := m.Header(t, "Content-Language"); got != "de" {
+		t.Errorf("language %q", got)
+	}
+	for half, body := range map[string]string{"text": m.Text(t), "HTML": m.HTML(t)} {
+		if !strings.Contains(body, "gilt 90 Minuten") || !strings.Contains(body, "möchte") {
+			t.Errorf("%s:\n%s", half, body)
+		}
+	}
+	if !strings.Contains(m.HTML(t), `<html lang="de">`) {
+		t.Error("the HTML does not name its language")
+	}
+}
+
+func TestHTMLHasNothingRemoteInIt(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	s := newSender(t, config(relay))
+	if err := s.Send(t.Context(), challenge()); err != nil {
+		t.Fatal(err)
+	}
+	html := relay.Wait(t, 1)[0].HTML(t)
+	for _, m := range regexp.MustCompile(`(?i)(src|href|action|background|url)\s*[=(]\s*["']?([^"')\s>]*)`).FindAllStringSubmatch(html, -1) {
+		if u, err := url.Parse(m[2]); err != nil || m[1] != "href" || u.Host != "id.example.org" {
+			t.Errorf("the mail refers to %s", m[0])
+		}
+	}
+	if regexp.MustCompile(`(?i)<(script|img|link|iframe|form|object)|@import`).MatchString(html) {
+		t.Error("the mail has active or remote content")
+	}
+}
+
+func TestBrands(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	c := config(relay)
+	c.ReplyTo = "help@example.org"
+	c.Brands = map[string]email.Brand{"acme": {From: "Acmé <id@acme.example>"}, "quiet": {ReplyTo: "quiet@example.org"}}
+	s := newSender(t, c)
+	for i, tc := range []struct{ brand, from, replyTo, envelope string }{
+		{"acme", `Acmé <id@acme.example>`, "<help@example.org>", "id@acme.example"},
+		{"quiet", `"Matrix ID" <noreply@id.example.org>`, "<quiet@example.org>", "noreply@id.example.org"},
+		{"../unknown", `"Matrix ID" <noreply@id.example.org>`, "<help@example.org>", "noreply@id.example.org"},
+	} {
+		ch := challenge()
+		ch.Brand = tc.brand
+		if err := s.Send(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		m := relay.Wait(t, i+1)[i]
+		if m.Header(t, "From") != tc.from || m.Header(t, "Reply-To") != tc.replyTo || m.From != tc.envelope {
+			t.Errorf("%s: from %s, replies to %s, envelope %s", tc.brand, m.Header(t, "From"), m.Header(t, "Reply-To"), m.From)
+		}
+	}
+}
+
+func TestNothingInAChallengeBecomesAHeaderOrMarkup(t *testing.T) {
+	t.Parallel()
+	const bad = "\r\nBcc: mallory@evil.example\r\n\r\n<script>alert(1)</script>\u202e"
+	for name, tc := range map[string]struct {
+		change  func(c *threepid.Challenge)
+		refused bool
+	}{
+		"the recipient ends early":          {func(c *threepid.Challenge) { c.To = "a@example.org\r\nBcc: mallory@evil.example" }, true},
+		"two recipients":                    {func(c *threepid.Challenge) { c.To = "a@example.org, mallory@evil.example" }, true},
+		"a recipient in angle brackets":     {func(c *threepid.Challenge) { c.To = "a@example.org> ORCPT=<mallory@evil.example" }, true},
+		"a recipient with a name":           {func(c *threepid.Challenge) { c.To = "Mallory <mallory@evil.example>" }, true},
+		"a recipient that is not canonical": {func(c *threepid.Challenge) { c.To = "Alice@example.org" }, true},
+		"a recipient's domain in Unicode":   {func(c *threepid.Challenge) { c.To = "alice@bücher.example" }, true},
+		"no recipient":                      {func(c *threepid.Challenge) { c.To = "" }, true},
+		"a token with markup":               {func(c *threepid.Challenge) { c.Token = bad }, false},
+		"a session with markup":             {func(c *threepid.Challenge) { c.SID = bad }, false},
+		"a secret with markup":              {func(c *threepid.Challenge) { c.ClientSecret = bad }, false},
+		"a brand with markup":               {func(c *threepid.Challenge) { c.Brand = bad }, false},
+		"a language with markup":            {func(c *threepid.Challenge) { c.Language = bad }, false},
+		"a next link with markup":           {func(c *threepid.Challenge) { c.NextLink = bad }, false},
+		"an address of atoms and quotes":    {func(c *threepid.Challenge) { c.To = "'{{.token}}'=`x`&y@example.org" }, false},
+		"a token that is too long":          {func(c *threepid.Challenge) { c.Token = strings.Repeat("é", 256) }, true},
+		"a session that is too long":        {func(c *threepid.Challenge) { c.SID = strings.Repeat("x", 256) }, true},
+		"no token":                          {func(c *threepid.Challenge) { c.Token = "" }, true},
+		"no secret":                         {func(c *threepid.Challenge) { c.ClientSecret = "" }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+			s := newSender(t, config(relay))
+			c := challenge()
+			tc.change(&c)
+			err := s.Send(t.Context(), c)
+			if tc.refused {
+				checkSendError(t, err, "")
+				s.outcomes(t, "invalid", 1)
+				if relay.Connections() != 0 {
+					t.Error("the relay was asked")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := relay.Wait(t, 1)[0]
+			if len(m.To) != 1 || m.To[0] != c.To || m.Header(t, "Bcc") != "" || m.Header(t, "To") == "" {
+				t.Errorf("recipients %q, Bcc %q", m.To, m.Header(t, "Bcc"))
+			}
+			header, _, _ := strings.Cut(string(m.Data), "\r\n\r\n")
+			if strings.Contains(header, "mallory") || strings.Contains(header, "script") {
+				t.Errorf("header:\n%s", header)
+			}
+			if body := m.Text(t) + m.HTML(t); strings.Contains(body, "<script") || strings.Contains(body, "\u202e") {
+				t.Errorf("body:\n%s", body)
+			}
+		})
+	}
+}
+
+func TestTheLinkCarriesWhatTheClientChose(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	f := fixture{reg: prometheus.NewRegistry()}
+	s, err := email.New(email.Options{Config: config(relay), BaseURL: "https://example.org:8448/id/", Registerer: f.reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	c := challenge()
+	c.Token, c.SID, c.ClientSecret = "a b&c=d", "#?%2F", "é=."
+	if err := s.Send(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	text := relay.Wait(t, 1)[0].Text(t)
+	u, err := url.Parse(regexp.MustCompile(`https://\S+`).FindString(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	if u.Host != "example.org:8448" || u.Path != "/id/_matrix/identity/v2/validate/email/submitToken" ||
+		len(q) != 3 || q.Get("token") != c.Token || q.Get("sid") != c.SID || q.Get("client_secret") != c.ClientSecret {
+		t.Errorf("link %s", u)
+	}
+}
+
+func TestWithoutARelayNothingIsSent(t *testing.T) {
+	t.Parallel()
+	s := newSender(t, email.Config{})
+	checkSendError(t, s.Send(t.Context(), challenge()), "no mail relay is configured")
+	s.outcomes(t, "disabled", 1)
+	if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0], "no mail relay") {
+		t.Errorf("warnings %q", w)
+	}
+}
+
+func TestThePrinterShowsTheMail(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s, err := email.NewPrinter(email.Options{BaseURL: "http://127.0.0.1:8090", Registerer: prometheus.NewRegistry()}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Send(t.Context(), challenge()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"alice@xn--bcher-kva.example", "Confirm your email address", "http://127.0.0.1:8090/_matrix/identity/v2/"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s is missing in:\n%s", want, out.String())
+		}
+	}
+	if len(s.Warnings()) != 0 {
+		t.Errorf("warnings %q", s.Warnings())
+	}
+}
+
+func TestAPrinterThatCannotPrint(t *testing.T) {
+	t.Parallel()
+	s, err := email.NewPrinter(email.Options{BaseURL: "http://127.0.0.1:8090", Registerer: prometheus.NewRegistry()}, brokenWriter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSendError(t, s.Send(t.Context(), challenge()), "could not be printed")
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("alice") }
+
+func TestMetricsBeginAtZero(t *testing.T) {
+	t.Parallel()
+	s := newSender(t, email.Config{})
+	if n := testutil.CollectAndCount(s.reg, "herald_identity_mails_total"); n != 12 {
+		t.Errorf("%d outcomes", n)
+	}
+	problems, err := testutil.GatherAndLint(s.reg)
+	if err != nil || len(problems) != 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+}
+
+func TestConfigSecretsStaySecret(t *testing.T) {
+	t.Parallel()
+	c := email.Config{Username: "is", Password: conf.Secret("hunter2")}
+	if s := fmt.Sprintf("%+v", c); strings.Contains(s, "hunter2") {
+		t.Error(s)
+	}
+}
+
+func FuzzLink(f *testing.F) {
+	var out strings.Builder
+	s, err := email.NewPrinter(email.Options{BaseURL: "https://id.example.org", Registerer: prometheus.NewRegistry()}, &out)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("token", "sid", "secret")
+	f.Add("a b&c=d#", "%2F\r\n.", "<script>\u202e\xff")
+	f.Fuzz(func(t *testing.T, token, sid, secret string) {
+		out.Reset()
+		c := challenge()
+		c.Token, c.SID, c.ClientSecret = token, sid, secret
+		if err := s.Send(t.Context(), c); err != nil {
+			checkSendError(t, err, "")
+			return
+		}
+		links := regexp.MustCompile(`https://\S+`).FindAllString(out.String(), -1)
+		if len(links) != 1 {
+			t.Fatalf("links %q", links)
+		}
+		u, err := url.Parse(links[0])
+		if err != nil || u.Host != "id.example.org" {
+			t.Fatal(links, err)
+		}
+		if q := u.Query(); q.Get("token") != token || q.Get("sid") != sid || q.Get("client_secret") != secret {
+			t.Errorf("link %s", u)
+		}
+	})
+}
