@@ -1,0 +1,140 @@
+package email_test
+
+import (
+	"context"
+	_ "embed"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
+)
+
+// measure is a script that answers how wide the page is and the contrast of
+// each text in it.
+//
+//go:embed testdata/measure.js
+var measure string
+
+// TestTheMailIsReadable looks at the mail as a browser does, on a telephone and
+// on a desk, light and dark: no text is hard to read, nothing sticks out.
+// HERALD_ARTEFACTS is a folder to keep pictures in.
+func TestTheMailIsReadable(t *testing.T) {
+	t.Parallel()
+	browser := newBrowser(t)
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	s := newSender(t, config(relay))
+	for i, language := range []string{"en", "de"} {
+		if err := s.Send(t.Context(), longest(language)); err != nil {
+			t.Fatal(err)
+		}
+		html := relay.Wait(t, i+1)[i].HTML(t)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			_, _ = w.Write([]byte(html))
+		}))
+		t.Cleanup(server.Close)
+		for _, width := range []int{360, 1280} {
+			for _, scheme := range []string{"light", "dark"} {
+				name := "mail-" + language + "-" + strconv.Itoa(width) + "-" + scheme
+				look(t, browser, server.URL, name, width, scheme)
+			}
+		}
+	}
+}
+
+// longest is a challenge with everything in it as long as it gets in practice.
+func longest(language string) threepid.Challenge {
+	c := challenge()
+	c.Language = language
+	c.To = strings.Repeat("a.very.long.name.", 5) + "x@" + strings.Repeat("long-domain.", 4) + "example.org"
+	c.Token, c.SID, c.ClientSecret = strings.Repeat("ABCDEFGH", 4), strings.Repeat("s1", 16), strings.Repeat("secret", 20)
+	return c
+}
+
+// found is what the script measured.
+type found struct {
+	Width  int
+	Failed []string
+	Texts  int
+	Dark   bool
+}
+
+// look opens the mail, as a mail program without scripts, and checks its width
+// and contrasts.
+func look(t *testing.T, browser context.Context, url, name string, width int, scheme string) {
+	t.Helper()
+	tab, closeTab := chromedp.NewContext(browser)
+	defer closeTab()
+	err := chromedp.Do(tab, chromedp.EmulateViewport(int64(width), 800), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		if _, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+			return err
+		}
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	}), chromedp.Navigate(url))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	got, err := chromedp.Run(tab, chromedp.Evaluate[found](measure))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if got.Width > width || len(got.Failed) > 0 || got.Texts < 8 || got.Dark != (scheme == "dark") {
+		t.Errorf("%s: %+v", name, got)
+	}
+	if dir := os.Getenv("HERALD_ARTEFACTS"); dir != "" {
+		picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
+		if err == nil {
+			err = os.MkdirAll(dir, 0o750)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// newBrowser starts Chromium: CHROMIUM_PATH, or the program of that name.
+// Without one it skips the test, or fails it when HERALD_REQUIRE_SERVICES is 1.
+func newBrowser(t *testing.T) context.Context {
+	t.Helper()
+	path := os.Getenv("CHROMIUM_PATH")
+	if path == "" {
+		path = "chromium"
+	}
+	path, err := exec.LookPath(path)
+	switch {
+	case err != nil && os.Getenv("HERALD_REQUIRE_SERVICES") == "1":
+		t.Fatalf("no browser: %v", err)
+	case err != nil:
+		t.Skipf("no browser: %v", err)
+	}
+	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path)}
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium refuses to be root in a sandbox
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(options...))
+	t.Cleanup(stop)
+	if err := chromedp.Do(ctx); err != nil { // the tabs made from ctx share this browser
+		t.Fatal(err)
+	}
+	return ctx
+}
