@@ -31,21 +31,8 @@ func BenchmarkLookup(b *testing.B) {
 			b.Run(fmt.Sprintf("bindings=%d/bare", size), func(b *testing.B) {
 				query, list := bareLookup(url, digests)
 				for b.Loop() {
-					rows, err := bare.QueryContext(b.Context(), query, list)
-					if err != nil {
-						b.Fatal(err)
-					}
-					n := 0
-					for rows.Next() {
-						var digest []byte
-						var user string
-						if err := rows.Scan(&digest, &user); err != nil {
-							b.Fatal(err)
-						}
-						n++
-					}
-					if err := rows.Err(); err != nil || n != 100 {
-						b.Fatal(n, err)
+					if n := bareFound(b, bare, query, list); n != 100 {
+						b.Fatal(n)
 					}
 				}
 			})
@@ -69,6 +56,25 @@ func bareLookup(url string, digests []identity.Digest) (query string, list any) 
 		all[i] = digests[i][:]
 	}
 	return bareQuery + `= ANY($1)`, all
+}
+
+func bareFound(b *testing.B, db *sql.DB, query string, list any) (n int) {
+	rows, err := db.QueryContext(b.Context(), query, list)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		var digest []byte
+		var user string
+		if err := rows.Scan(&digest, &user); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
 
 // fillDirectory makes size bindings under two peppers and returns 100 digests of
@@ -104,6 +110,9 @@ func fillDirectory(b *testing.B, url string, db *sql.DB, size int) []identity.Di
 			b.Fatal(err)
 		}
 		digests[i] = identity.Digest(digest)
+	}
+	if err := rows.Err(); err != nil {
+		b.Fatal(err)
 	}
 	for i := 100; i < len(digests); i++ {
 		if _, err := rand.Read(digests[i][:]); err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/exaring/otelpgx"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -31,13 +32,19 @@ type DB struct {
 	dialect dialect
 	// SQLite lets one connection write at a time. With a pool of one for all that
 	// writes, writers wait in Go, where their deadlines end the wait, and never
-	// meet SQLITE_BUSY. With PostgreSQL both are the same pool.
+	// meet SQLITE_BUSY. Another process that writes, such as a subcommand beside
+	// the server, is waited for inside SQLite, at most busyTimeout and whatever
+	// the deadline. With PostgreSQL both are the same pool.
 	read, write *sql.DB
 	closers     []func() error
 }
 
 // sqliteReaders is how many lookups may read from SQLite at once.
 const sqliteReaders = 8
+
+// busyTimeout is far longer than this program holds a write lock: a batch of a
+// pepper rotation takes tens of milliseconds.
+const busyTimeout = 10 * time.Second
 
 // Open opens the database, sees that it answers and brings its schema up to
 // date; any number of processes may do so at once. It returns ErrNewer for a
@@ -99,8 +106,9 @@ func openSQLite(path string) (*DB, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
+	busy := fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds())
 	pool := func(conns int, txlock string, pragmas ...string) (*sql.DB, error) {
-		query := url.Values{"_txlock": {txlock}, "_pragma": append(pragmas, "busy_timeout(10000)", "foreign_keys(1)")}
+		query := url.Values{"_txlock": {txlock}, "_pragma": append(pragmas, busy, "foreign_keys(1)")}
 		u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 		db, err := sql.Open("sqlite", u.String())
 		if err != nil {

@@ -1,6 +1,7 @@
 package sqlstore_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -183,6 +184,67 @@ func TestTracesHoldNoValues(t *testing.T) {
 		}
 		if want := strings.HasSuffix(t.Name(), "PostgreSQL"); (inserts > 0) != want {
 			t.Errorf("%d spans of the statement", inserts)
+		}
+	})
+}
+
+// TestLookupsDoNotWaitForWriters holds the lock that all who change bindings and
+// peppers take: lookups do not wait for it, and the others do until their
+// deadlines. With SQLite the lock is that of all writers, and the wait for
+// another process's ends otherwise.
+func TestLookupsDoNotWaitForWriters(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		url := newDatabase(t)
+		db, ctx := open(t, url), t.Context()
+		b := identity.Binding{
+			ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "a@example.com"},
+			UserID: "@a:example.org", TS: time.Now(),
+		}
+		if err := db.BeginPepper(ctx, "pepper", 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Bind(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+		writer, err := direct(t, url).Conn(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer writer.Close()
+		for _, statement := range []string{"BEGIN", "UPDATE directory SET bindings = bindings"} {
+			if _, err := writer.ExecContext(ctx, statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		users, err := db.Lookup(ctx, 1, b.Digests("pepper"))
+		if err != nil || len(users) != 1 {
+			t.Errorf("%d users, %v", len(users), err)
+		}
+		if _, err := db.Peppers(ctx); err != nil {
+			t.Error(err)
+		}
+		for name, change := range map[string]func(context.Context) error{
+			"bind":   func(ctx context.Context) error { return db.Bind(ctx, b) },
+			"unbind": func(ctx context.Context) error { _, err := db.Unbind(ctx, b.ID, b.UserID); return err },
+			"begin":  func(ctx context.Context) error { return db.BeginPepper(ctx, "other", 0) },
+			"fill":   func(ctx context.Context) error { _, err := db.FillPepper(ctx, 1, b.TS, b.TS); return err },
+			"drain":  func(ctx context.Context) error { _, err := db.DrainPeppers(ctx, b.TS, 1); return err },
+		} {
+			if strings.HasPrefix(url, "sqlite:") {
+				break
+			}
+			short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+			if err := change(short); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: got %v, want a wait until the deadline", name, err)
+			}
+			cancel()
+		}
+		if _, err := writer.ExecContext(ctx, "COMMIT"); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Bind(ctx, b); err != nil {
+			t.Errorf("after the lock: %v", err)
 		}
 	})
 }
