@@ -22,6 +22,11 @@ func (e *edge) finish(c *gin.Context, x *exchange) {
 	if aborted {
 		x.add(slog.Bool("aborted", true))
 	}
+	// The client need not wait for the log. Without a length a flush would turn
+	// the response into a chunked one.
+	if !aborted && c.Writer.Header().Get("Content-Length") != "" {
+		c.Writer.Flush()
+	}
 	took := time.Since(x.start)
 	status := c.Writer.Status()
 	e.metrics.inFlight.Dec()
