@@ -1,0 +1,186 @@
+package sms
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nyaruka/phonenumbers"
+	"golang.org/x/text/language"
+
+	"github.com/matrix-herald/herald/internal/conf"
+)
+
+// Values of Config.Provider.
+const (
+	ProviderTwilio  = "twilio"
+	ProviderWebhook = "webhook"
+)
+
+// anywhere stands for every region in Config.Allow.
+const anywhere = "*"
+
+// defaultOriginator is the key of the originator for all other numbers.
+const defaultOriginator = "default"
+
+const (
+	defaultMaxSending = 32
+	maxMaxSending     = 1000
+	defaultMaxWait    = 5 * time.Second
+	defaultTimeout    = 20 * time.Second
+	maxTimeout        = 50 * time.Second
+)
+
+var (
+	originatorKey = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
+	originator    = regexp.MustCompile(`^(\+?[0-9]{3,15}|[A-Za-z0-9 ]{1,11}|MG[0-9a-f]{32})$`)
+)
+
+// Config says who sends text messages, where to and from whom. An option that
+// is absent has its default. Without a provider no message is sent.
+type Config struct {
+	// Provider is ProviderTwilio, ProviderWebhook or "" for none; its own options
+	// are in the section of its name.
+	Provider string        `yaml:"provider"`
+	Twilio   TwilioConfig  `yaml:"twilio"`
+	Webhook  WebhookConfig `yaml:"webhook"`
+
+	// Allow lists the regions that messages are sent to, as ISO 3166-1 alpha-2
+	// codes such as GB, 001 for numbers of no region, or "*" for all. It is the
+	// region of the number itself that counts. A provider needs it: numbers of
+	// expensive networks are what fraud is about.
+	Allow []string `yaml:"allow"`
+	// Reject lists regions that nothing is sent to although Allow has them.
+	Reject []string `yaml:"reject"`
+
+	// Originators is who messages are from, by the digits that the number begins
+	// with ("44", "1876"), or "default": a telephone number, a short code, up to
+	// 11 letters and digits, or one of Twilio's messaging services (MG…). The
+	// longest match counts.
+	Originators map[string]string `yaml:"originators"`
+
+	// Templates is a folder of templates that replace the built-in ones: see the
+	// package threepid/wording for the names of its files.
+	Templates string `yaml:"templates"`
+	// DefaultLanguage is the BCP 47 tag of templates without one and the language
+	// of people whose own there is no template in; default en.
+	DefaultLanguage string `yaml:"default_language"`
+
+	// MaxSending is how many messages are sent at once, 1 to 1000; default 32.
+	MaxSending int `yaml:"max_sending"`
+	// MaxWait is how long a message waits for its turn before the client is told
+	// to come back, 1ms to 5s; default 5s.
+	MaxWait conf.Duration `yaml:"max_wait"`
+	// Timeout is how long sending one message may take, 1ms to 50s; default 20s.
+	Timeout conf.Duration `yaml:"timeout"`
+}
+
+// Validate adds every fault of c to p, under path. Templates are checked by New.
+func (c Config) Validate(path string, p *conf.Problems) { c.resolve(path, p) }
+
+// Warnings names what works but is probably not meant.
+func (c Config) Warnings() []string {
+	switch {
+	case c.Provider == "":
+		return []string{"no SMS provider is configured (provider): requests to validate a telephone number are refused"}
+	case slices.Contains(c.Allow, anywhere):
+		return []string{`text messages go to every country (allow: "*"): fraudsters run up bills with numbers of expensive networks`}
+	case c.Provider == ProviderWebhook && strings.HasPrefix(c.Webhook.URL, "http://"):
+		return []string{"codes go to the SMS gateway without encryption (webhook.url): whoever can read along can take over accounts"}
+	}
+	return nil
+}
+
+// resolve checks c and adds its faults to p; without any the Config it returns
+// has the defaults in place.
+func (c Config) resolve(path string, p *conf.Problems) Config {
+	switch c.Provider {
+	case "":
+	case ProviderTwilio:
+		c.Twilio.validate(path+".twilio", p)
+	case ProviderWebhook:
+		c.Webhook.validate(path+".webhook", p)
+	default:
+		p.Add(path+".provider", c.Provider, `must be "twilio" or "webhook"`)
+	}
+	c.checkCountries(path, p)
+	c.checkOriginators(path, p)
+	orDefault(&c.DefaultLanguage, "en")
+	if _, err := language.Parse(c.DefaultLanguage); err != nil {
+		p.Add(path+".default_language", c.DefaultLanguage, "must be a BCP 47 tag, such as en or pt-BR")
+	}
+	orDefault(&c.MaxSending, defaultMaxSending)
+	if c.MaxSending < 1 || c.MaxSending > maxMaxSending {
+		p.Add(path+".max_sending", c.MaxSending, fmt.Sprintf("must be from 1 to %d", maxMaxSending))
+	}
+	// Waiting and sending together stay below the minute for which a request
+	// holds its session.
+	checkSpan(path+".max_wait", &c.MaxWait, defaultMaxWait, defaultMaxWait, p)
+	checkSpan(path+".timeout", &c.Timeout, maxTimeout, defaultTimeout, p)
+	return c
+}
+
+func (c Config) checkCountries(path string, p *conf.Problems) {
+	known := phonenumbers.GetSupportedRegions()
+	check := func(path, region string, also ...string) {
+		if !known[region] && !slices.Contains(also, region) {
+			p.Add(path, region, "must be an ISO 3166-1 alpha-2 code in capitals, such as GB")
+		}
+	}
+	for _, region := range c.Allow {
+		check(path+".allow", region, anywhere, phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY)
+	}
+	for _, region := range c.Reject {
+		check(path+".reject", region, phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY)
+	}
+	if c.Provider != "" && len(c.Allow) == 0 {
+		p.Add(path+".allow", nil, `is missing: list the countries that messages may be sent to, such as [GB, IE], because premium numbers elsewhere attract fraud`)
+	}
+}
+
+func (c Config) checkOriginators(path string, p *conf.Problems) {
+	for prefix, from := range c.Originators {
+		if prefix != defaultOriginator && !originatorKey.MatchString(prefix) {
+			p.Add(path+".originators", prefix, `must be the first digits of a number without "+", such as 44, or default`)
+		}
+		if !originator.MatchString(from) {
+			p.Add(path+".originators."+prefix, from, "must be a telephone number, a short code, or up to 11 letters and digits")
+		}
+	}
+	if c.Provider == ProviderTwilio && c.Originators[defaultOriginator] == "" {
+		p.Add(path+".originators.default", nil, "is missing: Twilio needs a number, a sender ID or a messaging service (MG…) to send from")
+	}
+}
+
+func checkSpan(path string, d *conf.Duration, most, fallback time.Duration, p *conf.Problems) {
+	orDefault(d, conf.Duration(fallback))
+	if d.Std() < time.Millisecond || d.Std() > most {
+		p.Add(path, *d, fmt.Sprintf("must be from 1ms to %v", conf.Duration(most)))
+	}
+}
+
+func orDefault[T comparable](v *T, fallback T) {
+	if *v == *new(T) {
+		*v = fallback
+	}
+}
+
+// allowed reports whether messages are sent to a region. A number of unknown
+// region is not sent to.
+func (c Config) allowed(region string) bool {
+	return region != "" && !slices.Contains(c.Reject, region) &&
+		(slices.Contains(c.Allow, region) || slices.Contains(c.Allow, anywhere))
+}
+
+// originatorFor returns who a message to a number is from, "" to leave it to
+// the provider.
+func (c Config) originatorFor(number string) string {
+	for n := len(number); n > 0; n-- {
+		if from, ok := c.Originators[number[:n]]; ok {
+			return from
+		}
+	}
+	return c.Originators[defaultOriginator]
+}

@@ -1,0 +1,130 @@
+package sms
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/safehttp"
+)
+
+const twilioURL = "https://api.twilio.com"
+
+// twilioRegionDenied is Twilio's error "Permission to send an SMS has not been
+// enabled for the region" (Twilio, Error and Warning Dictionary, 21408).
+const twilioRegionDenied = 21408
+
+var (
+	twilioAccount    = regexp.MustCompile(`^AC[0-9a-f]{32}$`)
+	messagingService = regexp.MustCompile(`^MG[0-9a-f]{32}$`)
+	twilioKey        = regexp.MustCompile(`^SK[0-9a-f]{32}$`)
+)
+
+// TwilioConfig is an account with Twilio (twilio.com).
+type TwilioConfig struct {
+	// AccountSID is the account, AC and 32 digits.
+	AccountSID string `yaml:"account_sid"`
+	// KeySID is an API key of the account, SK and 32 digits; without one AuthToken
+	// is the account's own.
+	KeySID string `yaml:"key_sid"`
+	// AuthToken is the auth token of the account or the secret of the API key.
+	// AuthTokenFile is the file that holds it.
+	AuthToken     conf.Secret `yaml:"auth_token"`
+	AuthTokenFile string      `yaml:"auth_token_file"`
+	// BaseURL is another address of the API, such as https://api.ie1.twilio.com;
+	// default https://api.twilio.com.
+	BaseURL string `yaml:"base_url"`
+	// AllowNetworks lists private networks, as in 10.0.0.0/8, that BaseURL may lead
+	// to.
+	AllowNetworks []string `yaml:"allow_networks"`
+}
+
+func (c TwilioConfig) validate(path string, p *conf.Problems) {
+	if !twilioAccount.MatchString(c.AccountSID) {
+		p.Add(path+".account_sid", c.AccountSID, "must be the account SID from Twilio's console: AC and 32 hexadecimal digits")
+	}
+	if c.KeySID != "" && !twilioKey.MatchString(c.KeySID) {
+		p.Add(path+".key_sid", c.KeySID, "must be an API key's SID from Twilio's console: SK and 32 hexadecimal digits")
+	}
+	if c.AuthToken == "" {
+		p.Add(path+".auth_token", nil, "is missing: write the auth token from Twilio's console here or its file's name in auth_token_file")
+	}
+	networks, err := parseNetworks(c.AllowNetworks)
+	if err != nil {
+		p.Add(path+".allow_networks", nil, "must be networks such as 10.0.0.0/8")
+	}
+	if c.BaseURL != "" {
+		u, err := url.Parse(c.BaseURL)
+		secure := err == nil && (u.Scheme == "https" || u.Scheme == "http" && len(networks) > 0)
+		if !secure || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			p.Add(path+".base_url", nil, "must be an https URL without a query; http only for a private network in allow_networks")
+		}
+	}
+}
+
+// twilio sends through Twilio's Messages API (Twilio, "Messages resource",
+// create).
+type twilio struct {
+	client   *safehttp.Client
+	url      string
+	username string
+	password conf.Secret
+}
+
+func newTwilio(c TwilioConfig, timeout time.Duration) (*twilio, error) {
+	networks, err := parseNetworks(c.AllowNetworks)
+	if err != nil {
+		return nil, err
+	}
+	client, err := newClient(timeout, networks, "")
+	if err != nil {
+		return nil, err
+	}
+	orDefault(&c.BaseURL, twilioURL)
+	t := &twilio{client: client, username: c.KeySID, password: c.AuthToken}
+	orDefault(&t.username, c.AccountSID)
+	t.url, err = url.JoinPath(c.BaseURL, "2010-04-01/Accounts", c.AccountSID, "Messages.json")
+	return t, err
+}
+
+func (t *twilio) send(ctx context.Context, m message) error {
+	form := url.Values{"To": {"+" + m.to}, "Body": {m.text}}
+	if messagingService.MatchString(m.from) {
+		form.Set("MessagingServiceSid", m.from)
+	} else {
+		form.Set("From", m.from)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, strings.NewReader(form.Encode()))
+	if err != nil {
+		return failed(outcomeInvalid, "no request could be made of it")
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.SetBasicAuth(t.username, t.password.Reveal())
+	status, body, err := exchange(t.client, req)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		SID       string          `json:"sid"`
+		Status    json.RawMessage `json:"status"` // text of a message, a number in an error
+		Code      int             `json:"code"`
+		ErrorCode int             `json:"error_code"` // null for none
+	}
+	malformed := json.Unmarshal(body, &answer) != nil
+	code := max(answer.Code, answer.ErrorCode)
+	switch state := string(answer.Status); {
+	case code == twilioRegionDenied:
+		return rejected(outcomeCountry, "Twilio's account may not send there (21408)")
+	case status/100 != 2 || code != 0:
+		return refused(status, code)
+	case malformed || answer.SID == "" || state == `"failed"` || state == `"undelivered"` || state == `"canceled"`:
+		return failed(outcomeRefused, "Twilio's answer does not accept the message")
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package sms
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+	"unicode"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/safehttp"
+)
+
+// WebhookConfig is any gateway that takes messages over HTTP. URL, Headers and
+// Body are templates with the fields .To (digits), .From, .Text and .Secret,
+// and the functions json (a JSON string with its quotes) and form (a value in a
+// form or query).
+type WebhookConfig struct {
+	// URL is where requests go. Only its query may have fields in it.
+	URL string `yaml:"url"`
+	// Method is POST, the default, PUT or GET; GET has no body.
+	Method string `yaml:"method"`
+	// Headers are those of requests; default: a Content-Type for a form or for
+	// JSON, whichever Body is.
+	Headers map[string]string `yaml:"headers"`
+	// Body is that of requests, such as {"to": {{json .To}}, "text": {{json .Text}}}.
+	Body string `yaml:"body"`
+	// Secret is what the gateway knows us by, for use in URL, Headers and Body.
+	// SecretFile is the file that holds it.
+	Secret     conf.Secret `yaml:"secret"`
+	SecretFile string      `yaml:"secret_file"`
+
+	// SuccessStatus lists the status codes with which the gateway accepts a
+	// message; default all from 200 to 299.
+	SuccessStatus []int `yaml:"success_status"`
+	// SuccessPattern is a regular expression that must be found in the body of an
+	// accepting answer, for gateways that refuse with status 200.
+	SuccessPattern string `yaml:"success_pattern"`
+
+	// AllowNetworks lists private networks, as in 10.0.0.0/8, in which the gateway
+	// may be.
+	AllowNetworks []string `yaml:"allow_networks"`
+	// CAFile is a PEM file of certificate authorities to accept beside the
+	// system's.
+	CAFile string `yaml:"ca_file"`
+}
+
+// fields are what the templates of a webhook are rendered with.
+type fields struct {
+	To, From, Text, Secret string
+}
+
+// webhook sends through a gateway.
+type webhook struct {
+	client  *safehttp.Client
+	method  string
+	origin  string // scheme and host of every request
+	url     *template.Template
+	headers map[string]*template.Template
+	body    *template.Template
+	secret  conf.Secret
+	status  []int // nil for 2xx
+	pattern *regexp.Regexp
+}
+
+func newWebhook(c WebhookConfig, timeout time.Duration) (*webhook, error) {
+	w, err := c.compile()
+	if err != nil {
+		return nil, err
+	}
+	networks, err := parseNetworks(c.AllowNetworks)
+	if err != nil {
+		return nil, err
+	}
+	w.client, err = newClient(timeout, networks, c.CAFile)
+	return w, err
+}
+
+func (w *webhook) send(ctx context.Context, m message) error {
+	f, err := w.fill(fields{To: m.to, From: m.from, Text: m.text, Secret: w.secret.Reveal()})
+	if err != nil {
+		return failed(outcomeInvalid, "no request could be made of it")
+	}
+	req, err := http.NewRequestWithContext(ctx, w.method, f.url.String(), strings.NewReader(f.body))
+	if err != nil {
+		return failed(outcomeInvalid, "no request could be made of it")
+	}
+	req.Header = f.header
+	status, body, err := exchange(w.client, req)
+	switch {
+	case err != nil:
+		return err
+	case w.status == nil && status/100 != 2, w.status != nil && !slices.Contains(w.status, status):
+		return refused(status, 0)
+	case w.pattern != nil && !w.pattern.Match(body):
+		return failed(outcomeRefused, "the provider's answer does not match success_pattern")
+	}
+	return nil
+}
+
+// filled is what a request is made of.
+type filled struct {
+	url    *url.URL
+	header http.Header
+	body   string
+}
+
+// fill renders the templates. Its errors may hold the secret.
+func (w *webhook) fill(f fields) (filled, error) {
+	out := filled{header: make(http.Header)}
+	target, err := render(w.url, f)
+	if err != nil {
+		return filled{}, err
+	}
+	if out.url, err = url.Parse(target); err != nil {
+		return filled{}, err
+	}
+	if out.url.Scheme+"://"+out.url.Host != w.origin {
+		return filled{}, errors.New("the URL leads somewhere else")
+	}
+	if out.body, err = render(w.body, f); err != nil {
+		return filled{}, err
+	}
+	for name, t := range w.headers {
+		value, err := render(t, f)
+		if err != nil {
+			return filled{}, err
+		}
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return filled{}, fmt.Errorf("header %s has control characters", name)
+		}
+		out.header.Set(name, value)
+	}
+	return out, nil
+}
+
+func render(t *template.Template, f fields) (string, error) {
+	var b strings.Builder
+	err := t.Execute(&b, f)
+	return b.String(), err
+}
+
+// compile parses the templates.
+func (c WebhookConfig) compile() (*webhook, error) {
+	w := &webhook{method: c.Method, secret: c.Secret, status: c.SuccessStatus, headers: make(map[string]*template.Template)}
+	orDefault(&w.method, http.MethodPost)
+	parse := func(name, text string) (*template.Template, error) {
+		functions := template.FuncMap{"json": quoteJSON, "form": url.QueryEscape}
+		return template.New(name).Funcs(functions).Option("missingkey=error").Parse(text)
+	}
+	var err error
+	if w.url, err = parse("url", c.URL); err != nil {
+		return nil, err
+	}
+	if w.body, err = parse("body", c.Body); err != nil {
+		return nil, err
+	}
+	// The part before the query is plain text, so where requests go is known.
+	base, _, _ := strings.Cut(c.URL, "?")
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.User != nil || strings.Contains(base, "{{") {
+		return nil, fmt.Errorf("url: must be an absolute URL with fields in its query only")
+	}
+	w.origin = u.Scheme + "://" + u.Host
+	headers := maps.Clone(c.Headers)
+	if headers == nil {
+		headers = make(map[string]string)
+	}
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(headers)), func(k string) bool { return strings.EqualFold(k, "Content-Type") }) && c.Body != "" {
+		headers["Content-Type"] = c.contentType()
+	}
+	for name, text := range headers {
+		if w.headers[name], err = parse("header "+name, text); err != nil {
+			return nil, err
+		}
+	}
+	if c.SuccessPattern != "" {
+		w.pattern, err = regexp.Compile(c.SuccessPattern)
+	}
+	return w, err
+}
+
+// contentType guesses the type of Body from how it begins.
+func (c WebhookConfig) contentType() string {
+	if strings.HasPrefix(strings.TrimSpace(c.Body), "{") && !strings.HasPrefix(strings.TrimSpace(c.Body), "{{") {
+		return "application/json"
+	}
+	return "application/x-www-form-urlencoded"
+}
+
+// quoteJSON returns s as a JSON string.
+func quoteJSON(s string) (string, error) {
+	b, err := json.Marshal(s)
+	return string(b), err
+}
