@@ -48,7 +48,7 @@ func TestTheMailIsReadable(t *testing.T) {
 		for _, width := range []int{360, 1280} {
 			for _, scheme := range []string{"light", "dark"} {
 				name := "mail-" + language + "-" + strconv.Itoa(width) + "-" + scheme
-				look(t, browser, server.URL, name, width, scheme)
+				look(browser, t, server.URL, name, width, scheme)
 			}
 		}
 	}
@@ -73,7 +73,7 @@ type found struct {
 
 // look opens the mail, as a mail program without scripts, and checks its width
 // and contrasts.
-func look(t *testing.T, browser context.Context, url, name string, width int, scheme string) {
+func look(browser context.Context, t *testing.T, url, name string, width int, scheme string) {
 	t.Helper()
 	tab, closeTab := chromedp.NewContext(browser)
 	defer closeTab()
