@@ -44,12 +44,12 @@ func FuzzLinks(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	h := newWorld(f, nil)
+	w := newWorld(f, nil)
 	f.Fuzz(func(t *testing.T, query string) {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", h.url+emailSubmit, nil)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", w.url+emailSubmit, nil)
 		check(t, err)
 		req.URL.RawQuery = query
-		res, err := http.DefaultTransport.RoundTrip(req)
+		res, err := w.client.Do(req)
 		if err != nil {
 			t.Skip("net/http does not send this")
 		}

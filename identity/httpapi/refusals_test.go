@@ -189,4 +189,10 @@ func TestOptionsAreChecked(t *testing.T) {
 	if _, err := httpapi.New(httpapi.Options{}); err == nil {
 		t.Error("New took no options")
 	}
+	var opts httpapi.Options
+	newWorld(t, func(s *settings) { s.api.TrustedProxies = []string{"192.0.2.0/24"}; s.options = &opts })
+	opts.TrustedProxies, opts.Registerer = []string{"proxy"}, nil
+	if _, err := httpapi.New(opts); err == nil {
+		t.Error("New took a proxy that is no address")
+	}
 }

@@ -111,8 +111,11 @@ var specification = sync.OnceValues(func() ([]routers.Router, error) {
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "data", "api", "identity", "*.yaml"))
-	if err != nil || len(files) == 0 {
-		return nil, fmt.Errorf("%s holds no specification: %w", dir, err)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s does not hold the specification", dir)
 	}
 	var all []routers.Router
 	for _, file := range files {

@@ -34,6 +34,7 @@ const (
 // Only the outside is played: homeservers, the relay, the SMS provider and time.
 type world struct {
 	url      string
+	client   *http.Client // follows no redirect
 	registry *prometheus.Registry
 	log      *buffer
 	clock    *clock
@@ -46,7 +47,8 @@ type world struct {
 
 // settings are what tests change about a world.
 type settings struct {
-	api      httpapi.Options // what New is called with, but for the domain
+	api      httpapi.Options  // what New is called with, but for the domain
+	options  *httpapi.Options // unless nil, gets what New is called with
 	pages    string
 	policies []identity.Policy
 	hashOnly bool
@@ -98,11 +100,15 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 	if set.api.Timeout == 0 {
 		set.api.Timeout = time.Minute
 	}
+	if set.options != nil {
+		*set.options = set.api
+	}
 	h, err := httpapi.New(set.api)
 	check(t, err)
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	w.url = server.URL
+	w.url, w.client = server.URL, server.Client()
+	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return w
 }
 
@@ -251,7 +257,7 @@ func (w *world) send(t testing.TB, r request) answer {
 	if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	res, err := w.client.Do(req)
 	check(t, err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
