@@ -74,7 +74,10 @@ func sendingCases() sessionCases {
 			}
 		},
 		"a message lost to a crash is sent once more when its lease is over": func(t *testing.T, v *Validation) {
-			v.crash(t, Email("s", 1))
+			crashed := v.crash(t, Email("s", 1))
+			for range 10 {
+				v.refuses(t, wrong(crashed), validation.ErrTokenIncorrect)
+			}
 			v.Clock.Advance(time.Minute - time.Millisecond)
 			v.awaitsOutcome(t, Email("s", 1))
 			v.Clock.Advance(time.Millisecond)
