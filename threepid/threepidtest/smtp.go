@@ -191,6 +191,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if s.relay.opts.Username != "" && s.username == "" {
 		return smtp.ErrAuthRequired
 	}
+	if s.message.From != "" {
+		return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "MAIL within MAIL"}
+	}
 	if err := s.relay.strike(Mail, s.conn); err != nil {
 		return err
 	}
