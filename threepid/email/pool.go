@@ -68,17 +68,6 @@ func (p *pool) expire(c *conn) {
 	}
 }
 
-// drain closes all idle connections at once.
-func (p *pool) drain() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.idle) > 0 {
-		c := p.idle[0]
-		p.remove(c)
-		c.raw.Close()
-	}
-}
-
 // close says goodbye on all idle connections and keeps none from now on.
 func (p *pool) close() {
 	p.mu.Lock()

@@ -65,20 +65,17 @@ func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 
 func (r *relay) close() { r.pool.close() }
 
-// deliver sends m over an idle connection if there is a good one, else over a
-// new one.
+// deliver sends m over an idle connection, or over a new one if there is none
+// or it is dead.
 func (r *relay) deliver(ctx context.Context, m message) error {
 	data, err := encode(m, r.now())
 	if err != nil {
 		return &failure{outcomeInvalid, "the mail could not be encoded"}
 	}
 	if c := r.pool.take(); c != nil {
-		err := r.transfer(ctx, c, m, data)
-		if !errors.Is(err, errStale) {
+		if err := r.transfer(ctx, c, m, data); !errors.Is(err, errStale) {
 			return err
 		}
-		// The relay closed one connection, so it has probably closed them all.
-		r.pool.drain()
 	}
 	c, err := r.dial(ctx)
 	if err != nil {

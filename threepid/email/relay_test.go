@@ -1,6 +1,7 @@
 package email_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -266,6 +267,38 @@ func TestLoggingIn(t *testing.T) {
 	}
 }
 
+func TestWithoutTLSThePasswordIsNotShownIfItNeedNotBe(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := make(chan string, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		lines := bufio.NewScanner(c)
+		for _, line := range []string{"220 hello", "250-hello\r\n250 AUTH PLAIN LOGIN CRAM-MD5"} {
+			_, _ = fmt.Fprintf(c, "%s\r\n", line)
+			lines.Scan()
+		}
+		login <- lines.Text()
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	s := newSender(t, email.Config{
+		Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, TLS: email.TLSNone, Username: "is", Password: "hunter2", From: "noreply@id.example.org",
+	})
+	checkSendError(t, s.Send(t.Context(), challenge()), "broke at AUTH")
+	if got := <-login; got != "AUTH CRAM-MD5" {
+		t.Errorf("the sender logs in with %q", got)
+	}
+}
+
 func TestARelayThatAsksForAPassword(t *testing.T) {
 	t.Parallel()
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{Username: "is", Password: "hunter2"})
@@ -520,7 +553,7 @@ func TestNoMoreThanAFewConnectionsStayIdle(t *testing.T) {
 	close(release)
 	sending.Wait()
 	relay.WaitClosed(t, 2) // four of the six stay
-	// All four are dead now, which costs one mail one new connection.
+	// All four are dead now; a mail that meets one tries no other.
 	relay.Disconnect()
 	if err := s.Send(t.Context(), challenge()); err != nil {
 		t.Error(err)
