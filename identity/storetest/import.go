@@ -1,0 +1,224 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// ImportStore is what RunImports tests.
+type ImportStore interface {
+	Store
+	LastImport(ctx context.Context) (begun time.Time, err error)
+	FinishImport(ctx context.Context, begun time.Time) error
+	ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error)
+	ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error)
+	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error)
+	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
+}
+
+// RunImports tests how the stores that open returns, an empty one for each
+// subtest, take over what another identity server knows.
+func RunImports(t *testing.T, open func(t *testing.T) ImportStore) {
+	t.Helper()
+	for name, test := range map[string]func(*testing.T, ImportStore){
+		"the last import is the one that came to its end last":            testLastImport,
+		"imported bindings are found under every spelling and pepper":     testImportBindings,
+		"the newer of an imported binding and the one that is there wins": testImportNewer,
+		"a removal elsewhere removes what is not newer":                   testImportRemovals,
+		"more bindings than one statement takes are all imported":         testImportMany,
+		"imports and binds at once keep the count right":                  testImportRace,
+		"imported tokens leave those that are there as they are":          testImportTokens,
+		"imported terms leave those that are there as they are":           testImportTerms,
+		"an empty import changes nothing":                                 testImportNothing,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, open(t))
+		})
+	}
+}
+
+func testLastImport(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	if last := must(s.LastImport(ctx))(t); !last.IsZero() {
+		t.Errorf("at first: %v", last)
+	}
+	for _, begun := range []time.Time{begin(), begin().Add(time.Hour)} {
+		ok(t, s.FinishImport(ctx, begun))
+		if last := must(s.LastImport(ctx))(t); !last.Equal(begun) {
+			t.Errorf("got %v, want %v", last, begun)
+		}
+	}
+}
+
+func testImportBindings(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	first := current(t, s, "pepper1")
+	ok(t, s.BeginPepper(ctx, "pepper2", first.ID))
+	b := identity.Binding{
+		ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
+		UserID: "@user1:example.org", Given: "strauß@bücher.example", TS: begin(),
+	}
+	phone := identity.Binding{
+		ID: threepid.ID{Medium: threepid.MediumMSISDN, Address: "18005552067"}, UserID: "@user2:example.org", TS: begin(),
+	}
+	if n := must(s.ImportBindings(ctx, []identity.Binding{b, phone}))(t); n != 2 {
+		t.Errorf("changed %d bindings, want 2", n)
+	}
+	if n := must(s.Bindings(ctx))(t); n != 2 {
+		t.Errorf("%d bindings are counted, want 2", n)
+	}
+	for _, p := range []identity.Pepper{first, live(t, s, identity.PepperNext)} {
+		want := []string{b.UserID, b.UserID, b.UserID} // folded, with A-labels, and as given
+		if diff := cmp.Diff(want, users(t, s, p, b)); diff != "" {
+			t.Errorf("under %s: %s", p.Value, diff)
+		}
+		if diff := cmp.Diff([]string{phone.UserID}, users(t, s, p, phone)); diff != "" {
+			t.Errorf("under %s: %s", p.Value, diff)
+		}
+	}
+}
+
+func testImportNewer(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	p := current(t, s, "pepper1")
+	for _, local := range []string{"older", "same", "newer"} {
+		ok(t, s.Bind(ctx, binding(1, local)))
+	}
+	imported := []identity.Binding{binding(2, "older"), binding(2, "same"), binding(2, "newer"), binding(2, "other")}
+	imported[0].TS = begin().Add(-time.Millisecond)
+	imported[2].TS = begin().Add(time.Millisecond)
+	if n := must(s.ImportBindings(ctx, imported))(t); n != 2 {
+		t.Errorf("changed %d bindings, want 2", n)
+	}
+	for local, want := range map[string]string{
+		"older": "@user1:example.org", "same": "@user1:example.org", "newer": "@user2:example.org", "other": "@user2:example.org",
+	} {
+		if diff := cmp.Diff([]string{want}, users(t, s, p, binding(0, local))); diff != "" {
+			t.Errorf("%s: %s", local, diff)
+		}
+	}
+	if n := must(s.Bindings(ctx))(t); n != 4 {
+		t.Errorf("%d bindings are counted, want 4", n)
+	}
+	if n := must(s.ImportBindings(ctx, imported))(t); n != 0 {
+		t.Errorf("a second time: changed %d bindings, want none", n)
+	}
+}
+
+func testImportRemovals(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	p := current(t, s, "pepper1")
+	for _, local := range []string{"older", "same", "newer", "untouched"} {
+		ok(t, s.Bind(ctx, binding(1, local)))
+	}
+	removals := []identity.Binding{binding(9, "older"), binding(9, "same"), binding(9, "newer"), binding(9, "unknown")}
+	removals[0].TS = begin().Add(time.Millisecond)
+	removals[2].TS = begin().Add(-time.Millisecond)
+	if n := must(s.ImportRemovals(ctx, removals))(t); n != 2 {
+		t.Errorf("removed %d bindings, want 2", n)
+	}
+	for local, want := range map[string]int{"older": 0, "same": 0, "newer": 1, "untouched": 1} {
+		if n := len(users(t, s, p, binding(1, local))); n != want {
+			t.Errorf("%s: found %d users, want %d", local, n, want)
+		}
+	}
+	if n := must(s.Bindings(ctx))(t); n != 2 {
+		t.Errorf("%d bindings are counted, want 2", n)
+	}
+}
+
+func testImportMany(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	p := current(t, s, "pepper1")
+	const many = 601
+	var all []identity.Binding
+	for i := range many {
+		all = append(all, binding(i, fmt.Sprint("a", i)))
+	}
+	if n := must(s.ImportBindings(ctx, all))(t); n != many {
+		t.Errorf("changed %d bindings, want %d", n, many)
+	}
+	for _, b := range all {
+		if got := users(t, s, p, b); !slices.Equal(got, []string{b.UserID}) {
+			t.Fatalf("%s: found %v", b.UserID, got)
+		}
+	}
+	tokens := make(map[identity.Digest]string)
+	for _, b := range all {
+		tokens[digest(b.UserID)] = b.UserID
+	}
+	if n := must(s.ImportTokens(ctx, tokens, begin()))(t); n != many {
+		t.Errorf("added %d tokens, want %d", n, many)
+	}
+}
+
+func testImportRace(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	for _, err := range together(16, func(i int) error {
+		if i%2 == 0 {
+			_, err := s.ImportBindings(ctx, []identity.Binding{binding(i, "a"), binding(i, "b"), binding(i, fmt.Sprint("c", i))})
+			return err
+		}
+		return s.Bind(ctx, binding(i, "a"))
+	}) {
+		ok(t, err)
+	}
+	if n := must(s.Bindings(ctx))(t); n != 10 {
+		t.Errorf("%d bindings are counted, want 10", n)
+	}
+}
+
+func testImportTokens(t *testing.T, s ImportStore) {
+	ctx, later := t.Context(), begin().Add(time.Hour)
+	ok(t, s.AddToken(ctx, digest("there"), "@a:example.org", begin()))
+	tokens := map[identity.Digest]string{digest("there"): "@a:example.org", digest("new"): "@b:example.org"}
+	if n := must(s.ImportTokens(ctx, tokens, later))(t); n != 1 {
+		t.Errorf("added %d tokens, want 1", n)
+	}
+	for token, want := range map[string]time.Time{"there": begin(), "new": later} {
+		user, used, err := s.Token(ctx, digest(token), time.Time{})
+		ok(t, err)
+		if user != tokens[digest(token)] || !used.Equal(want) {
+			t.Errorf("token %q is %s's, used %v; want %v", token, user, used, want)
+		}
+	}
+}
+
+func testImportTerms(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	ok(t, s.AcceptTerms(ctx, "@a:example.org", []string{"u1"}, begin()))
+	accepted := map[string][]string{"@a:example.org": {"u2", "u1"}, "@b:example.org": {"u1"}}
+	if n := must(s.ImportTerms(ctx, accepted, begin().Add(time.Hour)))(t); n != 2 {
+		t.Errorf("added %d documents, want 2", n)
+	}
+	for user, want := range map[string][]string{"@a:example.org": {"u1", "u2"}, "@b:example.org": {"u1"}} {
+		got := must(s.AcceptedTerms(ctx, user))(t)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", user, diff)
+		}
+	}
+	// Who has neither a token nor a binding accepted what was there before first.
+	if n := must(s.SweepAccounts(ctx, begin(), 10))(t); n != 1 {
+		t.Errorf("swept %d rows, want the one from before", n)
+	}
+}
+
+func testImportNothing(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	total := must(s.ImportBindings(ctx, nil))(t) + must(s.ImportRemovals(ctx, nil))(t) +
+		must(s.ImportTokens(ctx, nil, begin()))(t) + must(s.ImportTerms(ctx, nil, begin()))(t)
+	if n := must(s.Bindings(ctx))(t); total != 0 || n != 0 {
+		t.Errorf("%d changes, %d bindings", total, n)
+	}
+}
