@@ -131,10 +131,11 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	log, err := telemetry.NewLogger(p.stderr, cfg.Log)
+	log, flush, err := telemetry.NewBufferedLogger(p.stderr, cfg.Log)
 	if err != nil {
 		return err
 	}
+	defer flush()
 	registry := telemetry.NewRegistry("pushgw", version)
 	tracer, stopTracing, err := telemetry.Tracing(ctx, cfg.Tracing, "pushgw", version, log)
 	if err != nil {
