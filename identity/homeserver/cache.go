@@ -6,81 +6,73 @@ import (
 	"time"
 )
 
-// maxCached is the number of hosts whose .well-known answer is remembered.
-const maxCached = 4096
-
-// entry is what is known of a host's .well-known file.
-type entry struct {
-	delegated ServerName // zero: there is no valid file
-	expires   time.Time
-	answered  bool // an HTTP answer came, whatever it said
-}
-
-// cache keeps the most recently used entries.
-type cache struct {
+// cache keeps the most recently used values until they expire.
+type cache[V any] struct {
 	max int
 
 	mu      sync.Mutex
-	order   *list.List // of *cached, the most recently used in front
+	order   *list.List // of *cached[V], the most recently used in front
 	entries map[string]*list.Element
 }
 
-type cached struct {
-	key string
-	entry
+type cached[V any] struct {
+	key     string
+	value   V
+	expires time.Time
 }
 
-func newCache(size int) *cache {
-	return &cache{max: size, order: list.New(), entries: make(map[string]*list.Element)}
+func newCache[V any](size int) *cache[V] {
+	return &cache[V]{max: size, order: list.New(), entries: make(map[string]*list.Element)}
 }
 
-// get returns the entry of key unless it has expired.
-func (c *cache) get(key string, now time.Time) (entry, bool) {
+// get returns the value of key, and the zero value once it has expired.
+func (c *cache[V]) get(key string, now time.Time) (value V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.entries[key]
 	if !ok {
-		return entry{}, false
+		return value, false
 	}
-	if found := value(e); now.Before(found.expires) {
+	if found := content[V](e); now.Before(found.expires) {
 		c.order.MoveToFront(e)
-		return found.entry, true
+		return found.value, true
 	}
 	c.drop(e)
-	return entry{}, false
+	return value, false
 }
 
-// put remembers found, in place of the least recently used entry when full.
-func (c *cache) put(key string, found entry, now time.Time) {
+// put remembers value until expires, in place of the least recently used one
+// when full.
+func (c *cache[V]) put(key string, value V, expires, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[key]; ok {
 		c.drop(e)
 	}
-	if !now.Before(found.expires) {
+	if !now.Before(expires) {
 		return
 	}
 	if c.order.Len() >= c.max {
 		c.drop(c.order.Back())
 	}
-	c.entries[key] = c.order.PushFront(&cached{key: key, entry: found})
+	c.entries[key] = c.order.PushFront(&cached[V]{key: key, value: value, expires: expires})
 }
 
-// dropUnanswered forgets the entry of key if no HTTP answer came.
-func (c *cache) dropUnanswered(key string) {
+// dropIf forgets the value of key if useless says so.
+func (c *cache[V]) dropIf(key string, useless func(V) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.entries[key]; ok && !value(e).answered {
+	if e, ok := c.entries[key]; ok && useless(content[V](e).value) {
 		c.drop(e)
 	}
 }
 
-func (c *cache) drop(e *list.Element) {
+func (c *cache[V]) drop(e *list.Element) {
 	c.order.Remove(e)
-	delete(c.entries, value(e).key)
+	delete(c.entries, content[V](e).key)
 }
 
-func value(e *list.Element) *cached {
-	found, _ := e.Value.(*cached) // nothing else is ever put in
+func content[V any](e *list.Element) *cached[V] {
+	found, _ := e.Value.(*cached[V]) // nothing else is ever put in
 	return found
 }

@@ -10,9 +10,9 @@ import (
 func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	c := newCache(maxCached)
+	c := newCache[int](maxCached)
 	for i := range 2 * maxCached {
-		c.put(fmt.Sprint(i), entry{expires: now.Add(time.Hour)}, now)
+		c.put(fmt.Sprint(i), i, now.Add(time.Hour), now)
 		c.get("0", now) // used all the time, so it stays
 	}
 	if len(c.entries) != maxCached || c.order.Len() != maxCached {
@@ -28,9 +28,9 @@ func TestTheCacheIsBounded(t *testing.T) {
 func TestTheCacheDropsWhatHasExpired(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	c := newCache(2)
-	c.put("a", entry{expires: now.Add(time.Second)}, now)
-	c.put("b", entry{expires: now}, now) // never kept
+	c := newCache[int](2)
+	c.put("a", 1, now.Add(time.Second), now)
+	c.put("b", 1, now, now) // never kept
 	if _, ok := c.get("b", now); ok || len(c.entries) != 1 {
 		t.Errorf("an entry that is stale on arrival was kept")
 	}
@@ -39,5 +39,20 @@ func TestTheCacheDropsWhatHasExpired(t *testing.T) {
 	}
 	if _, ok := c.get("a", now.Add(time.Second)); ok || len(c.entries) != 0 {
 		t.Error("an expired entry was not dropped")
+	}
+}
+
+func TestTheKeysOfAThousandServersAreRemembered(t *testing.T) {
+	t.Parallel()
+	c, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1_800_000_000, 0)
+	for i := range 2 * maxKeyServers {
+		c.keys.put(fmt.Sprint(i), serverKeys{}, now.Add(time.Hour), now)
+	}
+	if n := len(c.keys.entries); n != maxKeyServers {
+		t.Errorf("the keys of %d servers, want %d", n, maxKeyServers)
 	}
 }

@@ -1,12 +1,14 @@
 // Package homeserver talks to Matrix homeservers over federation: it finds out
-// where a server name leads and asks the server there who an OpenID token
-// belongs to. Every address it connects to was chosen by somebody else, so
-// everything goes through safehttp.
+// where a server name leads, asks the server there who an OpenID token belongs
+// to, tells it about bindings, and verifies the requests that it signs. Every
+// address it connects to was chosen by somebody else, so everything goes
+// through safehttp.
 //
 // It does not know accounts, bindings or our own signing keys.
 package homeserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -22,10 +24,11 @@ import (
 )
 
 const (
-	defaultTimeout     = 10 * time.Second
-	defaultMaxInFlight = 256
+	defaultTimeout       = 10 * time.Second
+	defaultOnBindTimeout = 30 * time.Second
+	defaultMaxInFlight   = 256
 
-	maxReplyBytes = 5 << 10
+	maxReplyBytes = 64 << 10
 )
 
 // Options are the settings of a [Client] and a [Resolver]. The zero value is
@@ -34,6 +37,9 @@ type Options struct {
 	// Timeout bounds a whole exchange, finding the server included. Zero means
 	// 10 s.
 	Timeout time.Duration
+	// OnBindTimeout is Timeout for [Client.OnBind], which waits for a homeserver
+	// to join rooms. Zero means 30 s.
+	OnBindTimeout time.Duration
 	// MaxInFlight is how many exchanges may run at once; more are refused with
 	// [ErrBusy]. Zero means 256.
 	MaxInFlight int
@@ -49,8 +55,8 @@ type Options struct {
 	Resolver *net.Resolver
 	// UserAgent is sent with every request.
 	UserAgent string
-	// Now tells the time for the cache of .well-known answers; nil means
-	// time.Now.
+	// Now tells the time for the caches of .well-known answers and of keys; nil
+	// means time.Now.
 	Now func() time.Time
 	// Log receives the warning about Proxy; nil discards it.
 	Log *slog.Logger
@@ -59,11 +65,14 @@ type Options struct {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	if o.Timeout < 0 || o.MaxInFlight < 0 {
-		return o, errors.New("homeserver: timeout and requests in flight cannot be negative")
+	if o.Timeout < 0 || o.OnBindTimeout < 0 || o.MaxInFlight < 0 {
+		return o, errors.New("homeserver: timeouts and requests in flight cannot be negative")
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultTimeout
+	}
+	if o.OnBindTimeout == 0 {
+		o.OnBindTimeout = defaultOnBindTimeout
 	}
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = defaultMaxInFlight
@@ -80,12 +89,17 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Client makes requests to homeservers. It is safe for concurrent use.
+// Client makes requests to homeservers, and verifies theirs. It is safe for
+// concurrent use.
 type Client struct {
-	resolver *Resolver
-	http     *safehttp.Client
-	timeout  time.Duration
-	slots    chan struct{}
+	resolver      *Resolver
+	http          *safehttp.Client
+	timeout       time.Duration
+	onBindTimeout time.Duration
+	slots         chan struct{}
+	now           func() time.Time
+	keys          *cache[serverKeys]
+	keyFlights    flights[serverKeys]
 }
 
 // New checks opts and returns a client made from them.
@@ -99,7 +113,7 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	client, err := safehttp.New(safehttp.Options{
-		Timeout:      opts.Timeout,
+		Timeout:      max(opts.Timeout, opts.OnBindTimeout), // exchange has the exact one
 		MaxBody:      maxReplyBytes,
 		RequireHTTPS: true,
 		AllowNets:    opts.AllowNets,
@@ -112,10 +126,13 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		resolver: resolver,
-		http:     client,
-		timeout:  opts.Timeout,
-		slots:    make(chan struct{}, opts.MaxInFlight),
+		resolver:      resolver,
+		http:          client,
+		timeout:       opts.Timeout,
+		onBindTimeout: opts.OnBindTimeout,
+		slots:         make(chan struct{}, opts.MaxInFlight),
+		now:           opts.Now,
+		keys:          newCache[serverKeys](maxKeyServers),
 	}, nil
 }
 
@@ -125,22 +142,32 @@ func (c *Client) CloseIdleConnections() {
 	c.http.CloseIdleConnections()
 }
 
+// request is what a homeserver is asked.
+type request struct {
+	method  string
+	uri     string        // path and query
+	body    []byte        // JSON, nil for none
+	timeout time.Duration // finding the server included
+}
+
 // reply is a homeserver's answer, whatever its status.
 type reply struct {
 	status int
+	header http.Header
 	body   []byte
 }
 
-// get finds server and requests uri (path and query) there. It returns ErrBusy,
-// or an unreachableError when there is no HTTP answer.
-func (c *Client) get(ctx context.Context, server ServerName, uri string) (reply, error) {
+// exchange finds server and makes req there. It returns ErrBusy, or an
+// unreachableError when there is no HTTP answer. A body may arrive twice: at a
+// target that breaks off, and at the next one.
+func (c *Client) exchange(ctx context.Context, server ServerName, req request) (reply, error) {
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	default:
 		return reply{}, ErrBusy
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, req.timeout, errTimeout)
 	defer cancel()
 	dest, err := c.resolver.Resolve(ctx, server)
 	if err != nil {
@@ -148,7 +175,7 @@ func (c *Client) get(ctx context.Context, server ServerName, uri string) (reply,
 	}
 	for i, addr := range dest.Addrs {
 		var r reply
-		if r, err = c.attempt(ctx, dest, addr, uri, len(dest.Addrs)-i); err == nil {
+		if r, err = c.attempt(ctx, dest, addr, req, len(dest.Addrs)-i); err == nil {
 			return r, nil
 		}
 		if ctx.Err() != nil {
@@ -159,10 +186,10 @@ func (c *Client) get(ctx context.Context, server ServerName, uri string) (reply,
 	return reply{}, &unreachableError{cause: err}
 }
 
-// attempt requests uri at addr, the first of left addresses still to be tried.
-// It takes no more than its share of the time, so that one that hangs does not
+// attempt makes r at addr, the first of left addresses still to be tried. It
+// takes no more than its share of the time, so that one that hangs does not
 // keep the others from being tried.
-func (c *Client) attempt(ctx context.Context, dest Destination, addr, uri string, left int) (reply, error) {
+func (c *Client) attempt(ctx context.Context, dest Destination, addr string, r request, left int) (reply, error) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		share := time.Until(deadline) / time.Duration(left)
 		var cancel context.CancelFunc
@@ -173,17 +200,20 @@ func (c *Client) attempt(ctx context.Context, dest Destination, addr, uri string
 	if err != nil {
 		return reply{}, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+net.JoinHostPort(dest.CertName, port)+uri, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, r.method, "https://"+net.JoinHostPort(dest.CertName, port)+r.uri, bytes.NewReader(r.body))
 	if err != nil {
 		return reply{}, errors.New("no valid URL") // err quotes it, token and all
 	}
 	req.Host = dest.Host
 	req.Header.Set("Accept", "application/json")
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := c.http.DoAt(req, addr)
 	if err != nil {
 		return reply{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return reply{status: resp.StatusCode, body: body}, err
+	return reply{status: resp.StatusCode, header: resp.Header, body: body}, err
 }

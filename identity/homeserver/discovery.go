@@ -39,8 +39,8 @@ type Resolver struct {
 	http          *safehttp.Client
 	dns           *net.Resolver
 	now           func() time.Time
-	cache         *cache
-	flights       flights
+	cache         *cache[entry]
+	flights       flights[Destination]
 	wellKnownPort uint16
 }
 
@@ -71,7 +71,7 @@ func NewResolver(opts Options) (*Resolver, error) {
 		http:          client,
 		dns:           opts.Resolver,
 		now:           opts.Now,
-		cache:         newCache(maxCached),
+		cache:         newCache[entry](maxCached),
 		wellKnownPort: opts.wellKnownPort,
 	}, nil
 }

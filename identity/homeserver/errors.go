@@ -16,6 +16,13 @@ var (
 	// ErrSubMismatch means the homeserver answered with something that is not a
 	// user ID of its own.
 	ErrSubMismatch = errors.New("homeserver answered for a user who is not its own")
+	// ErrWrongDestination means a request is signed for another server than ours.
+	ErrWrongDestination = errors.New("request is meant for another server")
+	// ErrBadSignature means that a request does not prove that a homeserver made
+	// it: no X-Matrix authorization, one that is malformed, a key that the
+	// homeserver does not have (any more), a signature of something else. Its
+	// text is always the same; the reason stands behind it for the log.
+	ErrBadSignature = errors.New("request is not signed by the homeserver it names")
 	// ErrBusy means that Options.MaxInFlight exchanges are running already.
 	ErrBusy = errors.New("too many requests to homeservers at once")
 
@@ -28,3 +35,10 @@ type unreachableError struct{ cause error }
 func (e *unreachableError) Error() string { return ErrUnreachable.Error() }
 
 func (e *unreachableError) Unwrap() []error { return []error{ErrUnreachable, e.cause} }
+
+// badSignatureError is ErrBadSignature with the reason kept behind it.
+type badSignatureError struct{ cause error }
+
+func (e *badSignatureError) Error() string { return ErrBadSignature.Error() }
+
+func (e *badSignatureError) Unwrap() []error { return []error{ErrBadSignature, e.cause} }

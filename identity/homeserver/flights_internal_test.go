@@ -16,7 +16,7 @@ import (
 func TestFlightsShareOneLookupPerName(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f flights
+		var f flights[Destination]
 		var lookups atomic.Int32
 		errGone := errors.New("gone")
 		release := make(chan struct{})
@@ -50,7 +50,7 @@ func TestFlightsShareOneLookupPerName(t *testing.T) {
 func TestFlightsAreTakenOverWhenTheFirstCallerGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var f flights
+		var f flights[Destination]
 		var wg sync.WaitGroup
 		// Each caller has a second more than the one before; the last one's
 		// lookup succeeds.
@@ -78,7 +78,7 @@ func TestFlightsAreTakenOverWhenTheFirstCallerGivesUp(t *testing.T) {
 
 func TestAFlightEndsWhenItsLookupPanics(t *testing.T) {
 	t.Parallel()
-	var f flights
+	var f flights[Destination]
 	func() {
 		defer func() { _ = recover() }()
 		_, _ = f.do(t.Context(), "a", func() (Destination, error) { panic("lookup") })

@@ -5,7 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+
+	"github.com/matrix-herald/herald/internal/safehttp"
 )
+
+// maxUserInfoBytes is the largest answer that a user ID comes in.
+const maxUserInfoBytes = 5 << 10
 
 // UserInfo asks server who the OpenID token belongs to (Server-Server API,
 // "OpenID", GET /_matrix/federation/v1/openid/userinfo) and returns a user ID
@@ -18,9 +23,16 @@ func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) 
 		return "", ErrTokenRefused
 	}
 	query := url.Values{"access_token": {token}}
-	r, err := c.get(ctx, server, "/_matrix/federation/v1/openid/userinfo?"+query.Encode())
+	r, err := c.exchange(ctx, server, request{
+		method:  http.MethodGet,
+		uri:     "/_matrix/federation/v1/openid/userinfo?" + query.Encode(),
+		timeout: c.timeout,
+	})
 	if err != nil {
 		return "", err
+	}
+	if len(r.body) > maxUserInfoBytes {
+		return "", &unreachableError{cause: safehttp.ErrTooLarge}
 	}
 	o, err := decodeObject(r.body)
 	if err != nil {

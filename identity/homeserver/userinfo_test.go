@@ -11,12 +11,6 @@ import (
 
 func TestUserInfoReadsTheAnswer(t *testing.T) {
 	t.Parallel()
-	answer := func(status int, body string) http.HandlerFunc {
-		return func(rw http.ResponseWriter, _ *http.Request) {
-			rw.WriteHeader(status)
-			fmt.Fprint(rw, body)
-		}
-	}
 	matrixError := func(status int, code string) http.HandlerFunc {
 		return answer(status, fmt.Sprintf(`{"errcode":%q,"error":"no"}`, code))
 	}

@@ -14,6 +14,9 @@ import (
 )
 
 const (
+	// maxCached is the number of hosts whose .well-known answer is remembered.
+	maxCached = 4096
+
 	maxWellKnownBytes     = 64 << 10
 	maxWellKnownRedirects = 5
 
@@ -21,6 +24,13 @@ const (
 	maxLifetime     = 48 * time.Hour
 	errorLifetime   = time.Hour
 )
+
+// entry is what is known of a host's .well-known file.
+type entry struct {
+	delegated ServerName // zero: there is no valid file
+	expires   time.Time
+	answered  bool // an HTTP answer came, whatever it said
+}
 
 // wellKnown returns the server name that host delegates to, if it does. The
 // answer, or the lack of one, comes from the cache where possible.
@@ -31,7 +41,7 @@ func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, bool
 		e = r.fetchWellKnown(ctx, host)
 		// What we broke off ourselves says nothing about the server.
 		if ctx.Err() == nil {
-			r.cache.put(key, e, r.now())
+			r.cache.put(key, e, e.expires, r.now())
 		}
 	}
 	return e.delegated, e.delegated.name != ""
@@ -42,7 +52,7 @@ func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, bool
 // failure may be our own network's: it is not held against the server for an
 // hour.
 func (r *Resolver) unreachable(name ServerName) {
-	r.cache.dropUnanswered(strings.ToLower(name.host))
+	r.cache.dropIf(strings.ToLower(name.host), func(e entry) bool { return !e.answered })
 }
 
 func (r *Resolver) fetchWellKnown(ctx context.Context, host string) entry {

@@ -151,6 +151,14 @@ func (w *world) custom(t *testing.T, h http.HandlerFunc, certNames ...string) *h
 	return s
 }
 
+// answer is a handler that always says the same.
+func answer(status int, body string) http.HandlerFunc {
+	return func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(status)
+		fmt.Fprint(rw, body)
+	}
+}
+
 func (s *hs) requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
