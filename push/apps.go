@@ -19,9 +19,15 @@ type App struct {
 	// MaxInFlight is how many deliveries of this app may be under way at once;
 	// one more is answered at once with a Temporary outcome. It is at least 1.
 	MaxInFlight int
+	// Fingerprint stands for the provider's settings on which it depends whether
+	// a pushkey is one of the app's. What is known about the app's pushkeys is
+	// forgotten when it changes.
+	Fingerprint string
 	// CertificateExpiry is when the credentials stop working, zero when they
 	// do not expire.
 	CertificateExpiry time.Time
+
+	key Key // of name and fingerprint
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
@@ -42,6 +48,7 @@ func NewApps(apps []App) (*Apps, error) {
 	a := &Apps{exact: make(map[string]*App)}
 	for i := range apps {
 		app := &apps[i]
+		app.key = keyOf(app.Name, app.Fingerprint)
 		a.all = append(a.all, app)
 		if !strings.ContainsAny(app.Name, "*?") {
 			if a.exact[app.Name] != nil {

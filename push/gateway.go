@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -36,6 +35,9 @@ type Options struct {
 	// RetryWait is the mean wait before the second attempt; each further one
 	// waits twice as long.
 	RetryWait time.Duration
+	// Ledger remembers what was delivered and rejected. When it is nil, it is a
+	// Memory with DefaultTerms and DefaultMemoryEvents.
+	Ledger Ledger
 }
 
 // maxAttempts bounds the attempts at one device within one delivery. A push
@@ -51,23 +53,26 @@ type Gateway struct {
 	opts Options
 	apps atomic.Pointer[routes]
 
-	mu     sync.Mutex // held while apps are replaced
-	limits map[string]*limit
+	mu    sync.Mutex // held while apps are replaced
+	lanes map[string]*lane
 }
 
 // routes is one generation of apps with what belongs to each by name.
 type routes struct {
-	apps   *Apps
-	limits map[string]*limit
+	apps  *Apps
+	lanes map[string]*lane
 }
 
-// limit counts what is in flight for one app, across reloads.
-type limit struct {
+// lane counts what is in flight for one app, and knows what was last said
+// about it, across reloads.
+type lane struct {
 	max      atomic.Int64
 	inFlight atomic.Int64
+	tripped  atomic.Bool
+	proven   atomic.Bool
 }
 
-func (l *limit) acquire() bool {
+func (l *lane) acquire() bool {
 	if l.inFlight.Add(1) > l.max.Load() {
 		l.inFlight.Add(-1)
 		return false
@@ -75,7 +80,7 @@ func (l *limit) acquire() bool {
 	return true
 }
 
-func (l *limit) release() { l.inFlight.Add(-1) }
+func (l *lane) release() { l.inFlight.Add(-1) }
 
 // NewGateway returns a gateway for apps.
 func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
@@ -85,7 +90,14 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 	case opts.AttemptTimeout <= 0 || opts.RetryWait <= 0:
 		return nil, errors.New("attempt timeout and retry wait: must be positive")
 	}
-	g := &Gateway{opts: opts, limits: make(map[string]*limit)}
+	if opts.Ledger == nil {
+		memory, err := NewMemory(DefaultTerms(), DefaultMemoryEvents)
+		if err != nil {
+			return nil, err
+		}
+		opts.Ledger = memory
+	}
+	g := &Gateway{opts: opts, lanes: make(map[string]*lane)}
 	g.SetApps(apps)
 	return g, nil
 }
@@ -95,96 +107,104 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 func (g *Gateway) SetApps(apps *Apps) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	limits := make(map[string]*limit)
+	lanes := make(map[string]*lane)
 	for _, app := range apps.All() {
-		l := g.limits[app.Name]
+		l := g.lanes[app.Name]
 		if l == nil {
-			l = new(limit)
+			l = new(lane)
 		}
 		l.max.Store(int64(app.MaxInFlight))
-		limits[app.Name] = l
+		lanes[app.Name] = l
 	}
-	g.limits = limits
+	g.lanes = lanes
 	g.opts.Metrics.setApps(apps)
-	g.apps.Store(&routes{apps, limits})
+	g.apps.Store(&routes{apps, lanes})
 }
 
 // Deliver delivers n to all devices in parallel and returns one outcome for
 // each, in their order, by ctx's deadline. A device that is listed twice with
-// equal data is sent to once.
+// equal data is sent to once, and a device that has had the event not again.
 func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device) []Outcome {
 	r := g.apps.Load()
 	g.opts.Metrics.notification(len(devices))
-	if len(devices) == 1 { // what homeservers send
-		return []Outcome{g.deliver(ctx, r, n, &devices[0])}
-	}
-	outcomes := make([]Outcome, len(devices))
-	first := firstOfEach(devices)
-	var wg sync.WaitGroup
+	request := Query{Owner: rand.Uint64() | 1, Lease: newLease(ctx)} //nolint:gosec // nobody gains by guessing it
+	all := make([]*task, len(devices))
+	open := make([]*task, 0, len(devices)) // each once, without the settled
+	seen := make(map[identity]*task)
 	for i := range devices {
-		if first[i] == i {
-			wg.Go(func() { outcomes[i] = g.deliver(ctx, r, n, &devices[i]) })
+		id := devices[i].identity()
+		if all[i] = seen[id]; all[i] != nil {
+			continue
+		}
+		all[i] = g.admit(r, &devices[i])
+		seen[id] = all[i]
+		if t := all[i]; !t.settled {
+			t.query = request
+			t.query.Event = n.eventKey(id)
+			t.query.App = t.app.key
+			t.query.PushKey = keyOf(string(t.app.key[:]), t.device.PushKey)
+			open = append(open, t)
 		}
 	}
-	wg.Wait()
-	for i := range devices {
-		outcomes[i] = outcomes[first[i]]
+	if len(open) > 0 {
+		defer g.release(open)
+		g.deliver(ctx, n, open)
+	}
+	for _, t := range seen {
+		g.report(ctx, t)
+	}
+	outcomes := make([]Outcome, len(devices))
+	for i, t := range all {
+		outcomes[i] = t.out
 	}
 	return outcomes
 }
 
-// firstOfEach returns for each device the index of the first one that is equal
-// to it. Two accounts on one phone share app_id and pushkey; their data tells
-// them apart, and both must get the notification.
-func firstOfEach(devices []Device) []int {
-	type key struct{ appID, pushKey, data string }
-	first := make([]int, len(devices))
-	seen := make(map[key]int, len(devices))
-	for i, d := range devices {
-		// Marshal sorts the keys. What was decoded from JSON cannot fail.
-		data, _ := json.Marshal(d.Data)
-		k := key{d.AppID, d.PushKey, string(data)}
-		if _, ok := seen[k]; !ok {
-			seen[k] = i
-		}
-		first[i] = seen[k]
-	}
-	return first
-}
-
-func (g *Gateway) deliver(ctx context.Context, r *routes, n *Notification, d *Device) Outcome {
-	app := r.apps.Find(d.AppID)
+// admit finds the device's app and takes a place in its lane, or settles the
+// task.
+func (g *Gateway) admit(r *routes, d *Device) *task {
+	t := &task{app: r.apps.Find(d.AppID), device: d, settled: true}
 	switch {
 	case d.impossible():
-		out := Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
-		g.opts.Metrics.outcome(app, out)
-		return out
-	case app == nil:
-		out := Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
+		t.out = Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
+		return t
+	case t.app == nil:
+		t.out = Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
 		if g.opts.UnknownApp == UnknownAppReject {
-			out.Kind = Rejected
+			t.out.Kind = Rejected
 		}
-		g.opts.Metrics.outcome(nil, out)
-		return out
+		return t
 	}
-	out := g.deliverTo(ctx, r.limits[app.Name], app, n, d)
-	g.opts.Metrics.outcome(app, out)
-	if g.opts.Log.Enabled(ctx, slog.LevelDebug) {
-		g.opts.Log.DebugContext(ctx, "device done", "app", app.Name, "device", d, "outcome", out.Kind.String(),
-			"reason", out.Reason, "status", out.Status, "detail", out.Detail, "err", out.Err)
+	t.lane = r.lanes[t.app.Name]
+	if !t.lane.acquire() {
+		t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
+		return t
 	}
-	return out
+	g.opts.Metrics.begin(t.app)
+	t.settled = false
+	return t
 }
 
-func (g *Gateway) deliverTo(ctx context.Context, l *limit, app *App, n *Notification, d *Device) Outcome {
-	if !l.acquire() {
-		return Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
+func (g *Gateway) release(tasks []*task) {
+	for _, t := range tasks {
+		t.lane.release()
+		g.opts.Metrics.end(t.app)
 	}
-	defer l.release()
-	g.opts.Metrics.begin(app)
-	defer g.opts.Metrics.end(app)
+}
 
-	delivery := Delivery{Notification: n, Device: d, ID: uuid.NewString()}
+// report counts and logs what became of a device.
+func (g *Gateway) report(ctx context.Context, t *task) {
+	g.opts.Metrics.outcome(t.app, t.out)
+	if t.app != nil && g.opts.Log.Enabled(ctx, slog.LevelDebug) {
+		g.opts.Log.DebugContext(ctx, "device done", "app", t.app.Name, "device", t.device, "outcome", t.out.Kind.String(),
+			"reason", t.out.Reason, "status", t.out.Status, "detail", t.out.Detail, "waited", t.waited, "err", t.out.Err)
+	}
+}
+
+// send makes the attempts that n at the task's device needs.
+func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
+	app := t.app
+	delivery := Delivery{Notification: n, Device: t.device, ID: uuid.NewString()}
 	resent := false // after an uncertain attempt: once, with the same ID
 	for attempt := 1; ; attempt++ {
 		out := g.attempt(ctx, app, delivery)

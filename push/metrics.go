@@ -14,10 +14,10 @@ const unknownApp = "(unknown)"
 
 // reasons are the outcomes there are, for the metrics to begin at zero.
 var reasons = map[Kind][]Reason{
-	Accepted: {ReasonSent, ReasonNothingToSend},
+	Accepted: {ReasonSent, ReasonNothingToSend, ReasonDuplicate},
 	Rejected: {
 		ReasonUnregistered, ReasonBadToken, ReasonWrongTopic, ReasonSenderMismatch, ReasonMalformedPushKey,
-		ReasonMalformedData,
+		ReasonMalformedData, ReasonRemembered,
 	},
 	Temporary: {
 		ReasonBusy, ReasonRateLimited, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
@@ -42,6 +42,7 @@ type Metrics struct {
 	inFlight      *prometheus.GaugeVec
 	latency       *prometheus.HistogramVec
 	expiry        *prometheus.GaugeVec
+	ledger        *ledgerMetrics
 	sygnal        *sygnalMetrics // nil when not asked for
 
 	perApp atomic.Pointer[map[*App]*appMetrics]
@@ -86,6 +87,7 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		}, app),
 	}
 	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry)
+	m.ledger = newLedgerMetrics(reg)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
 	}
@@ -108,6 +110,7 @@ func (m *Metrics) setApps(apps *Apps) {
 			}
 		}
 		m.uncertains.WithLabelValues(app.Name, app.ProviderName)
+		m.ledger.init(app)
 		per[app] = m.series(app)
 		if t := app.CertificateExpiry; !t.IsZero() {
 			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))

@@ -62,9 +62,10 @@ type Reason string
 const (
 	ReasonSent          Reason = "sent"
 	ReasonNothingToSend Reason = "nothing_to_send" // neither event nor badge
+	ReasonDuplicate     Reason = "duplicate"       // the device has had this event
 )
 
-// Reasons of rejected deliveries.
+// Reasons of rejected deliveries. The push service's own come first.
 const (
 	ReasonUnregistered     Reason = "unregistered"      // the push service says the token is no longer valid
 	ReasonBadToken         Reason = "bad_token"         // the push service does not know such a token
@@ -72,19 +73,20 @@ const (
 	ReasonSenderMismatch   Reason = "sender_mismatch"   // the token belongs to another FCM sender
 	ReasonMalformedPushKey Reason = "malformed_pushkey" // our own check refused the pushkey
 	ReasonMalformedData    Reason = "malformed_data"    // default_payload is not an object or leaves no room
+	ReasonRemembered       Reason = "remembered"        // it was rejected before, for any of the reasons above
 	ReasonUnknownApp       Reason = "unknown_app"       // no app is configured for the app_id
 )
 
 // Reasons of temporary outcomes. ReasonUnknownApp is one of them too.
 const (
-	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached
+	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached, or another request still delivers the same
 	ReasonRateLimited Reason = "rate_limited" // the push service asks for patience (429)
 	ReasonUnavailable Reason = "unavailable"  // the push service failed (5xx or an answer that makes no sense)
 	ReasonConnection  Reason = "connection"   // the push service could not be reached, or refused the stream
 	ReasonUncertain   Reason = "uncertain"    // cut after the request was written: it may have been accepted
 	ReasonTimeout     Reason = "timeout"      // our own deadline passed before the request was written
 	ReasonCredentials Reason = "credentials"  // the push service refuses the app's credentials
-	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment)
+	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment), or what it says looks like it
 	ReasonStaleReport Reason = "stale_report" // the token was reported dead before it was registered again
 	ReasonInternal    Reason = "internal"     // a fault of ours
 	ReasonUnsupported Reason = "unsupported"  // the app is configured as one we cannot deliver for

@@ -1,0 +1,384 @@
+package push_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+func event(id any) *push.Notification { return &push.Notification{EventID: push.NewMember(id)} }
+
+func withUnread(n *push.Notification, unread int64) *push.Notification {
+	n.Counts.Unread = &unread
+	return n
+}
+
+var (
+	duplicate  = push.Outcome{Kind: push.Accepted, Reason: push.ReasonDuplicate}
+	remembered = push.Outcome{Kind: push.Rejected, Reason: push.ReasonRemembered}
+	tooLarge   = push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge, Status: 413}
+	badToken   = push.Outcome{Kind: push.Rejected, Reason: push.ReasonBadToken, Status: 400, Detail: "BadDeviceToken"}
+)
+
+// request is a notification for one device.
+type request struct {
+	n    *push.Notification
+	data map[string]any
+}
+
+func TestADeviceGetsAnEventOnce(t *testing.T) {
+	t.Parallel()
+	account := func(name string) map[string]any {
+		return map[string]any{"default_payload": map[string]any{"cs": name}, "n": 1}
+	}
+	tests := map[string]struct {
+		script   []push.Outcome
+		requests []request
+		want     []push.Outcome
+		attempts int
+	}{
+		"the same event twice":            {nil, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{sent, duplicate}, 1},
+		"two events":                      {nil, []request{{n: event("$1")}, {n: event("$2")}}, []push.Outcome{sent, sent}, 2},
+		"two accounts on one phone":       {nil, []request{{event("$1"), account("a")}, {event("$1"), account("b")}}, []push.Outcome{sent, sent}, 2},
+		"one account twice":               {nil, []request{{event("$1"), account("a")}, {event("$1"), account("a")}}, []push.Outcome{sent, duplicate}, 1},
+		"empty data is no data":           {nil, []request{{event("$1"), nil}, {event("$1"), map[string]any{}}}, []push.Outcome{sent, duplicate}, 1},
+		"counts alone may be repeated":    {nil, []request{{n: withUnread(event(""), 1)}, {n: withUnread(event(nil), 1)}}, []push.Outcome{sent, sent}, 2},
+		"an event_id that is no string":   {nil, []request{{n: event(true)}, {n: event(true)}, {n: event("true")}}, []push.Outcome{sent, duplicate, sent}, 2},
+		"a failure is tried again":        {[]push.Outcome{unavailable}, []request{{n: event("$1")}, {n: event("$1")}, {n: event("$1")}}, []push.Outcome{unavailable, sent, duplicate}, 2},
+		"an uncertain one is tried again": {[]push.Outcome{cut, cut}, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{cut, sent}, 3},
+		"a dropped message stays dropped": {[]push.Outcome{tooLarge}, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{tooLarge, duplicate}, 1},
+		"the same counts":                 {nil, []request{{n: withUnread(event("$1"), 3)}, {n: withUnread(event("$1"), 3)}}, []push.Outcome{sent, duplicate}, 1},
+		"counts that were left out":       {nil, []request{{n: withUnread(event("$1"), 3)}, {n: event("$1")}}, []push.Outcome{sent, duplicate}, 1},
+		"other counts are sent once": {nil, []request{{n: withUnread(event("$1"), 3)}, {n: withUnread(event("$1"), 4)}, {n: withUnread(event("$1"), 4)}},
+			[]push.Outcome{sent, sent, duplicate}, 2},
+		"other counts that fail are sent again": {[]push.Outcome{sent, unavailable}, []request{{n: withUnread(event("$1"), 3)}, {n: withUnread(event("$1"), 4)}, {n: withUnread(event("$1"), 4)}},
+			[]push.Outcome{sent, unavailable, sent}, 3},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &service{script: map[string][]push.Outcome{"k": tt.script}}
+				g := newGateway(t, prometheus.NewRegistry(), s, nil)
+				var got []push.Outcome
+				for _, r := range tt.requests {
+					ds := devices("k")
+					ds[0].Data = r.data
+					got = append(got, g.Deliver(t.Context(), r.n, ds)...)
+				}
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("outcomes (-want +got):\n%s", diff)
+				}
+				if n := len(s.attempts("k")); n != tt.attempts {
+					t.Errorf("%d attempts, want %d", n, tt.attempts)
+				}
+			})
+		})
+	}
+}
+
+// Dendrite posts an invite twice, with different counts.
+func TestADuplicateWithOtherCountsGoesOutAsCountsOnly(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	reg := prometheus.NewRegistry()
+	g := newGateway(t, reg, s, nil)
+	invite := push.Notification{
+		EventID: push.NewMember("$1"), Type: push.NewMember("m.room.member"), RoomID: push.NewMember("!r"), Sender: push.NewMember("@a:b"),
+		Content: map[string]any{"membership": "invite"}, UserIsTarget: true,
+	}
+	first, second := invite, invite
+	g.Deliver(t.Context(), withUnread(&first, 1), devices("k"))
+	g.Deliver(t.Context(), withUnread(&second, 2), devices("k"))
+	if len(s.sent) != 2 {
+		t.Fatalf("%d pushes", len(s.sent))
+	}
+	if diff := cmp.Diff(*withUnread(&push.Notification{}, 2), *s.sent[1].Notification, cmpopts.EquateComparable(push.Member{})); diff != "" {
+		t.Errorf("the second push (-want +got):\n%s", diff)
+	}
+	if n := count(t, reg, "herald_push_duplicates_total", "result", "counts_update"); n != 1 {
+		t.Errorf("%v counts-only updates counted", n)
+	}
+}
+
+func TestADeliveredEventIsRememberedWhileItIsAskedAbout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		for i, want := range []struct {
+			after time.Duration
+			out   push.Outcome
+		}{{0, sent}, {119 * time.Minute, duplicate}, {119 * time.Minute, duplicate}, {119 * time.Minute, duplicate}, {121 * time.Minute, sent}} {
+			<-time.After(want.after) // on the bubble's clock
+			if got := g.Deliver(t.Context(), event("$1"), devices("k")); got[0] != want.out {
+				t.Errorf("request %d: %+v", i, got[0])
+			}
+		}
+	})
+}
+
+func TestAConcurrentDuplicateReportsTheFirstOnesOutcome(t *testing.T) {
+	t.Parallel()
+	report := func(o push.Outcome) push.Outcome {
+		return push.Outcome{Kind: o.Kind, Reason: o.Reason, RetryAfter: o.RetryAfter}
+	}
+	for name, tt := range map[string]struct{ first, duplicate push.Outcome }{
+		"accepted":       {sent, duplicate},
+		"dropped":        {tooLarge, duplicate},
+		"failed":         {unavailable, report(unavailable)},
+		"rejected":       {gone, remembered},
+		"not believed":   {badToken, push.Outcome{Kind: push.Temporary, Reason: push.ReasonConfig}},
+		"at its quota":   {tooMany, report(tooMany)},
+		"malformed data": {push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &service{delay: 3100 * time.Millisecond, script: map[string][]push.Outcome{"k": {tt.first}}}
+				reg := prometheus.NewRegistry()
+				g := newGateway(t, reg, s, nil)
+				var wg sync.WaitGroup
+				wg.Go(func() { g.Deliver(t.Context(), event("$1"), devices("k")) })
+				synctest.Wait()
+				start := time.Now()
+				for range 3 {
+					wg.Go(func() {
+						got := g.Deliver(t.Context(), event("$1"), devices("k"))[0]
+						if diff := cmp.Diff(tt.duplicate, got, cmpopts.IgnoreFields(push.Outcome{}, "Err")); diff != "" {
+							t.Errorf("the duplicate's outcome (-want +got):\n%s", diff)
+						}
+						if took := time.Since(start); took != 3250*time.Millisecond {
+							t.Errorf("took %s, want the next look after the first one's 3.1 s", took)
+						}
+					})
+				}
+				wg.Wait()
+				if n := len(s.attempts("k")); n != 1 {
+					t.Errorf("%d attempts", n)
+				}
+				if n := count(t, reg, "herald_push_duplicates_total", "result", "waited"); n != 3 {
+					t.Errorf("%v waits counted", n)
+				}
+			})
+		})
+	}
+}
+
+func TestADuplicateGivesUpWaitingAtItsDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{delay: 20 * time.Second}
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.AttemptTimeout = time.Minute })
+		var wg sync.WaitGroup
+		wg.Go(func() { g.Deliver(t.Context(), event("$1"), devices("k")) })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		got := g.Deliver(ctx, event("$1"), devices("k"))[0]
+		if got.Kind != push.Temporary || got.Reason != push.ReasonBusy || got.RetryAfter <= 0 || got.Err == nil {
+			t.Errorf("%+v", got)
+		}
+		if took := time.Since(start); took < 4*time.Second || took > 5*time.Second {
+			t.Errorf("took %s", took)
+		}
+		wg.Wait()
+		if n := len(s.attempts("k")); n != 1 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// Each of two requests has what the other waits for.
+func TestRequestsDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{delay: time.Second}
+		memory := newMemory(t, push.DefaultTerms())
+		crossed := &crossing{Ledger: memory, arrived: make(chan struct{}, 2), both: make(chan struct{})}
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.Ledger = crossed })
+		var wg sync.WaitGroup
+		start := time.Now()
+		for _, ds := range [][]push.Device{devices("a", "b"), devices("b", "a")} {
+			wg.Go(func() {
+				for i, out := range g.Deliver(t.Context(), event("$1"), ds) {
+					if out.Kind != push.Accepted {
+						t.Errorf("device %d: %+v", i, out)
+					}
+				}
+			})
+		}
+		<-crossed.arrived
+		<-crossed.arrived
+		close(crossed.both)
+		wg.Wait()
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("took %s", took)
+		}
+		if n := len(s.sent); n != 2 {
+			t.Errorf("%d pushes to two devices", n)
+		}
+	})
+}
+
+// crossing lets two requests claim their first devices before either claims
+// its second.
+type crossing struct {
+	push.Ledger
+	arrived, both chan struct{}
+}
+
+func (c *crossing) Begin(ctx context.Context, queries []push.Query) []push.Finding {
+	if len(queries) != 2 {
+		return c.Ledger.Begin(ctx, queries)
+	}
+	first := c.Ledger.Begin(ctx, queries[:1])
+	c.arrived <- struct{}{}
+	<-c.both
+	return append(first, c.Ledger.Begin(ctx, queries[1:])...)
+}
+
+func TestARetryGoesOnlyToTheDevicesThatNeedIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{script: map[string][]push.Outcome{"down": {unavailable}, "dead": {gone}}}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		got := g.Deliver(t.Context(), event("$1"), devices("up", "down", "dead"))
+		if diff := cmp.Diff([]push.Outcome{sent, unavailable, gone}, got); diff != "" {
+			t.Fatalf("outcomes (-want +got):\n%s", diff)
+		}
+		got = g.Deliver(t.Context(), event("$1"), devices("up", "down", "dead"))
+		if diff := cmp.Diff([]push.Outcome{duplicate, sent, remembered}, got); diff != "" {
+			t.Errorf("outcomes of the retry (-want +got):\n%s", diff)
+		}
+		for key, want := range map[string]int{"up": 1, "down": 2, "dead": 1} {
+			if n := len(s.attempts(key)); n != want {
+				t.Errorf("%d attempts at %s, want %d", n, key, want)
+			}
+		}
+	})
+}
+
+func TestADeadPushkeyIsRemembered(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		firstTS, secondTS int64
+		after             time.Duration
+		fingerprint       string
+		want              push.Outcome
+	}{
+		"at once":                       {100, 100, 0, "", remembered},
+		"for a day":                     {100, 100, 24*time.Hour - time.Second, "", remembered},
+		"no longer than a day":          {100, 100, 24*time.Hour + 2*time.Second, "", sent},
+		"but not one registered since":  {100, 101, 0, "", sent},
+		"an older one":                  {100, 99, 0, "", remembered},
+		"without a time":                {0, 0, 0, "", remembered},
+		"but not with new settings":     {100, 100, 0, "other", sent},
+		"one that has a time only then": {0, 1, 0, "", sent},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &service{script: map[string][]push.Outcome{"k": {gone}}}
+				g := newGateway(t, prometheus.NewRegistry(), s, nil)
+				ds := devices("k")
+				ds[0].PushKeyTS = tt.firstTS
+				if got := g.Deliver(t.Context(), event("$1"), ds)[0]; got != gone {
+					t.Fatalf("%+v", got)
+				}
+				apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 1, Fingerprint: tt.fingerprint}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				g.SetApps(apps)
+				<-time.After(tt.after) // on the bubble's clock
+				ds[0].PushKeyTS = tt.secondTS
+				if got := g.Deliver(t.Context(), event("$2"), ds)[0]; got != tt.want {
+					t.Errorf("%+v, want %+v", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A request whose end is never recorded, because the process was killed, holds
+// its notification for the time of its lease only.
+func TestAClaimIsALease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{}
+		memory := newMemory(t, push.DefaultTerms())
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.Ledger = &forgetful{Ledger: memory, ends: 1} })
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		g.Deliver(ctx, event("$1"), devices("k"))
+		start := time.Now()
+		if got := g.Deliver(t.Context(), event("$1"), devices("k"))[0]; got != sent {
+			t.Errorf("%+v", got)
+		}
+		if took := time.Since(start); took < 30*time.Second || took > 31*time.Second {
+			t.Errorf("took over after %s, want the first one's 25 s and 5 more", took)
+		}
+	})
+}
+
+// forgetful loses the first ends.
+type forgetful struct {
+	push.Ledger
+	ends int
+}
+
+func (f *forgetful) End(ctx context.Context, results []push.Result) []push.Guard {
+	if f.ends > 0 {
+		f.ends--
+		return make([]push.Guard, len(results))
+	}
+	return f.Ledger.End(ctx, results)
+}
+
+func newMemory(t testing.TB, terms push.Terms) *push.Memory {
+	t.Helper()
+	m, err := push.NewMemory(terms, push.DefaultMemoryEvents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// count returns the sum of the series of a metric that have this label.
+func count(t *testing.T, reg *prometheus.Registry, name, label, value string) (sum float64) {
+	t.Helper()
+	if _, err := testutil.GatherAndCount(reg, name); err != nil {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			fits := label == ""
+			for _, l := range m.GetLabel() {
+				fits = fits || l.GetName() == label && l.GetValue() == value
+			}
+			if fits {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
