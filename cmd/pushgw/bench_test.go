@@ -104,7 +104,7 @@ func (c *contender) cpu() time.Duration {
 
 // rate sends bodies with inFlight workers for a while and returns how many a
 // second were answered.
-func (c *contender) rate(b *testing.B, body func(i int64) string, inFlight int, d time.Duration) (perSecond float64, done int64) {
+func (c *contender) rate(b *testing.B, body func() string, inFlight int, d time.Duration) (perSecond float64, done int64) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), d)
 	defer cancel()
@@ -115,8 +115,9 @@ func (c *contender) rate(b *testing.B, body func(i int64) string, inFlight int, 
 	for range inFlight {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				n.Add(1)
 				// Not cut off at the end of the round: what was begun counts.
-				if err := c.notify(b.Context(), body(n.Add(1))); err != nil {
+				if err := c.notify(b.Context(), body()); err != nil {
 					failed.Add(1)
 					first.CompareAndSwap(nil, &err)
 				}
@@ -134,13 +135,23 @@ func (c *contender) rate(b *testing.B, body func(i int64) string, inFlight int, 
 // arena is a pair of contenders in front of the same fakes.
 type arena struct {
 	gateway, relay *contender
-	body           func(i int64) string
+	body           func() string
 }
 
 const benchBody = `{"notification":{"content":{"body":"I'm floating in a most peculiar way","msgtype":"m.text"},"counts":{"unread":2},` +
 	`"devices":[{"app_id":%q,"data":{"default_payload":{"aps":{"mutable-content":1},"cs":"account"}},"pushkey":%q,"pushkey_ts":1795294577,` +
 	`"tweaks":{"sound":"default"}}],"event_id":"$%d","id":"$%d","prio":"high","room_id":"!slw48:example.com","room_name":"Mission Control",` +
 	`"sender":"@major:example.com","sender_display_name":"Major Tom","type":"m.room.message"}}`
+
+// bodies returns a function that makes notifications of different events for
+// one device.
+func bodies(pushKey string) func() string {
+	var event atomic.Int64
+	return func() string {
+		i := event.Add(1)
+		return fmt.Sprintf(benchBody, "app", pushKey, i, i)
+	}
+}
 
 func apnsArena(b *testing.B, latency time.Duration) arena {
 	key := pushtest.NewTokenKey(b)
@@ -158,7 +169,7 @@ func apnsArena(b *testing.B, latency time.Duration) arena {
 			},
 			Body: `{"aps":{"alert":{"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT","loc-args":["Major Tom","Mission Control","I'm floating in a most peculiar way"]},"badge":2,"mutable-content":1},"cs":"account","room_id":"!slw48:example.com","event_id":"$1"}`,
 		}),
-		body: func(i int64) string { return fmt.Sprintf(benchBody, "app", token, i, i) },
+		body: bodies(token),
 	}
 }
 
@@ -174,7 +185,7 @@ func fcmArena(b *testing.B, latency time.Duration) arena {
 			Header: map[string]string{"Content-Type": "application/json"},
 			Body:   `{"message":{"data":{"event_id":"$1","type":"m.room.message","sender":"@major:example.com","room_name":"Mission Control","sender_display_name":"Major Tom","room_id":"!slw48:example.com","content_msgtype":"m.text","content_body":"I'm floating in a most peculiar way","prio":"high","unread":"2"},"android":{"priority":"high"},"token":"token"}}`,
 		}),
-		body: func(i int64) string { return fmt.Sprintf(benchBody, "app", "token", i, i) },
+		body: bodies("token"),
 	}
 }
 
@@ -327,7 +338,7 @@ func BenchmarkLatency(b *testing.B) {
 
 // paced sends perSecond notifications a second, whether or not earlier ones
 // have been answered, and returns their times in ascending order.
-func (c *contender) paced(b *testing.B, body func(i int64) string, perSecond float64, d time.Duration) []time.Duration {
+func (c *contender) paced(b *testing.B, body func() string, perSecond float64, d time.Duration) []time.Duration {
 	b.Helper()
 	took := make([]time.Duration, int(perSecond*d.Seconds()))
 	var failed atomic.Int64
@@ -341,7 +352,7 @@ func (c *contender) paced(b *testing.B, body func(i int64) string, perSecond flo
 		for i := range due - sent {
 			wg.Go(func() {
 				begin := time.Now()
-				if err := c.notify(b.Context(), body(int64(sent+i))); err != nil {
+				if err := c.notify(b.Context(), body()); err != nil {
 					failed.Add(1)
 				}
 				took[sent+i] = time.Since(begin)

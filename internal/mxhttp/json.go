@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -82,22 +81,12 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, dst any) erro
 		}
 	}
 	if firstByte(data) != '{' {
-		return errNotObject()
+		return ErrNotObject()
 	}
 	if err := jsonv2.Unmarshal(data, dst, tolerant); err != nil {
 		return shapeError(err)
 	}
 	return nil
-}
-
-// ReadObject decodes the request body, a JSON object of at most limit bytes, as
-// [DecodeObject] does. Its errors are those of [ReadJSON].
-func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) (map[string]any, error) {
-	data, err := readBody(w, r, limit)
-	if err != nil {
-		return nil, err
-	}
-	return DecodeObject(data)
 }
 
 // DecodeObject decodes a JSON object into the types of encoding/json, with
@@ -107,17 +96,17 @@ func DecodeObject(data []byte) (map[string]any, error) {
 	if err := checkText(data); err != nil {
 		return nil, err
 	}
-	dec := newTreeDecoder(data)
-	v, err := dec.value()
+	dec := newDecoder(data)
+	v, err := dec.Value()
 	if err != nil {
-		return nil, errNotJSON("The request body is not valid JSON")
+		return nil, dec.Fault(err)
 	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errNotJSON("The request body goes on after the JSON value")
+	if err := dec.End(); err != nil {
+		return nil, err
 	}
 	object, ok := v.(map[string]any)
 	if !ok {
-		return nil, errNotObject()
+		return nil, ErrNotObject()
 	}
 	return object, nil
 }
@@ -243,4 +232,5 @@ func badJSON(msg string) error {
 	return &Error{Status: http.StatusBadRequest, Code: codeBadJSON, Msg: msg}
 }
 
-func errNotObject() error { return badJSON("The request body is wrong: expected an object") }
+// ErrNotObject returns the answer to a body that is JSON but no object.
+func ErrNotObject() error { return badJSON("The request body is wrong: expected an object") }
