@@ -88,7 +88,7 @@ func TestCheck(t *testing.T) {
 		{
 			name: "a domain imports database/sql",
 			file: "identity/store.go", src: source("database/sql"),
-			want: "identity/store.go: imports database/sql: SQL belongs to identity/sqlstore",
+			want: "identity/store.go: imports database/sql: SQL belongs to identity/sqlstore, identity/sydent",
 		},
 		{
 			name: "a domain imports YAML",

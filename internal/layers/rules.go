@@ -48,10 +48,12 @@ func packages() []pkg {
 		{"push/redisstore", adapter, outbound("push")},
 		{"push/sygnal", adapter, []string{"internal/conf"}},
 		{"push/httpapi", adapter, []string{"push", "internal/mxhttp", "internal/ratelimit"}},
-		{"threepid/email", adapter, outbound("threepid")},
-		{"threepid/sms", adapter, outbound("threepid")},
+		{"threepid/wording", adapter, nil},
+		{"threepid/email", adapter, outbound("threepid", "threepid/wording")},
+		{"threepid/sms", adapter, outbound("threepid", "threepid/wording")},
 		{"identity/homeserver", adapter, outbound("identity/signing")},
 		{"identity/sqlstore", adapter, outbound("identity", "threepid", "threepid/validation")},
+		{"identity/sydent", adapter, []string{"identity", "identity/signing", "threepid"}},
 		{"identity/httpapi", adapter, []string{
 			"identity", "identity/signing", "threepid", "threepid/validation",
 			"internal/mxhttp", "internal/ratelimit",
@@ -105,7 +107,7 @@ func technologies() []technology {
 				"database/sql", "database/sql/", "github.com/jackc/", "github.com/exaring/",
 				"github.com/pressly/goose/", "modernc.org/sqlite", "modernc.org/sqlite/",
 			},
-			in: []string{"identity/sqlstore"},
+			in: []string{"identity/sqlstore", "identity/sydent"},
 		},
 		{
 			name:  "Redis",

@@ -1,0 +1,113 @@
+package sydent_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/matrix-herald/herald/identity/sydent"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		make func(t *testing.T) (path string)
+		want string
+	}{
+		"a file that is missing": {
+			make: func(t *testing.T) string { return filepath.Join(t.TempDir(), "sydent.db") }, want: "no such file",
+		},
+		"a folder": {
+			make: func(t *testing.T) string { return t.TempDir() }, want: "it is a folder",
+		},
+		"a file that is no database": {
+			make: func(t *testing.T) string {
+				path := filepath.Join(t.TempDir(), "sydent.db")
+				if err := os.WriteFile(path, []byte(strings.Repeat("secret ", 100)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return path
+			},
+			want: "file is not a database",
+		},
+		"a database of another sort": {
+			make: func(t *testing.T) string {
+				o := newOld(t)
+				o.exec(t, `PRAGMA user_version = 0`)
+				return o.path
+			},
+			want: "its schema has version 0 and not 5: is it Sydent's?",
+		},
+		"the database of a later Sydent": {
+			make: func(t *testing.T) string {
+				o := newOld(t)
+				o.exec(t, `PRAGMA user_version = 6`)
+				return o.path
+			},
+			want: "its schema has version 6, and only version 5 of Sydent 2 is known here",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := tt.make(t)
+			db, err := sydent.Open(t.Context(), path)
+			if err == nil {
+				_ = db.Close()
+				t.Fatal("opened")
+			}
+			if !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), path) != 1 {
+				t.Errorf("got %v, want %q and the path once", err, tt.want)
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), "sydent.db-wal")); err == nil {
+				t.Error("a file was made")
+			}
+		})
+	}
+}
+
+func TestMissingTableIsAnError(t *testing.T) {
+	t.Parallel()
+	for _, table := range []string{
+		"hashing_metadata", "global_threepid_associations", "local_threepid_associations", "tokens", "accounts",
+		"accepted_terms_urls", "invite_tokens", "peers",
+	} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			o, h := newOld(t), newHerald(t)
+			o.exec(t, `DROP TABLE `+table)
+			_, err := sydent.Import(t.Context(), h.options(t, o))
+			if err == nil || !strings.Contains(err.Error(), "no such table: "+table) {
+				t.Errorf("got %v", err)
+			}
+			if last, err := h.db.LastImport(t.Context()); err != nil || !last.IsZero() {
+				t.Errorf("the import came to its end: %v, %v", last, err)
+			}
+		})
+	}
+}
+
+func TestImportLeavesSydentAsItIs(t *testing.T) {
+	t.Parallel()
+	o, h := everything(t), newHerald(t)
+	if err := o.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Not even a file that nobody may write to is a hindrance.
+	if err := os.Chmod(o.path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(o.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.imports(t, o)
+	after, err := os.ReadFile(o.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(before) != string(after) {
+		t.Error("the file has changed")
+	}
+}

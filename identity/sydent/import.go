@@ -1,0 +1,262 @@
+package sydent
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/signing"
+)
+
+const (
+	// batch is how many rows are written in one transaction.
+	batch = 1000
+	// overlap is by how much a later import looks back before the one before it:
+	// Sydent may have set the time of a row before it wrote the row.
+	overlap = time.Minute
+)
+
+// Store is where an import goes. What it adds it adds in one transaction for
+// each call, and it leaves alone what is there already.
+type Store interface {
+	identity.PepperStore
+	// LastImport returns when the last import that came to its end was begun, the
+	// zero time if none has.
+	LastImport(ctx context.Context) (begun time.Time, err error)
+	// FinishImport notes that an import has come to its end.
+	FinishImport(ctx context.Context, begun time.Time) error
+	rowStore
+}
+
+// rowStore takes batches of rows.
+type rowStore interface {
+	// ImportBindings makes bindings, each of another identifier, unless there is
+	// one that is as new. It returns how many it made or replaced.
+	ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error)
+	// ImportRemovals removes the bindings of identifiers that are not newer than
+	// TS, whoever's they are. It returns how many there were.
+	ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error)
+	// ImportTokens adds access tokens of users, used at now. It returns how many
+	// were new.
+	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error)
+	// ImportTerms adds the URLs that users accepted at now. It returns how many
+	// were new.
+	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
+}
+
+// Options configure Import. All fields are required.
+type Options struct {
+	Database *Database
+	Key      signing.Key // Sydent's
+	Store    Store
+	Keys     identity.KeyStore
+	Now      func() time.Time
+}
+
+// Import brings over everything, and at a later time what is new since: bindings
+// that were made or removed, and new accounts. What was removed from the service
+// in between thus stays removed. An import that was interrupted goes on when it
+// is started again; until one comes to its end the service should not run.
+//
+// It returns identity.ErrConflict, before anything is changed, if the service has
+// another key under the ID of Sydent's.
+func Import(ctx context.Context, o Options) (Report, error) {
+	i := importer{db: o.Database, rows: o.Store, now: o.Now()}
+	err := i.everything(ctx, o)
+	if err == nil {
+		err = o.Store.FinishImport(ctx, i.now)
+	}
+	if err != nil {
+		return Report{}, fmt.Errorf("import from Sydent: %w", err)
+	}
+	return i.report, nil
+}
+
+// DryRun reports what a first import into an empty store would bring over. Of
+// the options it reads Database, Key and Now.
+func DryRun(ctx context.Context, o Options) (Report, error) {
+	i := importer{db: o.Database, rows: nowhere{}, now: o.Now()}
+	i.report.KeyID = o.Key.ID()
+	err := i.pepper(ctx, func(string) (bool, error) { return true, nil })
+	if err == nil {
+		err = i.many(ctx)
+	}
+	if err != nil {
+		return Report{}, fmt.Errorf("import from Sydent: %w", err)
+	}
+	return i.report, nil
+}
+
+// importer carries one import through its steps.
+type importer struct {
+	db     *Database
+	rows   rowStore
+	now    time.Time
+	since  time.Time // rows from before are not looked at
+	report Report
+}
+
+func (i *importer) everything(ctx context.Context, o Options) error {
+	i.report.KeyID = o.Key.ID()
+	last, err := o.Store.LastImport(ctx)
+	if err != nil {
+		return err
+	}
+	if i.report.Since = last; last.IsZero() {
+		// The key first: with a wrong one nothing else is brought over.
+		if err := activate(ctx, o.Keys, o.Key); err != nil {
+			return err
+		}
+		err = i.pepper(ctx, func(value string) (bool, error) { return announce(ctx, o.Store, value, i.now) })
+	} else { // key and pepper may have been replaced on purpose since
+		i.since = last.Add(-overlap)
+		err = i.pepper(ctx, func(string) (bool, error) { return false, nil })
+	}
+	if err != nil {
+		return err
+	}
+	return i.many(ctx)
+}
+
+// add adds a part to the report once it is complete.
+func (i *importer) add(p Part) { i.report.Parts = append(i.report.Parts, p) }
+
+// pepper hands the lookup pepper, if there is one, to put, which reports whether
+// it is new.
+func (i *importer) pepper(ctx context.Context, put func(value string) (bool, error)) error {
+	value, err := i.db.pepper(ctx)
+	if err != nil {
+		return fmt.Errorf("read the lookup pepper: %w", err)
+	}
+	part := Part{Name: "lookup pepper"}
+	switch {
+	case value == "":
+	case !storable(value):
+		part.Read = 1
+		part.skip(reasonText, "")
+	default:
+		part.Read = 1
+		done, err := put(value)
+		if err != nil {
+			return err
+		}
+		if done {
+			part.Done = 1
+		} else {
+			part.Known = 1
+		}
+	}
+	i.add(part)
+	return nil
+}
+
+// many brings over what there are many of, and counts what is left.
+func (i *importer) many(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{i.bindings, i.tokens, i.terms} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	parts, err := i.db.leftovers(ctx)
+	if err != nil {
+		return fmt.Errorf("count what is left: %w", err)
+	}
+	i.report.Parts = append(i.report.Parts, parts...)
+	return nil
+}
+
+func (i *importer) tokens(ctx context.Context) error {
+	part := Part{Name: "access tokens"}
+	users := make(map[identity.Digest]string, batch)
+	flush := func() error {
+		n, err := i.rows.ImportTokens(ctx, users, i.now)
+		part.Done += n
+		part.Known += len(users) - n
+		clear(users)
+		return err
+	}
+	for t, err := range i.db.tokens(ctx, i.since) {
+		if err != nil {
+			return fmt.Errorf("read tokens: %w", err)
+		}
+		part.Read++
+		switch {
+		case !t.account:
+			part.skip(reasonAccount, "")
+			continue
+		case !validUserID(t.userID):
+			part.skip(reasonUserID, "")
+			continue
+		case t.token == "":
+			part.skip(reasonText, "")
+			continue
+		}
+		users[sha256.Sum256([]byte(t.token))] = t.userID
+		if len(users) == batch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	err := flush()
+	i.add(part)
+	return err
+}
+
+func (i *importer) terms(ctx context.Context) error {
+	part := Part{Name: "accepted terms"}
+	users, size := make(map[string][]string), 0
+	flush := func() error {
+		n, err := i.rows.ImportTerms(ctx, users, i.now)
+		part.Done += n
+		part.Known += size - n
+		clear(users)
+		size = 0
+		return err
+	}
+	for a, err := range i.db.acceptances(ctx, i.since) {
+		if err != nil {
+			return fmt.Errorf("read accepted terms: %w", err)
+		}
+		part.Read++
+		switch {
+		case !validUserID(a.userID):
+			part.skip(reasonUserID, "")
+			continue
+		case !storable(a.url):
+			part.skip(reasonText, "")
+			continue
+		}
+		users[a.userID] = append(users[a.userID], a.url)
+		if size++; size == batch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	err := flush()
+	i.add(part)
+	return err
+}
+
+// nowhere takes everything for new and keeps nothing.
+type nowhere struct{}
+
+func (nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (int, error) {
+	return len(bindings), nil
+}
+
+func (nowhere) ImportRemovals(context.Context, []identity.Binding) (int, error) { return 0, nil }
+
+func (nowhere) ImportTokens(_ context.Context, users map[identity.Digest]string, _ time.Time) (int, error) {
+	return len(users), nil
+}
+
+func (nowhere) ImportTerms(_ context.Context, users map[string][]string, _ time.Time) (n int, err error) {
+	for _, urls := range users {
+		n += len(urls)
+	}
+	return n, nil
+}
