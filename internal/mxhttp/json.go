@@ -37,7 +37,12 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("encode the response: %w", err)
 	}
-	body := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	return WriteBody(w, status, bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
+}
+
+// WriteBody answers with body, which is JSON already. Errors are those of
+// writing to the client.
+func WriteBody(w http.ResponseWriter, status int, body []byte) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)

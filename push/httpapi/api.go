@@ -92,11 +92,14 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time)
 	if failed := failure(outcomes); failed != nil {
 		return failed.Status, failed
 	}
-	res := notifyResponse{Rejected: []string{}}
+	var res notifyResponse
 	for i, out := range outcomes {
 		if out.Kind == push.Rejected {
 			res.Rejected = append(res.Rejected, req.devices[i].PushKey)
 		}
+	}
+	if res.Rejected == nil { // nearly always
+		return http.StatusOK, mxhttp.WriteBody(w, http.StatusOK, []byte(`{"rejected":[]}`))
 	}
 	return http.StatusOK, mxhttp.WriteJSON(w, http.StatusOK, res)
 }
