@@ -1,0 +1,494 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
+)
+
+// hash is the lookup hash of an address as the specification defines it.
+func hash(address, medium, pepper any) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %s", address, medium, pepper))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// lookup returns the answers for an address under both algorithms.
+func (c client) lookup(t *testing.T, address string) (bySHA256, plain any) {
+	t.Helper()
+	pepper := c.get(t, "/hash_details")["lookup_pepper"]
+	h, text := hash(address, "email", pepper), address+" email"
+	hashed := c.post(t, "/lookup", `{"algorithm":"sha256","pepper":%q,"addresses":[%q]}`, pepper, h)
+	inClear := c.post(t, "/lookup", `{"algorithm":"none","pepper":%q,"addresses":[%q]}`, pepper, text)
+	return hashed["mappings"].(map[string]any)[h], inClear["mappings"].(map[string]any)[text]
+}
+
+// verify checks the signature of an association with nothing but the standard
+// library and the key that the service publishes.
+func (c client) verify(t *testing.T, association map[string]any) {
+	t.Helper()
+	signatures := association["signatures"].(map[string]any)[serverName].(map[string]any)
+	if len(signatures) != 1 {
+		t.Fatalf("signatures %v", signatures)
+	}
+	signed := make(map[string]any)
+	for name, value := range association {
+		if name != "signatures" {
+			signed[name] = value
+		}
+	}
+	// There is nothing in it that encoding/json would not write canonically.
+	message, err := json.Marshal(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, signature := range signatures {
+		public, err := base64.RawStdEncoding.DecodeString(c.get(t, "/pubkey/"+id)["public_key"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes, err := base64.RawStdEncoding.DecodeString(signature.(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ed25519.Verify(public, message, bytes) {
+			t.Errorf("the signature does not verify: %v", association)
+		}
+	}
+}
+
+func TestFromRegistrationToLogout(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		w := newWorld(t, newDatabase(t))
+		p := w.start(t)
+		restart := func() {
+			t.Helper()
+			p.stop(t)
+			p = w.start(t)
+		}
+		c := w.register(t, w.front.URL, "alice")
+		alice := "@alice:" + w.homeserver
+		if got := c.get(t, "/account")["user_id"]; got != alice {
+			t.Fatalf("account of %v", got)
+		}
+
+		const request = `{"client_secret":"monkeys","email":%q,"send_attempt":1}`
+		const address, second = "alice@example.com", "alice@example.net"
+		sid := c.post(t, "/validate/email/requestToken", request, "Alice@Example.com")["sid"]
+		if again := c.post(t, "/validate/email/requestToken", request, address)["sid"]; again != sid {
+			t.Errorf("another session for the same attempt: %v, %v", sid, again)
+		}
+		link := w.mailed(t, 1)
+		if got := w.relay.Messages()[0].To; !cmp.Equal(got, []string{address}) {
+			t.Errorf("mailed to %v", got)
+		}
+		c.post(t, "/validate/email/requestToken", request, second)
+		secondLink := w.mailed(t, 2)
+		if len(w.relay.Messages()) != 2 {
+			t.Errorf("%d mails for two attempts", len(w.relay.Messages()))
+		}
+		restart()
+
+		c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sid, link.Query().Get("token"))
+		if status, page := send(t, http.MethodGet, secondLink.String(), "", ""); status != http.StatusOK || !strings.Contains(page, "<html") {
+			t.Errorf("the link in the mail: %d %s", status, page)
+		}
+		restart()
+
+		for sid, want := range map[any]string{sid: address, secondLink.Query().Get("sid"): second} {
+			proved := c.get(t, fmt.Sprintf("/3pid/getValidated3pid?sid=%s&client_secret=monkeys", sid))
+			if proved["address"] != want || proved["medium"] != "email" {
+				t.Errorf("validated: %v, want %s", proved, want)
+			}
+			bound := c.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, alice)
+			if bound["mxid"] != alice || bound["address"] != want {
+				t.Errorf("bound: %v", bound)
+			}
+			c.verify(t, bound)
+		}
+		restart()
+
+		if hashed, plain := c.lookup(t, address); hashed != alice || plain != alice {
+			t.Errorf("looked up: %v, %v", hashed, plain)
+		}
+		c.post(t, "/3pid/unbind", `{"sid":%q,"client_secret":"monkeys","mxid":%q,"threepid":{"medium":"email","address":%q}}`, sid, alice, address)
+		if hashed, plain := c.lookup(t, address); hashed != nil || plain != nil {
+			t.Errorf("after unbind: %v, %v", hashed, plain)
+		}
+		if hashed, _ := c.lookup(t, second); hashed != alice {
+			t.Errorf("the other binding went, too: %v", hashed)
+		}
+		c.post(t, "/account/logout", "{}")
+		if status, refusal := c.ask(t, http.MethodGet, "/account", ""); status != http.StatusUnauthorized {
+			t.Errorf("after logout: %d %v", status, refusal)
+		}
+		for _, secret := range []string{address, second, c.token, "monkeys", link.Query().Get("token"), "openid-alice"} {
+			if strings.Contains(strings.ToLower(p.log.String()), strings.ToLower(secret)) {
+				t.Errorf("the log has %q:\n%s", secret, p.log)
+			}
+		}
+	})
+}
+
+func TestAStopLosesNoMail(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, storetest.SQLite(t))
+	p := w.start(t)
+	c := w.register(t, w.front.URL, "alice")
+	const requests = 5
+	hold := make(chan struct{})
+	for range requests {
+		w.relay.Fail(threepidtest.Fault{At: threepidtest.Data, Until: hold})
+	}
+	var asking sync.WaitGroup
+	for i := range requests {
+		asking.Go(func() {
+			status, answer := c.ask(t, http.MethodPost, "/validate/email/requestToken",
+				fmt.Sprintf(`{"client_secret":"s","email":"a%d@example.com","send_attempt":1}`, i))
+			if status != http.StatusOK {
+				t.Errorf("a request in flight at SIGTERM ended with %d %v", status, answer)
+			}
+		})
+	}
+	w.relay.WaitFaults(t, requests)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.stop(t)
+	}()
+	p.await(t, "draining")
+	if status, answer := fetch(t, p.admin+"/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("ready while it drains: %d %s", status, answer)
+	}
+	close(hold)
+	asking.Wait()
+	<-stopped
+	w.relay.Wait(t, requests)
+}
+
+func needPostgreSQL(t *testing.T) {
+	t.Helper()
+	switch {
+	case os.Getenv("TEST_DATABASE_URL") != "":
+	case os.Getenv("HERALD_REQUIRE_SERVICES") == "1":
+		t.Fatal("TEST_DATABASE_URL is not set; run the tests with scripts/services")
+	default:
+		t.Skip("TEST_DATABASE_URL is not set")
+	}
+}
+
+func TestTwoReplicasAnswerAlike(t *testing.T) {
+	t.Parallel()
+	needPostgreSQL(t)
+	w := newWorld(t, storetest.PostgreSQL(t))
+	var replicas [2]*process
+	var starting sync.WaitGroup
+	for i := range replicas {
+		starting.Go(func() { replicas[i] = w.start(t) })
+	}
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	one := w.register(t, replicas[0].api, "alice")
+	other := client{replicas[1].api, one.token}
+	for _, path := range []string{"/hash_details", "/account", "/terms"} {
+		if diff := cmp.Diff(one.get(t, path), other.get(t, path)); diff != "" {
+			t.Errorf("%s (-one +other):\n%s", path, diff)
+		}
+	}
+	alice := "@alice:" + w.homeserver
+	const request = `{"client_secret":"monkeys","email":"alice@example.com","send_attempt":1}`
+	sids := make([]any, 2)
+	var asking sync.WaitGroup
+	for i, c := range []client{one, other} {
+		asking.Go(func() { sids[i] = c.post(t, "/validate/email/requestToken", request)["sid"] })
+	}
+	asking.Wait()
+	if sids[0] != sids[1] || len(w.relay.Messages()) != 1 {
+		t.Errorf("one attempt at two replicas: sessions %v, %d mails", sids, len(w.relay.Messages()))
+	}
+	other.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sids[0], w.mailed(t, 1).Query().Get("token"))
+	association := one.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sids[0], alice)
+	other.verify(t, association)
+	for _, c := range []client{one, other} {
+		if hashed, plain := c.lookup(t, "alice@example.com"); hashed != alice || plain != alice {
+			t.Errorf("%s: looked up %v, %v", c.base, hashed, plain)
+		}
+	}
+}
+
+// keyID returns the ID and the public half of the key that a client's
+// association is signed with.
+func (w *world) keyID(t *testing.T, c client, mails int) (id, public string) {
+	t.Helper()
+	user := c.get(t, "/account")["user_id"]
+	sid := c.post(t, "/validate/email/requestToken", `{"client_secret":"s","email":"a%d@example.com","send_attempt":1}`, mails)["sid"]
+	c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"s","token":%q}`, sid, w.mailed(t, mails).Query().Get("token"))
+	association := c.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"s","mxid":%q}`, sid, user)
+	c.verify(t, association)
+	for id = range association["signatures"].(map[string]any)[serverName].(map[string]any) {
+		public = c.get(t, "/pubkey/"+id)["public_key"].(string)
+	}
+	return id, public
+}
+
+func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		w := newWorld(t, newDatabase(t))
+		p := w.start(t)
+		c := w.register(t, w.front.URL, "alice")
+		first, firstPublic := w.keyID(t, c, 1)
+		oldPepper := c.get(t, "/hash_details")["lookup_pepper"]
+
+		run := func(args ...string) string {
+			t.Helper()
+			code, stdout, stderr := command(t, nil, append([]string{"-config", w.config}, args...)...)
+			if code != 0 {
+				t.Fatalf("%v: exit status %d\n%s", args, code, stderr)
+			}
+			return stdout
+		}
+		out := run("rotate-key")
+		run("rotate-pepper")
+		p.stop(t)
+		p = w.start(t)
+
+		second, _ := w.keyID(t, c, 2)
+		if second == first || !strings.Contains(out, "Signing with "+second) {
+			t.Errorf("signed with %s before and %s after:\n%s", first, second, out)
+		}
+		valid := func() any {
+			return c.get(t, "/pubkey/isvalid?public_key="+url.QueryEscape(firstPublic))["valid"]
+		}
+		if valid() != true {
+			t.Error("what the old key signed is no longer valid")
+		}
+		newPepper := c.get(t, "/hash_details")["lookup_pepper"]
+		if newPepper == oldPepper {
+			t.Error("the pepper is the old one")
+		}
+		for _, pepper := range []any{oldPepper, newPepper} {
+			h := hash("a1@example.com", "email", pepper)
+			if m := c.post(t, "/lookup", `{"algorithm":"sha256","pepper":%q,"addresses":[%q]}`, pepper, h)["mappings"].(map[string]any); m[h] == nil {
+				t.Errorf("under the pepper %s nobody is found", pepper)
+			}
+		}
+
+		if out := run("rotate-key", "-compromised", first); !strings.Contains(out, "Nothing signed with "+first) || !strings.Contains(out, second) {
+			t.Errorf("rotate-key -compromised:\n%s", out)
+		}
+		if code, _, stderr := command(t, nil, "-config", w.config, "rotate-key", "-compromised", "ed25519:none"); code != 1 || !strings.Contains(stderr, `no signing key "ed25519:none"`) {
+			t.Errorf("an unknown key: exit status %d\n%s", code, stderr)
+		}
+		p.stop(t)
+		w.start(t)
+		if valid() != false {
+			t.Error("the compromised key is valid")
+		}
+	})
+}
+
+func TestTheServiceTellsHowItIs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, storetest.SQLite(t))
+	p := w.start(t)
+	c := w.register(t, w.front.URL, "alice")
+	w.keyID(t, c, 1)
+	c.lookup(t, "alice@example.com")
+	_, metrics := fetch(t, p.admin+"/metrics")
+	for _, want := range []string{
+		`herald_identity_registers_total{outcome="ok"} 1`,
+		`herald_identity_binds_total{outcome="ok"} 1`,
+		`herald_identity_lookups_total{algorithm="sha256",outcome="ok"} 1`,
+		`herald_identity_lookup_addresses_total{algorithm="none"} 1`,
+		`herald_identity_mails_total{outcome="sent",template="verification"} 1`,
+		`herald_http_requests_total{code="200",method="POST",route="/_matrix/identity/v2/3pid/bind"} 1`,
+		`herald_build_info{`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^# TYPE (herald_identity_\w+)`).FindAllStringSubmatch(metrics, -1) {
+		if !bytes.Contains(operations, []byte("`"+line[1]+"`")) {
+			t.Errorf("docs/operations.md does not explain %s", line[1])
+		}
+	}
+	for url, want := range map[string]string{
+		p.api + "/health": "ok", p.api + "/ready": "", p.api + "/version": `"e2e"`, p.admin + "/healthz": "ok", p.admin + "/readyz": "",
+	} {
+		if status, got := fetch(t, url); status != http.StatusOK || !strings.Contains(got, want) {
+			t.Errorf("%s: %d %s", url, status, got)
+		}
+	}
+	environ := []string{"IDENTITY_HTTP_LISTEN=" + strings.TrimPrefix(p.api, "http://")}
+	if code, _, stderr := command(t, environ, "-config", w.config, "health"); code != 0 {
+		t.Errorf("health: exit status %d\n%s", code, stderr)
+	}
+}
+
+func TestTracesHoldNoAddresses(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var spans bytes.Buffer
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		_, _ = spans.ReadFrom(r.Body)
+	}))
+	t.Cleanup(collector.Close)
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		w := newWorld(t, newDatabase(t))
+		s := startHere(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector.URL}, "-config", w.config)
+		target, err := url.Parse(s.api)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.target.Store(target)
+		c := w.register(t, w.front.URL, "alice")
+		w.keyID(t, c, 1)
+		if code := s.stop(); code != 0 {
+			t.Fatalf("exit status %d:\n%s", code, s.errs)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, want := range []string{"send mail", "homeserver openid/userinfo", "POST /_matrix/identity/v2/3pid/bind"} {
+			if !bytes.Contains(spans.Bytes(), []byte(want)) {
+				t.Errorf("no span is called %q", want)
+			}
+		}
+		for _, secret := range []string{"a1@example.com", c.token, "openid-alice"} {
+			if bytes.Contains(spans.Bytes(), []byte(secret)) {
+				t.Errorf("the spans hold %q", secret)
+			}
+		}
+	})
+}
+
+// gate is a way to a server that can be shut.
+type gate struct {
+	net.Listener
+
+	target string
+	mu     sync.Mutex
+	shut   bool
+	conns  []net.Conn
+}
+
+func newGate(t *testing.T, target string) *gate {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{Listener: l, target: target}
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := new(net.Dialer).DialContext(t.Context(), "tcp", target)
+			if !g.keep(in, out) || err != nil {
+				continue
+			}
+			passing.Go(func() { _, _ = io.Copy(in, out) })
+			passing.Go(func() { _, _ = io.Copy(out, in) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		g.set(true)
+		passing.Wait()
+	})
+	return g
+}
+
+// keep remembers connections, or closes them if the gate is shut.
+func (g *gate) keep(conns ...net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range conns {
+		if c != nil && g.shut {
+			_ = c.Close()
+		} else if c != nil {
+			g.conns = append(g.conns, c)
+		}
+	}
+	return !g.shut
+}
+
+// set shuts or opens the gate.
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+	g.conns = nil
+}
+
+func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
+	t.Parallel()
+	needPostgreSQL(t)
+	database, err := url.Parse(storetest.PostgreSQL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(t, database.Host)
+	database.Host = g.Addr().String()
+	w := newWorld(t, database.String())
+	p := w.start(t)
+	await := func(want int, text string) {
+		t.Helper()
+		every := time.NewTicker(50 * time.Millisecond)
+		defer every.Stop()
+		late := time.After(30 * time.Second)
+		for {
+			status, answer := fetch(t, p.api+"/ready")
+			if status == want && strings.Contains(answer, text) {
+				return
+			}
+			select {
+			case <-every.C:
+			case <-late:
+				t.Fatalf("/ready says %d %s, want %d %s", status, answer, want, text)
+			}
+		}
+	}
+	await(http.StatusOK, "")
+	g.set(true)
+	await(http.StatusServiceUnavailable, "database")
+	if status, answer := fetch(t, p.api+"/health"); status != http.StatusOK {
+		t.Errorf("/health: %d %s", status, answer)
+	}
+	g.set(false)
+	await(http.StatusOK, "")
+}

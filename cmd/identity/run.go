@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/serve"
+	"github.com/matrix-herald/herald/internal/telemetry"
+)
+
+// program is one run of the command, with what it takes from the outside.
+type program struct {
+	stdout, stderr io.Writer
+	environ        []string
+	abort          <-chan struct{} // ends the drain delay
+	// listening, unless nil, is told the addresses once they answer.
+	listening func(api []net.Addr, admin net.Addr)
+}
+
+const usage = `identity is a Matrix Identity Service.
+
+  identity                                  serve on 127.0.0.1:8090 with a database in ./identity-data
+  identity -config identity.yaml            serve
+  identity -dev                             try it: mails and text messages are shown, nothing is kept
+  identity -config identity.yaml -check     check the configuration
+  identity -config identity.yaml rotate-key [-compromised ID]
+                                            sign with a new key, and declare another one compromised
+  identity -config identity.yaml rotate-pepper
+                                            replace the pepper of lookups now
+  identity -config identity.yaml health     exit with 0 if the running service is healthy
+
+`
+
+// errUsage ends the program with the status of a wrong command line.
+var errUsage = errors.New("wrong command line")
+
+type flags struct {
+	config              string
+	check, dev, version bool
+	command             []string
+}
+
+// run carries out the command line and returns the exit status.
+func (p *program) run(ctx context.Context, args []string) int {
+	f, err := p.parse(args)
+	if err == nil {
+		err = p.dispatch(ctx, f)
+	}
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	default:
+		fmt.Fprintln(p.stderr, "identity:", err)
+		return 1
+	}
+}
+
+func (p *program) parse(args []string) (flags, error) {
+	var f flags
+	set := flag.NewFlagSet("identity", flag.ContinueOnError)
+	set.SetOutput(p.stderr)
+	set.Usage = func() {
+		fmt.Fprint(p.stderr, usage)
+		set.PrintDefaults()
+	}
+	set.StringVar(&f.config, "config", "", "configuration `file`")
+	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
+	set.BoolVar(&f.dev, "dev", false, "development: show messages instead of sending them, and keep nothing")
+	set.BoolVar(&f.version, "version", false, "print the version and exit")
+	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return f, err
+		}
+		return f, errUsage
+	}
+	f.command = set.Args()
+	return f, nil
+}
+
+func (p *program) dispatch(ctx context.Context, f flags) error {
+	if f.version {
+		_, err := fmt.Fprintln(p.stdout, "identity", version)
+		return err
+	}
+	if len(f.command) == 0 {
+		return p.serve(ctx, f)
+	}
+	switch name, args := f.command[0], f.command[1:]; name {
+	case "rotate-key":
+		return p.rotateKey(ctx, f, args)
+	case "rotate-pepper":
+		return p.rotatePepper(ctx, f, args)
+	case "health":
+		return p.health(ctx, f)
+	default:
+		fmt.Fprintf(p.stderr, "identity: unknown command %q\n\n%s", name, usage)
+		return errUsage
+	}
+}
+
+// keyFile is where the signing keys of a SQLite database are.
+func (c *Config) keyFile() string { return filepath.Join(c.DataDir, "signing.keys") }
+
+// parts are what is made of a configuration without touching the data.
+type parts struct {
+	messengers  *messengers
+	homeservers homeserver.Options
+	pages       *httpapi.Pages
+}
+
+func newParts(cfg *Config, env environment, messengers func(*Config, environment) (*messengers, error)) (parts, error) {
+	var made parts
+	var errs [3]error
+	made.messengers, errs[0] = messengers(cfg, env)
+	made.homeservers, errs[1] = newHomeservers(cfg, env.log)
+	made.pages, errs[2] = httpapi.LoadPages(cfg.Pages)
+	return made, errors.Join(errs[:]...)
+}
+
+// check reports what can be known to be wrong before the service is started.
+func (p *program) check(cfg *Config, env environment) error {
+	made, err := newParts(cfg, env, newMessengers)
+	if err != nil {
+		return err
+	}
+	for _, w := range made.messengers.warnings {
+		fmt.Fprintln(p.stderr, "warning:", w)
+	}
+	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %s at %s.\n", cfg.ServerName, cfg.PublicBaseURL)
+	return err
+}
+
+func (p *program) serve(ctx context.Context, f flags) (err error) {
+	cfg, err := loadConfig(f.config, p.environ, f.dev)
+	if err != nil {
+		return err
+	}
+	log, err := telemetry.NewLogger(p.stderr, cfg.Log)
+	if err != nil {
+		return err
+	}
+	env := environment{log: log, reg: telemetry.NewRegistry("identity", version)}
+	if f.check {
+		return p.check(cfg, env)
+	}
+	var stopTracing func(context.Context) error
+	env.tracer, stopTracing, err = telemetry.Tracing(ctx, cfg.Tracing, "identity", version, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopTracing(context.WithoutCancel(ctx))) }()
+	if f.dev {
+		return p.serveDev(ctx, cfg, env)
+	}
+	made, err := newParts(cfg, env, newMessengers)
+	if err != nil {
+		return err
+	}
+	for _, w := range made.messengers.warnings {
+		log.WarnContext(ctx, "something is missing or risky", "what", w)
+	}
+	return p.serveWith(ctx, cfg, env, made, surroundings{
+		prepare:  func(context.Context, *store) error { return nil },
+		wrap:     func(api http.Handler) http.Handler { return api },
+		announce: func() {},
+	})
+}
+
+// surroundings are what development puts around the service.
+type surroundings struct {
+	prepare  func(context.Context, *store) error // the data, before the service uses it
+	wrap     func(http.Handler) http.Handler     // the API
+	workers  []func(context.Context) error
+	announce func() // once the API answers
+}
+
+// serveWith serves until ctx ends.
+func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, made parts, around surroundings) (err error) {
+	defer made.messengers.close()
+	var provider trace.TracerProvider
+	if cfg.Tracing.Endpoint != "" {
+		provider = env.tracer.Provider()
+	}
+	db, err := openStore(ctx, cfg, provider)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := around.prepare(ctx, db); err != nil {
+		return err
+	}
+	servers, err := homeserver.New(made.homeservers)
+	if err != nil {
+		return err
+	}
+	defer servers.CloseIdleConnections()
+	s, err := newService(ctx, cfg, db, made.messengers, servers, env)
+	if err != nil {
+		return err
+	}
+	handler, err := newHandler(cfg, s, made.pages, env)
+	if err != nil {
+		return err
+	}
+	return serve.Run(ctx, serve.Options{
+		Name: "identity", Version: version, Config: cfg.HTTP.Config, Logger: env.log,
+		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg,
+		Ready:   []serve.Check{{Name: "database", Probe: db.Ping}},
+		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run),
+		Abort:   p.abort,
+		OnListen: func(api []net.Addr, admin net.Addr) {
+			around.announce()
+			if p.listening != nil {
+				p.listening(api, admin)
+			}
+		},
+	})
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// output collects what a program writes and can be waited for.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	changed chan struct{}
+}
+
+func newOutput() *output { return &output{changed: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until the output has all of these texts.
+func (o *output) await(t *testing.T, texts ...string) {
+	t.Helper()
+	timeout := time.NewTimer(30 * time.Second)
+	defer timeout.Stop()
+	for _, text := range texts {
+		for !strings.Contains(o.String(), text) {
+			select {
+			case <-o.changed:
+			case <-timeout.C:
+				t.Fatalf("the output lacks %q:\n%s", text, o)
+			}
+		}
+	}
+}
+
+// command runs the program to its end.
+func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	out, errs := newOutput(), newOutput()
+	p := program{stdout: out, stderr: errs, environ: environ}
+	return p.run(t.Context(), args), out.String(), errs.String()
+}
+
+// serving is a program that serves in this process.
+type serving struct {
+	api, admin string
+	out, errs  *output
+	stop       func() (code int)
+}
+
+// startHere runs the program until stop or the end of the test.
+func startHere(t *testing.T, environ []string, args ...string) *serving {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &serving{out: newOutput(), errs: newOutput()}
+	type addresses struct {
+		api   []net.Addr
+		admin net.Addr
+	}
+	listening := make(chan addresses, 1)
+	p := program{
+		stdout: s.out, stderr: s.errs, environ: environ,
+		listening: func(api []net.Addr, admin net.Addr) { listening <- addresses{api, admin} },
+	}
+	var code int
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		code = p.run(ctx, args)
+	}()
+	s.stop = func() int {
+		cancel()
+		<-ended
+		return code
+	}
+	t.Cleanup(func() { s.stop() })
+	select {
+	case a := <-listening:
+		s.api = "http://" + a.api[0].String()
+		if a.admin != nil {
+			s.admin = "http://" + a.admin.String()
+		}
+	case <-ended:
+		t.Fatalf("identity ended with status %d:\n%s", code, s.errs)
+	}
+	return s
+}
+
+// ephemeral is an environment in which nothing meets another test.
+func ephemeral(more ...string) []string {
+	return append([]string{"IDENTITY_HTTP_LISTEN=127.0.0.1:0", "IDENTITY_HTTP_ADMIN_LISTEN=127.0.0.1:0"}, more...)
+}
+
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "server_name: id.example.org\npublic_base_url: https://id.example.org\n")
+	open := writeFile(t, filepath.Join(dir, "open.yaml"), `http: {listen: ["0.0.0.0:8090"]}`)
+	tests := map[string]struct {
+		args   []string
+		code   int
+		stdout string
+		stderr string
+	}{
+		"version":                            {[]string{"-version"}, 0, "identity ", ""},
+		"help":                               {[]string{"-help"}, 0, "", "rotate-pepper"},
+		"help on a command":                  {[]string{"rotate-key", "-help"}, 0, "", "-compromised"},
+		"an unknown flag":                    {[]string{"-typo"}, 2, "", "-typo"},
+		"an unknown command":                 {[]string{"typo"}, 2, "", `unknown command "typo"`},
+		"rotate-key with an argument":        {[]string{"rotate-key", "ed25519:1"}, 2, "", "usage: identity"},
+		"rotate-pepper with an argument":     {[]string{"rotate-pepper", "now"}, 2, "", "usage: identity"},
+		"open to the network without a name": {[]string{"-config", open}, 1, "", "server_name: is missing"},
+		"development open to the network":    {[]string{"-config", open, "-dev"}, 1, "", "use an address of the loopback"},
+		"a configuration that is not there":  {[]string{"-config", filepath.Join(dir, "none.yaml")}, 1, "", "none.yaml"},
+		"a good configuration is checked":    {[]string{"-config", good, "-check"}, 0, "The configuration is good: id.example.org at https://id.example.org.", "warning: email: no mail relay is configured"},
+		"the check warns of text messages":   {[]string{"-config", good, "-check"}, 0, "", "warning: sms: no SMS provider is configured"},
+		"rotate-key without a database":      {[]string{"-config", good, "rotate-key"}, 1, "", "there is no database"},
+		"rotate-pepper without a database":   {[]string{"-config", good, "rotate-pepper"}, 1, "", "there is no database"},
+		"health of a service that is not up": {[]string{"-config", good, "health"}, 1, "", "identity: health check"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var environ []string
+			if !strings.Contains(strings.Join(tt.args, " "), open) {
+				environ = []string{"IDENTITY_HTTP_LISTEN=127.0.0.1:1"} // nobody listens there
+			}
+			code, stdout, stderr := command(t, environ, tt.args...)
+			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("exit status %d\n--- stdout\n%s--- stderr\n%s", code, stdout, stderr)
+			}
+		})
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("commands that only look left something behind: %v %v", entries, err)
+	}
+}
+
+func TestBrokenTemplatesAndPagesAreReportedTogether(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, folder := range []string{"mail", "sms", "pages"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "mail", "verification.txt"), "Subject: Hello\n\nno link")
+	writeFile(t, filepath.Join(dir, "sms", "verification.txt"), "no code")
+	writeFile(t, filepath.Join(dir, "pages", "success.html"), "{{.Typo}}")
+	config := writeFile(t, filepath.Join(dir, "identity.yaml"), `
+pages: pages
+email: {templates: mail}
+sms: {templates: sms}
+homeservers: {ca_file: missing.pem}
+`)
+	code, _, stderr := command(t, nil, "-config", config, "-check")
+	if code != 1 {
+		t.Errorf("exit status %d", code)
+	}
+	for _, want := range []string{"mail templates", "SMS templates", "pages", "homeservers.ca_file"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("stderr lacks %q:\n%s", want, stderr)
+		}
+	}
+}
+
+func TestItStartsWithoutAConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
+	if status, body := fetch(t, first.admin+"/readyz"); status != http.StatusOK {
+		t.Errorf("not ready: %d %s", status, body)
+	}
+	_, metrics := fetch(t, first.admin+"/metrics")
+	for _, name := range []string{
+		"herald_build_info{", "herald_identity_bindings ", "herald_identity_lookups_total{", "herald_identity_lookup_addresses_total{",
+		"herald_identity_mails_total{", "herald_identity_sms_total{", "herald_identity_validation_",
+	} {
+		if !strings.Contains(metrics, "\n"+name) {
+			t.Errorf("/metrics lacks %s", name)
+		}
+	}
+	first.errs.await(t, "no mail relay is configured", "no SMS provider is configured")
+	if code := first.stop(); code != 0 {
+		t.Fatalf("exit status %d:\n%s", code, first.errs)
+	}
+	for name, mode := range map[string]os.FileMode{"": 0o700, "identity.db": 0o600, "signing.keys": 0o600, "code.key": 0o600} {
+		info, err := os.Stat(filepath.Join(dir, "identity-data", name))
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%q: %v %v, want mode %v", name, info, err, mode)
+		}
+	}
+	if leftovers, err := filepath.Glob(filepath.Join(dir, "identity-data", "code.key.*")); err != nil || leftovers != nil {
+		t.Errorf("temporary files stay: %v %v", leftovers, err)
+	}
+
+	code, _, stderr := command(t, ephemeral("IDENTITY_SERVER_NAME=other:8090", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090"))
+	if code != 1 || !strings.Contains(stderr, `server_name "other:8090"`) || !strings.Contains(stderr, "set server_name back") {
+		t.Errorf("under another name: exit status %d\n%s", code, stderr)
+	}
+	writeFile(t, filepath.Join(dir, "identity-data", "code.key"), "short\n")
+	code, _, stderr = command(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090"))
+	if code != 1 || !strings.Contains(stderr, "restore it from a backup") {
+		t.Errorf("with a broken code key: exit status %d\n%s", code, stderr)
+	}
+}
+
+func TestProcessesThatStartTogetherShareOneCodeKey(t *testing.T) {
+	t.Parallel()
+	cfg := &Config{DataDir: t.TempDir()}
+	const processes = 8
+	keys := make([]string, processes)
+	var starting sync.WaitGroup
+	for i := range processes {
+		starting.Go(func() {
+			key, err := cfg.codeKey()
+			if err != nil {
+				t.Error(err)
+			}
+			keys[i] = string(key)
+		})
+	}
+	starting.Wait()
+	for _, key := range keys {
+		if key == "" || key != keys[0] {
+			t.Fatal("the keys differ")
+		}
+	}
+}
+
+// fetch gets a URL.
+func fetch(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	return send(t, http.MethodGet, url, "", "")
+}

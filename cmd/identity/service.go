@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/identity/sqlstore"
+	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/internal/telemetry"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/email"
+	"github.com/matrix-herald/herald/threepid/sms"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+// tracerName names what makes the spans of this package.
+const tracerName = "github.com/matrix-herald/herald/cmd/identity"
+
+// messengers carry codes to people.
+type messengers struct {
+	mail     validation.Messenger
+	sms      validation.Messenger
+	warnings []string
+	close    func()
+}
+
+// newMessengers makes those that cfg describes. It connects to nothing.
+func newMessengers(cfg *Config, env environment) (*messengers, error) {
+	mail, mailErr := email.New(email.Options{Config: cfg.Email, BaseURL: cfg.PublicBaseURL, Registerer: env.reg})
+	text, textErr := sms.New(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg})
+	if err := errors.Join(mailErr, textErr); err != nil {
+		return nil, err
+	}
+	m := &messengers{mail: mail, sms: text, close: mail.Close}
+	for _, w := range mail.Warnings() {
+		m.warnings = append(m.warnings, "email: "+w)
+	}
+	for _, w := range text.Warnings() {
+		m.warnings = append(m.warnings, "sms: "+w)
+	}
+	return m, nil
+}
+
+// host returns what people know the service by.
+func (c *Config) host() string {
+	u, err := url.Parse(c.PublicBaseURL)
+	if err != nil {
+		return c.ServerName
+	}
+	return u.Hostname()
+}
+
+// store is the open database with the keys that belong to it.
+type store struct {
+	*sqlstore.DB
+
+	keys identity.KeyStore
+}
+
+// openStore opens the database, and makes it if it is one of SQLite that is not
+// there yet. It refuses the database of a service with another name.
+func openStore(ctx context.Context, cfg *Config, provider trace.TracerProvider) (*store, error) {
+	if !cfg.usesPostgres() {
+		if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("data_dir: %w", err)
+		}
+	}
+	db, err := sqlstore.Open(ctx, sqlstore.Options{URL: cfg.databaseURL(), TracerProvider: provider})
+	if err != nil {
+		return nil, err
+	}
+	if err := db.ClaimServerName(ctx, cfg.ServerName); err != nil {
+		if errors.Is(err, identity.ErrServerName) {
+			err = fmt.Errorf("server_name %q: %w; what it signed would no longer be valid, so set server_name back or use another database", cfg.ServerName, err)
+		}
+		return nil, errors.Join(err, db.Close())
+	}
+	s := &store{DB: db, keys: db}
+	if !cfg.usesPostgres() {
+		s.keys = sqlstore.NewKeyFile(cfg.keyFile())
+	}
+	return s, nil
+}
+
+// service is the domain put together on an open store.
+type service struct {
+	sessions  *validation.Sessions
+	accounts  *identity.Accounts
+	terms     *identity.Terms
+	keys      *identity.Keyring
+	peppers   *identity.Peppers
+	directory *identity.Directory
+}
+
+// environment is what a service shares with the rest of the program.
+type environment struct {
+	log    *slog.Logger
+	reg    *prometheus.Registry
+	tracer telemetry.Tracer
+}
+
+// newService puts the domain together.
+func newService(ctx context.Context, cfg *Config, db *store, m *messengers, servers *homeserver.Client, env environment) (s *service, err error) {
+	codeKey, err := cfg.codeKey()
+	if err != nil {
+		return nil, err
+	}
+	tracer := env.tracer.Provider().Tracer(tracerName)
+	metrics := identity.NewMetrics(env.reg)
+	s = new(service)
+	if s.sessions, err = validation.New(validation.Options{
+		Store: db, CodeKey: codeKey, Log: env.log, Registerer: env.reg,
+		Messengers: map[threepid.Medium]validation.Messenger{
+			threepid.MediumEmail:  traced{m.mail, tracer, "send mail"},
+			threepid.MediumMSISDN: traced{m.sms, tracer, "send SMS"},
+		},
+		NextLinkHosts: cfg.Validation.NextLinkHosts, MaxTries: cfg.Validation.MaxTries,
+		TokenLife: cfg.Validation.CodeLife.Std(), SessionLife: cfg.Validation.SessionLife.Std(),
+	}); err != nil {
+		return nil, err
+	}
+	if s.accounts, err = identity.NewAccounts(identity.AccountsOptions{
+		Store: db, OpenID: openID{servers, tracer, env.log}, IdleLife: cfg.Accounts.IdleLife.Std(),
+		Now: time.Now, Log: env.log, Metrics: metrics,
+	}); err != nil {
+		return nil, err
+	}
+	if s.terms, err = identity.NewTerms(identity.TermsOptions{Policies: cfg.policies(), Store: db, Now: time.Now}); err != nil {
+		return nil, err
+	}
+	if s.keys, err = openKeyring(ctx, db, env.log); err != nil {
+		return nil, err
+	}
+	if s.peppers, err = openPeppers(ctx, cfg, db, env.log, metrics); err != nil {
+		return nil, err
+	}
+	s.directory, err = identity.NewDirectory(identity.DirectoryOptions{
+		Store: db, Peppers: s.peppers, Keys: s.keys, Proofs: proofs{s.sessions}, ServerName: cfg.ServerName,
+		PlainLookup: cfg.Lookup.Plain, Now: time.Now, Metrics: metrics,
+	})
+	return s, err
+}
+
+func openKeyring(ctx context.Context, db *store, log *slog.Logger) (*identity.Keyring, error) {
+	return identity.OpenKeyring(ctx, identity.KeyringOptions{Store: db.keys, Now: time.Now, Log: log})
+}
+
+func openPeppers(ctx context.Context, cfg *Config, db *store, log *slog.Logger, metrics *identity.Metrics) (*identity.Peppers, error) {
+	return identity.OpenPeppers(ctx, identity.PeppersOptions{
+		Store: db, Directory: db, Interval: cfg.Lookup.PepperInterval.Std(), Grace: cfg.Lookup.PepperGrace.Std(),
+		Now: time.Now, Log: log, Metrics: metrics,
+	})
+}
+
+// newHandler puts the API over a service.
+func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) (http.Handler, error) {
+	return httpapi.New(httpapi.Options{
+		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
+		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, Log: env.log, Registerer: env.reg,
+		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
+	})
+}
+
+// newHomeservers makes the client that asks homeservers. It connects to nothing.
+func newHomeservers(cfg *Config, log *slog.Logger) (homeserver.Options, error) {
+	proxy, _ := cfg.proxyURL() // validated
+	opts := homeserver.Options{
+		Timeout: cfg.Homeservers.Timeout.Std(), MaxInFlight: cfg.Homeservers.MaxInFlight, Proxy: proxy,
+		UserAgent: "Herald/" + version, Log: log,
+	}
+	for _, s := range cfg.Homeservers.AllowNetworks {
+		opts.AllowNets = append(opts.AllowNets, netip.MustParsePrefix(s)) // validated
+	}
+	var err error
+	if opts.RootCAs, err = loadRoots(cfg.Homeservers.CAFile); err != nil {
+		return opts, fmt.Errorf("homeservers.ca_file: %w", err)
+	}
+	return opts, nil
+}
+
+// loadRoots returns the system's certificate authorities and those of file;
+// nil, which stands for the system's, when there is no file.
+func loadRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	return safehttp.LoadRootCAs(file)
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+// maxSending is for how long at most one request sends a message; package
+// validation cuts it there.
+const maxSending = 45 * time.Second
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+func (c *Config) validate(p *conf.Problems) {
+	c.validateNames(p)
+	c.validateHTTP(p)
+	c.validateDatabase(p)
+	c.Email.Validate("email", p)
+	c.SMS.Validate("sms", p)
+	c.validateSending(p)
+	c.validateSessions(p)
+	atLeast := func(path string, d, least conf.Duration) {
+		if d < least {
+			p.Add(path, d, fmt.Sprintf("use at least %s", least))
+		}
+	}
+	atLeast("lookup.pepper_interval", c.Lookup.PepperInterval, 0)
+	atLeast("lookup.pepper_grace", c.Lookup.PepperGrace, conf.Duration(time.Minute))
+	if c.Lookup.PepperInterval > 0 && c.Lookup.PepperInterval <= c.Lookup.PepperGrace {
+		p.Add("lookup.pepper_interval", c.Lookup.PepperInterval, "make it longer than pepper_grace, or 0s for never")
+	}
+	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
+	c.validateHomeservers(p)
+	c.Log.Validate("log", p)
+	c.Tracing.Validate("tracing", p)
+	c.validateTerms(p)
+}
+
+// validateNames refuses to guess what others will know the service by.
+func (c *Config) validateNames(p *conf.Problems) {
+	const why = `: it defaults to the first listener only if all listen on the loopback and its port is not 0`
+	switch _, err := homeserver.ParseServerName(c.ServerName); {
+	case c.ServerName == "":
+		p.Add("server_name", nil, "is missing: name the host of the service, such as id.example.org"+why)
+	case err != nil:
+		p.Add("server_name", c.ServerName, "use a host name, with a port if need be, such as id.example.org")
+	}
+	u, err := url.Parse(c.PublicBaseURL)
+	switch {
+	case c.PublicBaseURL == "":
+		p.Add("public_base_url", nil, "is missing: say where clients and browsers reach the service, such as https://id.example.org"+why)
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
+		u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		p.Add("public_base_url", nil, "use an https URL without user, query and fragment, such as https://id.example.org")
+	}
+}
+
+func (c *Config) validateHTTP(p *conf.Problems) {
+	c.HTTP.Validate("http", p)
+	if c.HTTP.RequestTimeout <= 0 {
+		p.Add("http.request_timeout", c.HTTP.RequestTimeout, `use a duration such as "45s"`)
+	}
+	if c.HTTP.ReadTimeout >= c.HTTP.RequestTimeout {
+		p.Add("http.read_timeout", c.HTTP.ReadTimeout, "make it shorter than request_timeout, or no time is left to answer")
+	}
+	if c.HTTP.WriteTimeout <= c.HTTP.RequestTimeout {
+		p.Add("http.write_timeout", c.HTTP.WriteTimeout, "make it longer than request_timeout, or answers are cut off")
+	}
+	for i, s := range c.HTTP.TrustedProxies {
+		if _, err := netip.ParsePrefix(s); err != nil {
+			if _, err := netip.ParseAddr(s); err != nil {
+				p.Add(fmt.Sprintf("http.trusted_proxies[%d]", i), s, "use an address or a range such as 10.0.0.0/8")
+			}
+		}
+	}
+}
+
+func (c *Config) validateDatabase(p *conf.Problems) {
+	if n := len(c.CodeKey.Reveal()); n > 0 && n < validation.MinCodeKey {
+		p.Add("code_key", nil, fmt.Sprintf("use at least %d characters, such as the output of: openssl rand -base64 32", validation.MinCodeKey))
+	}
+	if !c.usesPostgres() {
+		if c.DataDir == "" {
+			p.Add("data_dir", nil, "is missing: name a folder for the database and the keys")
+		}
+		return
+	}
+	if c.Database.Path != "" {
+		p.Add("database", nil, "set url (PostgreSQL) or path (SQLite), not both")
+	}
+	u := c.Database.URL.Reveal()
+	_, err := pgxpool.ParseConfig(u) // its error may quote the password
+	if err != nil || !strings.HasPrefix(u, "postgres://") && !strings.HasPrefix(u, "postgresql://") {
+		p.Add("database.url", nil, "use a URL such as postgres://user:password@host:5432/database?sslmode=verify-full, whose files exist")
+	}
+	if c.CodeKey == "" {
+		p.Add("code_key", nil, "is missing: with PostgreSQL every replica needs the same key. "+
+			"Write the output of openssl rand -base64 32 to a file and name it in code_key_file")
+	}
+}
+
+// validateSending keeps a request from ending before its message is sent.
+func (c *Config) validateSending(p *conf.Problems) {
+	bound := min(c.HTTP.RequestTimeout.Std(), maxSending)
+	check := func(path string, wait, timeout conf.Duration) {
+		if wait.Std()+timeout.Std() > bound {
+			p.Add(path+".timeout", timeout, "together with max_wait, make it at most "+conf.Duration(bound).String()+
+				", or requests end before their message is sent")
+		}
+	}
+	check("email", c.Email.MaxWait, c.Email.Timeout)
+	check("sms", c.SMS.MaxWait, c.SMS.Timeout)
+}
+
+func (c *Config) validateSessions(p *conf.Problems) {
+	v := c.Validation
+	if v.MaxTries < 1 || v.MaxTries > 100 {
+		p.Add("validation.max_tries", v.MaxTries, "use a number from 1 to 100")
+	}
+	if v.SessionLife < conf.Duration(time.Minute) {
+		p.Add("validation.session_life", v.SessionLife, "use at least 1m")
+	}
+	if v.CodeLife < conf.Duration(time.Minute) || v.CodeLife > v.SessionLife {
+		p.Add("validation.code_life", v.CodeLife, "use at least 1m, and at most session_life")
+	}
+	for i, host := range v.NextLinkHosts {
+		if u, err := url.Parse("https://" + host); err != nil || host == "" || u.Hostname() != host {
+			p.Add(fmt.Sprintf("validation.next_link_hosts[%d]", i), host, "use a host name such as app.example.org")
+		}
+	}
+}
+
+func (c *Config) validateHomeservers(p *conf.Problems) {
+	h := c.Homeservers
+	if h.Timeout <= 0 || h.Timeout >= c.HTTP.RequestTimeout {
+		p.Add("homeservers.timeout", h.Timeout, `use a duration such as "10s", shorter than http.request_timeout`)
+	}
+	if h.MaxInFlight < 1 {
+		p.Add("homeservers.max_in_flight", h.MaxInFlight, "use a number of at least 1")
+	}
+	for i, s := range h.AllowNetworks {
+		if prefix, err := netip.ParsePrefix(s); err != nil || prefix.Addr().Is4In6() {
+			p.Add(fmt.Sprintf("homeservers.allow_networks[%d]", i), s, "use a range such as 10.0.0.0/8")
+		}
+	}
+	if _, err := c.proxyURL(); err != nil {
+		p.Add("homeservers.proxy", nil, "use a URL such as http://user:password@proxy.example.com:3128")
+	}
+}
+
+func (c *Config) validateTerms(p *conf.Problems) {
+	for _, id := range sortedKeys(c.Terms) {
+		path, policy := "terms."+strconv.Quote(id), c.Terms[id]
+		if policy.Version == "" {
+			p.Add(path+".version", nil, `is missing: write one in quotes, such as "1.0"`)
+		}
+		if len(policy.Languages) == 0 {
+			p.Add(path+".languages", nil, "is missing: name at least one language, such as en")
+		}
+		for _, language := range sortedKeys(policy.Languages) {
+			path, text := path+".languages."+strconv.Quote(language), policy.Languages[language]
+			if text.Name == "" {
+				p.Add(path+".name", nil, "is missing: write the title of the document")
+			}
+			if u, err := url.Parse(text.URL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+				p.Add(path+".url", text.URL, "use the https URL of the document; a new version needs a new URL")
+			}
+		}
+	}
+}
+
+// proxyURL returns the proxy to homeservers, nil when there is none. The error
+// does not quote the URL, which may hold a password.
+func (c *Config) proxyURL() (*url.URL, error) {
+	if c.Homeservers.Proxy == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(c.Homeservers.Proxy.Reveal())
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return nil, errors.New("proxy: not an http or https URL")
+	}
+	return u, nil
+}

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// binary builds the program once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "identity")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "identity")
+	out, err := exec.Command("go", "build", "-ldflags", "-X main.version=e2e", "-o", name, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return name, nil
+})
+
+func TestMain(m *testing.M) {
+	curlMain()
+	code := m.Run()
+	if name, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(name))
+	}
+	os.Exit(code)
+}
+
+// process is a running identity binary.
+type process struct {
+	cmd        *exec.Cmd
+	api, admin string
+	out        *output
+	log        *output
+	events     chan map[string]any // the log, line by line
+	done       chan error
+}
+
+// startBinary runs the binary until stop or the end of the test and waits until
+// it listens.
+func startBinary(t *testing.T, environ []string, args ...string) *process {
+	t.Helper()
+	name, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(name, args...), out: newOutput(), log: newOutput(), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
+	p.cmd.Stdout = p.out
+	p.cmd.Env = append(append(os.Environ(), "IDENTITY_LOG_FORMAT=json", "TMPDIR="+t.TempDir()), environ...)
+	log, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var read sync.WaitGroup
+	read.Go(func() {
+		defer close(p.events)
+		for lines := bufio.NewScanner(io.TeeReader(log, p.log)); lines.Scan(); {
+			var event map[string]any
+			if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+				event = map[string]any{"msg": lines.Text()}
+			}
+			select {
+			case p.events <- event:
+			default: // nobody waits for one of a thousand
+			}
+		}
+	})
+	go func() {
+		read.Wait()
+		p.done <- p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		for range p.done {
+		}
+	})
+	for p.api == "" || p.admin == "" {
+		event := p.await(t, "listening")
+		address := "http://" + event["address"].(string)
+		if event["admin"] == true {
+			p.admin = address
+		} else {
+			p.api = address
+		}
+	}
+	return p
+}
+
+// await returns the next line of the log with this message.
+func (p *process) await(t *testing.T, msg string) map[string]any {
+	t.Helper()
+	timeout := time.NewTimer(30 * time.Second)
+	defer timeout.Stop()
+	for {
+		select {
+		case <-timeout.C:
+			t.Fatalf("the log does not say %q:\n%s", msg, p.log)
+		case event, open := <-p.events:
+			if !open {
+				t.Fatalf("identity ended; the log does not say %q:\n%s", msg, p.log)
+			}
+			if event["msg"] == msg {
+				return event
+			}
+		}
+	}
+}
+
+// stop ends the process as a supervisor does.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-p.done; err != nil {
+		t.Errorf("exit: %v\n%s", err, p.log)
+	}
+}
+
+// world is what an identity service needs around it, with a configuration that
+// uses it.
+type world struct {
+	relay      *threepidtest.SMTP
+	homeserver string // server name
+	front      *httptest.Server
+	config     string // file name
+
+	target atomic.Pointer[url.URL] // where front leads to
+}
+
+const serverName = "id.example.org"
+
+// newWorld makes a world whose identity service keeps its data in a database as
+// storetest names them.
+func newWorld(t *testing.T, database string) *world {
+	t.Helper()
+	w := &world{relay: threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})}
+	// A reverse proxy with the public address, as in front of a real service.
+	w.front = httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(w.target.Load())
+		r.SetXForwarded()
+	}})
+	t.Cleanup(w.front.Close)
+	ca := safehttptest.NewCA(t)
+	hs := ca.Server(t, "127.0.0.1:0", http.HandlerFunc(w.userInfo), "127.0.0.1")
+	w.homeserver = strings.TrimPrefix(hs.URL, "https://")
+
+	where := fmt.Sprintf("{url: %q}", database)
+	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+		where = fmt.Sprintf("{path: %q}", path)
+	}
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "code_key"), strings.Repeat("0123456789abcdef", 3)+"\n")
+	w.config = writeFile(t, filepath.Join(dir, "identity.yaml"), fmt.Sprintf(`
+server_name: %s
+public_base_url: %s
+data_dir: data
+code_key_file: code_key
+http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
+database: %s
+email: {host: %s, port: %d, ca_file: %s, from: "Herald <noreply@id.example.org>"}
+homeservers: {allow_networks: [127.0.0.0/8], ca_file: %s}
+log: {format: json, level: debug}
+terms:
+  privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://id.example.org/privacy-1.0-en"}}}
+`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, ca.File(t)))
+	return w
+}
+
+// userInfo is the homeserver's answer: an OpenID token is "openid-" and the
+// localpart of its user.
+func (w *world) userInfo(rw http.ResponseWriter, r *http.Request) {
+	name, ok := strings.CutPrefix(r.URL.Query().Get("access_token"), "openid-")
+	if !ok || r.URL.Path != "/_matrix/federation/v1/openid/userinfo" {
+		rw.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprint(rw, `{"errcode":"M_UNKNOWN_TOKEN","error":"unknown"}`)
+		return
+	}
+	fmt.Fprintf(rw, `{"sub":%q}`, "@"+name+":"+w.homeserver)
+}
+
+// start runs identity and makes it what the public address leads to.
+func (w *world) start(t *testing.T) *process {
+	t.Helper()
+	p := startBinary(t, nil, "-config", w.config)
+	u, err := url.Parse(p.api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.target.Store(u)
+	return p
+}
+
+// client is a Matrix client, logged in with token unless that is empty.
+type client struct {
+	base  string // of the service
+	token string
+}
+
+// ask sends a request and returns the status and the answer's object.
+func (c client) ask(t *testing.T, method, path, body string) (int, map[string]any) {
+	t.Helper()
+	status, answer := send(t, method, c.base+"/_matrix/identity/v2"+path, c.token, body)
+	var object map[string]any
+	dec := json.NewDecoder(strings.NewReader(answer))
+	dec.UseNumber()
+	if err := dec.Decode(&object); err != nil {
+		t.Fatalf("%s %s: %d %q: %v", method, path, status, answer, err)
+	}
+	return status, object
+}
+
+// get returns the object that a successful GET is answered with.
+func (c client) get(t *testing.T, path string) map[string]any {
+	t.Helper()
+	status, object := c.ask(t, http.MethodGet, path, "")
+	if status != http.StatusOK {
+		t.Fatalf("GET %s: %d %v", path, status, object)
+	}
+	return object
+}
+
+// post returns the object that a successful POST is answered with. The body is
+// a format of fmt.
+func (c client) post(t *testing.T, path, body string, args ...any) map[string]any {
+	t.Helper()
+	status, object := c.ask(t, http.MethodPost, path, fmt.Sprintf(body, args...))
+	if status != http.StatusOK {
+		t.Fatalf("POST %s: %d %v", path, status, object)
+	}
+	return object
+}
+
+// register returns a client of a user of the world's homeserver who accepted
+// the terms.
+func (w *world) register(t *testing.T, base, name string) client {
+	t.Helper()
+	c := client{base: base}
+	c.token = c.post(t, "/account/register", `{"access_token":"openid-%s","token_type":"Bearer","matrix_server_name":%q,"expires_in":3600}`,
+		name, w.homeserver)["token"].(string)
+	if status, refusal := c.ask(t, http.MethodGet, "/account", ""); refusal["errcode"] != "M_TERMS_NOT_SIGNED" && status != http.StatusOK {
+		t.Fatalf("before the terms are accepted: %d %v", status, refusal)
+	}
+	policies := c.get(t, "/terms")["policies"].(map[string]any)
+	document := policies["privacy"].(map[string]any)["en"].(map[string]any)["url"]
+	c.post(t, "/terms", `{"user_accepts":[%q]}`, document)
+	return c
+}
+
+var webLink = regexp.MustCompile(`https?://\S+`)
+
+// mailed returns the link in the n-th mail.
+func (w *world) mailed(t *testing.T, n int) *url.URL {
+	t.Helper()
+	text := w.relay.Wait(t, n)[n-1].Text(t)
+	u, err := url.Parse(webLink.FindString(text))
+	if err != nil || u.Query().Get("token") == "" {
+		t.Fatalf("no link in\n%s", text)
+	}
+	return u
+}
+
+// send sends a request, with a bearer token unless that is empty.
+func send(t *testing.T, method, target, token, body string) (status int, answer string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return do(t, r)
+}
+
+// do sends a request on a connection of its own: services come and go.
+func do(t *testing.T, r *http.Request) (status int, answer string) {
+	t.Helper()
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(data)
+}
+
+// member returns a string of a JSON object.
+func member(t *testing.T, object, name string) string {
+	t.Helper()
+	var all map[string]any
+	if err := json.Unmarshal([]byte(object), &all); err != nil {
+		t.Fatal(err)
+	}
+	s, ok := all[name].(string)
+	if !ok {
+		t.Fatalf("no string %s in %s", name, object)
+	}
+	return s
+}
