@@ -205,7 +205,7 @@ func TestSweepRemovesExpiredTokens(t *testing.T) {
 		t.Errorf("the token in use: %v", err)
 	}
 	if err := testutil.GatherAndCompare(s.registry, strings.NewReader(`
-# HELP herald_identity_swept_rows_total Expired access tokens and abandoned consents removed.
+# HELP herald_identity_swept_rows_total Expired access tokens, invites and deliveries and abandoned consents removed.
 # TYPE herald_identity_swept_rows_total counter
 herald_identity_swept_rows_total 1
 `), "herald_identity_swept_rows_total"); err != nil {

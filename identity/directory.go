@@ -80,8 +80,9 @@ type Association struct {
 }
 
 // Bind binds the identifier that the session proves to the account's own user,
-// in place of whoever it was bound to. It returns ErrNotYours for another user,
-// and the errors of Proofs.
+// in place of whoever it was bound to, and begins to tell the user's homeserver
+// about it and about the invites that waited for it. It returns ErrNotYours for
+// another user, and the errors of Proofs.
 func (d *Directory) Bind(ctx context.Context, r BindRequest) (a Association, err error) {
 	defer func() { d.opts.Metrics.bound(err) }()
 	if r.Account == "" || r.UserID != r.Account {
@@ -91,13 +92,12 @@ func (d *Directory) Bind(ctx context.Context, r BindRequest) (a Association, err
 	if err != nil {
 		return Association{}, fmt.Errorf("bind: %w", err)
 	}
-	now := d.opts.Now().Truncate(time.Millisecond)
-	a = Association{ID: proof.ID, UserID: r.UserID, TS: now, NotBefore: now, NotAfter: now.Add(validFor)}
+	b := Binding{ID: proof.ID, UserID: r.UserID, Given: given(proof), TS: d.opts.Now().Truncate(time.Millisecond)}
+	a = b.association()
 	// Signed before it is stored: what cannot be answered is not bound.
 	if err := d.sign(ctx, &a); err != nil {
 		return Association{}, fmt.Errorf("bind: %w", err)
 	}
-	b := Binding{ID: proof.ID, UserID: r.UserID, Given: given(proof), TS: now}
 	if err := d.opts.Store.Bind(ctx, b); err != nil {
 		return Association{}, fmt.Errorf("bind: %w", err)
 	}
@@ -133,7 +133,23 @@ func (d *Directory) sign(ctx context.Context, a *Association) error {
 	if err != nil {
 		return err
 	}
-	signed := map[string]any{
+	signed := a.object()
+	if err := signing.Sign(signed, d.opts.ServerName, key); err != nil {
+		return err
+	}
+	a.Signed = signed
+	return nil
+}
+
+// association returns the binding as it is told to others, but for the
+// signature.
+func (b Binding) association() Association {
+	return Association{ID: b.ID, UserID: b.UserID, TS: b.TS, NotBefore: b.TS, NotAfter: b.TS.Add(validFor)}
+}
+
+// object returns the members that are signed.
+func (a Association) object() map[string]any {
+	return map[string]any{
 		"medium":     string(a.ID.Medium),
 		"address":    a.ID.Address,
 		"mxid":       a.UserID,
@@ -141,11 +157,6 @@ func (d *Directory) sign(ctx context.Context, a *Association) error {
 		"not_before": a.NotBefore.UnixMilli(),
 		"not_after":  a.NotAfter.UnixMilli(),
 	}
-	if err := signing.Sign(signed, d.opts.ServerName, key); err != nil {
-		return err
-	}
-	a.Signed = signed
-	return nil
 }
 
 // UnbindRequest asks to remove a binding, with a validation session as proof
@@ -179,6 +190,26 @@ func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err e
 		return fmt.Errorf("unbind: %w", ErrForbidden)
 	}
 	if removed, err = d.opts.Store.Unbind(ctx, id, r.UserID); err != nil {
+		return fmt.Errorf("unbind: %w", err)
+	}
+	return nil
+}
+
+// UnbindByHomeserver removes the binding of an address to a user of the
+// homeserver that asks for it. An address that is bound to nobody or to another
+// user, or is none, stays as it is, without an error. It returns ErrNotItsUser
+// for another homeserver's user.
+func (d *Directory) UnbindByHomeserver(ctx context.Context, origin, userID, medium, address string) (err error) {
+	removed := false
+	defer func() { d.opts.Metrics.unbound(removed, err) }()
+	if server, ok := serverOf(userID); !ok || server != origin {
+		return fmt.Errorf("unbind: %w", ErrNotItsUser)
+	}
+	id, err := threepid.ParseAddress(medium, address)
+	if err != nil {
+		return nil // nobody can have bound it
+	}
+	if removed, err = d.opts.Store.Unbind(ctx, id, userID); err != nil {
 		return fmt.Errorf("unbind: %w", err)
 	}
 	return nil

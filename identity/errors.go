@@ -1,6 +1,9 @@
 package identity
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Errors of accounts.
 var (
@@ -32,9 +35,63 @@ var (
 	ErrNotValidated = errors.New("session is not validated")
 	// ErrSessionExpired means the session was completed or created too long ago.
 	ErrSessionExpired = errors.New("session has expired")
+	// ErrNotItsUser means a homeserver asked for what only another homeserver
+	// may have done for its user.
+	ErrNotItsUser = errors.New("not a user of the homeserver")
 	// ErrForbidden means the proof does not permit the removal.
 	ErrForbidden = errors.New("proof does not permit this")
 )
+
+// Errors of invites.
+var (
+	// ErrNotSender means an account invited in another user's name.
+	ErrNotSender = errors.New("not the account's own invite")
+	// ErrInvalidRoom means what should be a room ID cannot be one.
+	ErrInvalidRoom = errors.New("not a room ID")
+	// ErrInvalidUser means what should be a user ID is none.
+	ErrInvalidUser = errors.New("not a user ID")
+	// ErrMedium means that addresses of this medium cannot be invited.
+	ErrMedium = errors.New("medium is not supported")
+	// ErrInUse means that the address to invite is bound. The error is an
+	// *InUseError.
+	ErrInUse = errors.New("address is bound to a user")
+	// ErrNoInvite means there is no such invite, or not any more.
+	ErrNoInvite = errors.New("no such invite")
+	// ErrInviteKey means a private key that is not the invite's.
+	ErrInviteKey = errors.New("not the private key of the invite")
+)
+
+// InUseError is ErrInUse with the user, who can be invited instead.
+type InUseError struct {
+	UserID string
+}
+
+// Error returns the text of ErrInUse.
+func (e *InUseError) Error() string { return ErrInUse.Error() }
+
+// Unwrap returns ErrInUse.
+func (e *InUseError) Unwrap() error { return ErrInUse }
+
+// RefusedError means that a homeserver will not take a delivery, now or later.
+type RefusedError struct {
+	Reason string // in a few words without secrets, such as an errcode
+}
+
+// Error names the reason.
+func (e *RefusedError) Error() string { return "homeserver refused for good: " + e.Reason }
+
+// LaterError means that a homeserver did not take a delivery, and asks for the
+// next attempt not to be before After has passed.
+type LaterError struct {
+	After time.Duration
+	Err   error
+}
+
+// Error returns the text of Err.
+func (e *LaterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *LaterError) Unwrap() error { return e.Err }
 
 // Errors of lookups.
 var (

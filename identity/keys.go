@@ -71,18 +71,29 @@ func (k *Keyring) Active(ctx context.Context) (signing.Key, error) {
 	return key, nil
 }
 
+// Key returns the key with the given ID, also when it is retired, to sign for
+// those who know no other. It returns ErrNoKey if there is none or if it is
+// compromised.
+func (k *Keyring) Key(ctx context.Context, id string) (signing.Key, error) {
+	for _, age := range []time.Duration{keyAge, keyMissAge} {
+		for _, s := range k.fresh(ctx, age).keys {
+			if s.Key.ID() == id && s.State != KeyCompromised {
+				return s.Key, nil
+			}
+		}
+	}
+	return signing.Key{}, ErrNoKey
+}
+
 // Public returns the public half of the key with the given ID, such as
 // "ed25519:1", in unpadded base64, also when the key is retired. It returns
 // ErrNoKey if there is none or if it is compromised.
 func (k *Keyring) Public(ctx context.Context, id string) (string, error) {
-	for _, age := range []time.Duration{keyAge, keyMissAge} {
-		for _, s := range k.fresh(ctx, age).keys {
-			if s.Key.ID() == id && s.State != KeyCompromised {
-				return s.Key.PublicBase64(), nil
-			}
-		}
+	key, err := k.Key(ctx, id)
+	if err != nil {
+		return "", err
 	}
-	return "", ErrNoKey
+	return key.PublicBase64(), nil
 }
 
 // Valid reports whether public is the public half of one of our keys, in any

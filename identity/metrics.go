@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/threepid"
 )
 
 // Metrics counts what accounts, the directory and its peppers do. Labels are
@@ -16,6 +18,10 @@ type Metrics struct {
 	unbinds   *prometheus.CounterVec
 	lookups   *prometheus.CounterVec
 	addresses *prometheus.CounterVec
+	invites   *prometheus.CounterVec
+	accepts   *prometheus.CounterVec
+	cancels   prometheus.Counter
+	onbinds   *prometheus.CounterVec
 	bindings  prometheus.Gauge
 	peppers   *prometheus.GaugeVec
 	pepperAge prometheus.Gauge
@@ -47,7 +53,27 @@ func bindOutcomes() []outcome {
 }
 
 func unbindOutcomes() []outcome {
-	return []outcome{{nil, outcomeOK}, {errNothing, "nothing"}, {ErrForbidden, "forbidden"}}
+	return []outcome{
+		{nil, outcomeOK}, {errNothing, "nothing"}, {ErrForbidden, "forbidden"}, {ErrNotItsUser, "not_its_user"},
+	}
+}
+
+func inviteOutcomes() []outcome {
+	return []outcome{
+		{nil, outcomeOK}, {ErrNotSender, "not_sender"}, {ErrInvalidRoom, "invalid_room"}, {ErrInUse, "in_use"},
+		{ErrMedium, "medium"}, {threepid.ErrInvalidEmail, "invalid_email"}, {threepid.ErrSend, "not_sent"},
+		{threepid.ErrBusy, "busy"},
+	}
+}
+
+func acceptOutcomes() []outcome {
+	return []outcome{
+		{nil, outcomeOK}, {ErrNoInvite, "no_invite"}, {ErrInviteKey, "wrong_key"}, {ErrInvalidUser, "invalid_user"},
+	}
+}
+
+func onbindOutcomes() []outcome {
+	return []outcome{{nil, outcomeOK}, {errRefused, "refused"}, {errLater, "later"}, {errAborted, "aborted"}}
 }
 
 func lookupOutcomes() []outcome {
@@ -75,9 +101,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		binds:     counter("binds_total", "Requests to bind by outcome.", "outcome"),
 		unbinds:   counter("unbinds_total", "Requests to unbind by outcome.", "outcome"),
 		lookups:   counter("lookups_total", "Lookups by algorithm and outcome.", "algorithm", "outcome"),
+		invites:   counter("invites_total", "Requests to invite by outcome.", "outcome"),
+		accepts:   counter("invite_signatures_total", "Requests to sign the acceptance of an invite by outcome.", "outcome"),
+		onbinds: counter("onbind_attempts_total",
+			"Attempts to tell a homeserver about a binding by outcome; refused ones are given up.", "outcome"),
+		cancels: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "herald_identity_invite_cancellations_total", Help: "Invites cancelled by their senders or the operator.",
+		}),
 		addresses: counter("lookup_addresses_total", "Addresses in answered lookups by algorithm.", "algorithm"),
 		sweeps: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "herald_identity_swept_rows_total", Help: "Expired access tokens and abandoned consents removed.",
+			Name: "herald_identity_swept_rows_total", Help: "Expired access tokens, invites and deliveries and abandoned consents removed.",
 		}),
 		bindings: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "herald_identity_bindings", Help: "Bindings in the directory.",
@@ -89,7 +122,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "herald_identity_pepper_age_seconds", Help: "How long the current pepper has been announced.",
 		}),
 	}
-	reg.MustRegister(m.sweeps, m.bindings, m.peppers, m.pepperAge)
+	reg.MustRegister(m.sweeps, m.cancels, m.bindings, m.peppers, m.pepperAge)
 	zero := func(v *prometheus.CounterVec, outcomes []outcome, labels ...string) {
 		for _, o := range outcomes {
 			v.WithLabelValues(append(labels, o.label)...)
@@ -99,6 +132,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	zero(m.registers, registerOutcomes())
 	zero(m.binds, bindOutcomes())
 	zero(m.unbinds, unbindOutcomes())
+	zero(m.invites, inviteOutcomes())
+	zero(m.accepts, acceptOutcomes())
+	zero(m.onbinds, onbindOutcomes())
 	for _, algorithm := range lookupAlgorithms() {
 		zero(m.lookups, lookupOutcomes(), algorithm)
 		m.addresses.WithLabelValues(algorithm)
@@ -137,6 +173,16 @@ func (m *Metrics) unbound(removed bool, err error) {
 	}
 	m.unbinds.WithLabelValues(label(err, unbindOutcomes())).Inc()
 }
+
+func (m *Metrics) invited(err error) {
+	m.invites.WithLabelValues(label(err, inviteOutcomes())).Inc()
+}
+
+func (m *Metrics) accepted(err error) {
+	m.accepts.WithLabelValues(label(err, acceptOutcomes())).Inc()
+}
+
+func (m *Metrics) told(err error) { m.onbinds.WithLabelValues(label(err, onbindOutcomes())).Inc() }
 
 func (m *Metrics) lookedUp(r LookupRequest, err error) {
 	algorithm := r.Algorithm

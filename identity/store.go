@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/matrix-herald/herald/identity/signing"
@@ -54,6 +55,12 @@ type Binding struct {
 	TS time.Time
 }
 
+// Server returns the homeserver of the user.
+func (b Binding) Server() string {
+	_, server, _ := strings.Cut(b.UserID, ":")
+	return server
+}
+
 // Digests returns the lookup digests of every spelling of the address under a
 // pepper, the canonical one first.
 func (b Binding) Digests(pepper string) []Digest {
@@ -78,10 +85,13 @@ func (b Binding) Digests(pepper string) []Digest {
 // DirectoryStore keeps bindings, one for each identifier, and their digests
 // under every pepper that is not retired.
 type DirectoryStore interface {
-	// Bind makes or replaces the binding of b.ID.
+	// Bind makes or replaces the binding of b.ID, and with it the deliveries that
+	// are due at b.TS: one for each invite that waits for the address and expires
+	// later, or one without an invite, to be made for DeliverFor. What another
+	// user's homeserver has not been told yet about this address, it will not be.
 	Bind(ctx context.Context, b Binding) error
-	// Unbind removes the binding of id and all its digests if it is userID's, and
-	// reports whether it was.
+	// Unbind removes the binding of id, all its digests and the deliveries that
+	// have not been made if it is userID's, and reports whether it was.
 	Unbind(ctx context.Context, id threepid.ID, userID string) (bool, error)
 	// Lookup returns the users of those digests that are bound, with one query
 	// whose time does not depend on the number of bindings. The digests are all

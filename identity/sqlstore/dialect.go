@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
@@ -19,6 +21,10 @@ type dialect struct {
 	// statement serves lists of any length.
 	lookup string
 	list   func([]identity.Digest) any
+	// skipLocked ends a SELECT of rows that the statement around it changes, and
+	// leaves out those that somebody else is changing. Waiting for them while
+	// holding others would be half of a deadlock.
+	skipLocked string
 }
 
 // lookupQuery finds the users of the digests in the list $1 under the pepper $2.
@@ -32,8 +38,9 @@ func postgres() dialect {
 		migrations: "postgres",
 		goose:      goose.DialectPostgres,
 		lookup:     lookupQuery("= ANY($1)"),
+		skipLocked: " FOR UPDATE SKIP LOCKED",
 		list: func(digests []identity.Digest) any {
-			list := make([][]byte, len(digests))
+			list := make(pgtype.FlatArray[[]byte], len(digests)) // a plain slice takes twice as long
 			for i := range digests {
 				list[i] = digests[i][:]
 			}
@@ -53,7 +60,8 @@ func sqlite() dialect {
 		goose:      goose.DialectSQLite3,
 		lookup:     lookupQuery("IN (SELECT unhex(value) FROM json_each($1))"),
 		list: func(digests []identity.Digest) any {
-			list := []byte{'['}
+			const item = len(`"",`) + 2*sha256.Size
+			list := append(make([]byte, 0, len("[]")+item*len(digests)), '[')
 			for i := range digests {
 				if i > 0 {
 					list = append(list, ',')

@@ -14,8 +14,8 @@ import (
 )
 
 // lockDirectory makes the transaction the only one that changes bindings or
-// peppers until it ends. A binding thus never misses a pepper that begins at the
-// same moment, and writers that need several rows do not wait for each other in
+// peppers or adds invites until it ends. A binding thus never misses a pepper
+// that begins or an invite that arrives at the same moment, and writers that need several rows do not wait for each other in
 // a circle. Lookups do not take the lock and never wait.
 func lockDirectory(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, `UPDATE directory SET bindings = bindings WHERE id = 1`)
@@ -46,7 +46,10 @@ func (db *DB) Bind(ctx context.Context, b identity.Binding) error {
 		for _, p := range peppers {
 			hashes = p.appendHashes(hashes, id, b)
 		}
-		return addHashes(ctx, tx, hashes)
+		if err := addHashes(ctx, tx, hashes); err != nil {
+			return err
+		}
+		return takeInvites(ctx, tx, b)
 	})
 	if err != nil {
 		return fmt.Errorf("bind: %w", err)
@@ -89,7 +92,12 @@ func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (remove
 		if err != nil {
 			return err
 		}
-		removed = n > 0
+		if removed = n > 0; !removed {
+			return nil
+		}
+		if err := cancelDeliveries(ctx, tx, id, userID); err != nil {
+			return err
+		}
 		return addBindings(ctx, tx, -n)
 	})
 	if err != nil {

@@ -21,6 +21,8 @@ type Store interface {
 	identity.TermsStore
 	identity.DirectoryStore
 	identity.PepperStore
+	identity.InviteStore
+	identity.DeliveryStore
 	identity.KeyStore
 	ClaimServerName(ctx context.Context, name string) error
 }
@@ -30,7 +32,7 @@ type Store interface {
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Helper()
 	for _, group := range []map[string]func(*testing.T, Store){
-		accounts(), terms(), directory(), peppers(), keys(),
+		accounts(), terms(), directory(), peppers(), keys(), invites(), deliveries(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

@@ -1,0 +1,115 @@
+package identity
+
+import (
+	"context"
+	"crypto/ed25519"
+	"time"
+
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// Invite is somebody's invitation of an address to a room, which whoever binds
+// the address is told about.
+type Invite struct {
+	Token   string // what the room knows it by
+	Address threepid.ID
+	RoomID  string
+	Sender  string // the user who invites
+	About   InviteDetails
+	// KeyID names the signing key of ours that the room was told about.
+	KeyID string
+	// Ephemeral is the public half of the key in the mail, the other one that the
+	// room was told about.
+	Ephemeral ed25519.PublicKey
+	Created   time.Time // in whole milliseconds, as is Expires
+	Expires   time.Time
+}
+
+// InviteDetails are what the sender said about an invite. Each may be empty, and
+// none is verified.
+type InviteDetails struct {
+	RoomName   string
+	RoomType   string
+	RoomAvatar string // an mxc URI
+	SenderName string
+	Client     string // the client to accept it with, one of those on offer
+}
+
+// InviteState is where an invite is in its life.
+type InviteState string
+
+// The states of an invite. A removed or expired one has none.
+const (
+	InviteWaiting    InviteState = "waiting"    // nobody has bound the address
+	InviteDelivering InviteState = "delivering" // a homeserver is being told
+	InviteFailed     InviteState = "failed"     // a homeserver refused it for good
+	InviteStranded   InviteState = "stranded"   // unbound before a homeserver was told
+	InviteUsed       InviteState = "used"       // a homeserver was told
+)
+
+// InviteRecord is an Invite with what became of it.
+type InviteRecord struct {
+	Invite
+
+	ID      int64 // positive, rising
+	State   InviteState
+	TakenBy string // the user who bound the address, "" while it is waiting
+	Failure string // why it failed, "" unless it did
+}
+
+// InviteStore keeps invites. It changes them only while it lets nobody else
+// change bindings: an invite is added either before its address is bound, and
+// then DirectoryStore.Bind meets it, or not at all.
+//
+// An invite is live until it expires, and if a homeserver has been told about
+// it, as long as that happened after usedSince.
+type InviteStore interface {
+	// AddInvite adds an invite, and its keys are valid from then on. It returns
+	// an *InUseError if the address is bound.
+	AddInvite(ctx context.Context, i Invite) error
+	// BoundTo returns whom an address is bound to, or ErrNotFound.
+	BoundTo(ctx context.Context, id threepid.ID) (userID string, err error)
+	// LiveInvite returns the live invite with a token, or ErrNotFound.
+	LiveInvite(ctx context.Context, token string, now, usedSince time.Time) (Invite, error)
+	// LiveKey reports whether a key is the ephemeral one of a live invite.
+	LiveKey(ctx context.Context, key ed25519.PublicKey, now, usedSince time.Time) (bool, error)
+	// DeleteInvite removes an invite of sender, "" for anybody's, and keeps it
+	// from being delivered. It returns ErrNotFound.
+	DeleteInvite(ctx context.Context, token, sender string) error
+	// Invites returns up to limit invites with an ID above after, by their IDs.
+	Invites(ctx context.Context, after int64, limit int) ([]InviteRecord, error)
+	// SweepInvites removes up to limit invites that are not live, and up to limit
+	// deliveries that nobody will make any more. It returns how many rows went.
+	SweepInvites(ctx context.Context, now, usedSince time.Time, limit int) (int, error)
+}
+
+// Delivery is a homeserver to be told that an address of one of its users was
+// bound, with one of the invites that the binding took.
+type Delivery struct {
+	ID      int64
+	Claim   string // of whom is making it
+	Attempt int    // 1 for the first
+	// Binding is the one to tell about; what it does not tell others is empty.
+	Binding Binding
+	// Until is when it is not worth while any more.
+	Until time.Time
+	// Invite is the invite, nil if the binding took none.
+	Invite *Invite
+}
+
+// DeliveryStore keeps the deliveries that DirectoryStore.Bind begins.
+type DeliveryStore interface {
+	// ClaimDeliveries hands up to limit deliveries that are due to the claim, an
+	// unused name, until the lease ends: those that have been due longest, and one
+	// at a time for each homeserver, so that one which hangs holds up only itself.
+	ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, limit int) ([]Delivery, error)
+	// Delivered ends a delivery, whoever has claimed it, and marks its invite as
+	// used.
+	Delivered(ctx context.Context, d Delivery, now time.Time) error
+	// PostponeDelivery makes a delivery due again later, if the claim is still its
+	// own.
+	PostponeDelivery(ctx context.Context, d Delivery, due time.Time) error
+	// FailDelivery ends a delivery for a reason that is kept with its invite, if
+	// the claim is still its own.
+	FailDelivery(ctx context.Context, d Delivery, reason string) error
+}
