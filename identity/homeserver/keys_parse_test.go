@@ -28,6 +28,7 @@ func TestParseServerKeys(t *testing.T) {
 	t.Parallel()
 	now := time.UnixMilli(1_800_000_000_000)
 	one, two := newSigner("1", 1), newSigner("2", 2)
+	long := newSigner(strings.Repeat("a", 250), 3)
 	document := func(until, keys string, signers ...signer) string {
 		canonical := fmt.Sprintf(`{"server_name":"a.example","valid_until_ts":%s,"verify_keys":{%s}}`, until, keys)
 		var signatures []string
@@ -47,6 +48,7 @@ func TestParseServerKeys(t *testing.T) {
 		"the one of two that signed":       {document(until, published(one)+","+published(two), two), []string{"ed25519:2"}, now.Add(time.Minute)},
 		"an algorithm of the future":       {document(until, published(one)+`,"falcon:1":{"key":"x"}`, one), []string{"ed25519:1"}, now.Add(time.Minute)},
 		"members of the future":            {document(until, `"ed25519:1":{"key":"`+one.public()+`","uses":["sign"]}`, one), []string{"ed25519:1"}, now.Add(time.Minute)},
+		"a key with an endless name":       {document(until, published(one)+","+published(long), one, long), []string{"ed25519:1"}, now.Add(time.Minute)},
 		"32 keys":                          {keyDocument("a.example", now.Add(time.Minute), many(one, 32)...), ids(many(one, 32)), now.Add(time.Minute)},
 		"a time in the past":               {document("1", published(one), one), []string{"ed25519:1"}, time.UnixMilli(1)},
 		"a time before all others":         {document("-9007199254740991", published(one), one), []string{"ed25519:1"}, time.UnixMilli(-9007199254740991)},

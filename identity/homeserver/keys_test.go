@@ -258,14 +258,17 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 		}
 	}
 	for name, document := range map[string]func(t *testing.T, good, name string) string{
-		"of another server": func(*testing.T, string, string) string {
-			return keyDocument("b.example", time.Now().Add(time.Hour), key)
+		"of another server": func(_ *testing.T, _, name string) string {
+			return signedAs(name, "b.example", key)
 		},
-		"of the server in capitals": func(_ *testing.T, good, name string) string {
-			return keyDocument(strings.ToUpper(name), time.Now().Add(time.Hour), key)
+		"of the server in capitals": func(_ *testing.T, _, name string) string {
+			return signedAs(name, strings.ToUpper(name), key)
 		},
-		"of the server without its port": func(*testing.T, string, string) string {
-			return keyDocument("a.example", time.Now().Add(time.Hour), key)
+		"of the server without its port": func(_ *testing.T, _, name string) string {
+			return signedAs(name, "a.example", key)
+		},
+		"of another server, signed by that": func(*testing.T, string, string) string {
+			return keyDocument("b.example", farAhead, key)
 		},
 		"without a server_name":                 replace(`"server_name"`, `"server"`),
 		"with a server_name in another case":    replace(`"server_name"`, `"Server_name"`),
@@ -292,7 +295,7 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 		"in an answer of more than 64 KiB":      func(_ *testing.T, good, _ string) string { return good + strings.Repeat(" ", 64<<10) },
 		"in an answer that is nested too deep":  replace(`"old_verify_keys":{}`, `"old_verify_keys":`+strings.Repeat("[", 80)+strings.Repeat("]", 80)),
 		"among more keys than a server may have": func(_ *testing.T, _, name string) string {
-			return keyDocument(name, time.Now().Add(time.Hour), many(key, 33)...)
+			return keyDocument(name, farAhead, many(key, 33)...)
 		},
 		"in an answer that is not Unicode at all": replace(`"old_verify_keys":{}`, "\"old_verify_keys\":\"\xff\""),
 	} {
@@ -307,7 +310,7 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"of another status": func(rw http.ResponseWriter, r *http.Request) {
 			rw.WriteHeader(http.StatusCreated)
-			fmt.Fprint(rw, keyDocument(r.Host, time.Now().Add(365*24*time.Hour), key))
+			fmt.Fprint(rw, keyDocument(r.Host, farAhead, key))
 		},
 		"behind a redirect": func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, r.URL.String(), http.StatusFound)
@@ -320,6 +323,16 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 			k.want(t, key, homeserver.ErrUnreachable, 1)
 		})
 	}
+}
+
+// farAhead is after the clock of every world.
+var farAhead = time.UnixMilli(4_000_000_000_000)
+
+// signedAs returns the keys of server with the signature, which is good, called
+// that of name.
+func signedAs(name, server string, key signer) string {
+	document := keyDocument(server, farAhead, key)
+	return strings.Replace(document, fmt.Sprintf(`"signatures":{%q`, server), fmt.Sprintf(`"signatures":{%q`, name), 1)
 }
 
 // unsigned returns what the signatures of a key document cover.
