@@ -149,6 +149,7 @@ func (p *process) stop(t *testing.T) {
 // uses it.
 type world struct {
 	relay      *threepidtest.SMTP
+	gateway    *threepidtest.SMS
 	homeserver string // server name
 	front      *httptest.Server
 	config     string // file name
@@ -162,7 +163,7 @@ const serverName = "id.example.org"
 // storetest names them.
 func newWorld(t *testing.T, database string) *world {
 	t.Helper()
-	w := &world{relay: threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})}
+	w := &world{relay: threepidtest.NewSMTP(t, threepidtest.SMTPOptions{}), gateway: threepidtest.NewSMS(t)}
 	// A reverse proxy with the public address, as in front of a real service.
 	w.front = httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(w.target.Load())
@@ -187,11 +188,15 @@ code_key_file: code_key
 http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
 database: %s
 email: {host: %s, port: %d, ca_file: %s, from: "Herald <noreply@id.example.org>"}
+sms:
+  provider: webhook
+  allow: [GB]
+  webhook: {url: %s, allow_networks: [127.0.0.0/8], body: '{"to": {{json .To}}, "text": {{json .Text}}}'}
 homeservers: {allow_networks: [127.0.0.0/8], ca_file: %s}
 log: {format: json, level: debug}
 terms:
   privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://id.example.org/privacy-1.0-en"}}}
-`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, ca.File(t)))
+`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, w.gateway.URL, ca.File(t)))
 	return w
 }
 
