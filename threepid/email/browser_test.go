@@ -35,11 +35,14 @@ func TestTheMailIsReadable(t *testing.T) {
 	browser := newBrowser(t)
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
 	s := newSender(t, config(relay))
-	for i, language := range []string{"en", "de"} {
-		if err := s.Send(t.Context(), longest(language)); err != nil {
+	mails := 0
+	show := func(name, language string, err error) {
+		t.Helper()
+		if err != nil {
 			t.Fatal(err)
 		}
-		html := relay.Wait(t, i+1)[i].HTML(t)
+		mails++
+		html := relay.Wait(t, mails)[mails-1].HTML(t)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			_, _ = w.Write([]byte(html))
@@ -47,11 +50,25 @@ func TestTheMailIsReadable(t *testing.T) {
 		t.Cleanup(server.Close)
 		for _, width := range []int{360, 1280} {
 			for _, scheme := range []string{"light", "dark"} {
-				name := "mail-" + language + "-" + strconv.Itoa(width) + "-" + scheme
-				look(browser, t, server.URL, name, width, scheme)
+				picture := name + "-" + language + "-" + strconv.Itoa(width) + "-" + scheme
+				look(browser, t, server.URL, picture, width, scheme)
 			}
 		}
 	}
+	for _, language := range []string{"en", "de"} {
+		show("mail", language, s.Send(t.Context(), longest(language)))
+		show("invitation", language, s.SendInvitation(t.Context(), longestInvitation(language)))
+	}
+}
+
+// longestInvitation is an invitation with everything in it as long as it gets.
+func longestInvitation(language string) threepid.Invitation {
+	i := invitation()
+	i.Language, i.To = language, longest(language).To
+	i.Sender = "@" + strings.Repeat("long.localpart.", 12) + ":" + strings.Repeat("long-domain.", 4) + "example.org"
+	i.SenderName, i.RoomName = strings.Repeat("Wilhelmina", 5), strings.Repeat("Donaudampfschifffahrt", 5)
+	i.Token, i.PrivateKey = strings.Repeat("TOKEN", 5)+"X", strings.Repeat("s", 43)
+	return i
 }
 
 // longest is a challenge with everything in it as long as it gets in practice.

@@ -1,6 +1,6 @@
-// Package email sends what proves an email address: it words the mail, hands it
-// to the configured relay over SMTP, and says whether the relay took it. It does
-// not decide whether a mail is due, and it keeps nothing.
+// Package email sends what proves an email address, and invitations: it words the
+// mail, hands it to the configured relay over SMTP, and says whether the relay
+// took it. It does not decide whether a mail is due, and it keeps nothing.
 package email
 
 import (
@@ -117,7 +117,7 @@ func newSender(opts Options) (*Sender, settings, error) {
 		return nil, settings{}, err
 	}
 	source := wording.Source{Builtin: files, Dir: set.Templates, Language: set.DefaultLanguage}
-	templates, warnings, err := wording.Load(source, verificationKind())
+	templates, warnings, err := wording.Load(source, verificationKind(), invitationKind())
 	if err != nil {
 		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
 	}
@@ -149,6 +149,16 @@ func (s *Sender) Send(ctx context.Context, c threepid.Challenge) error {
 		err = s.send(ctx, m)
 	}
 	s.metrics.count(verificationName, err)
+	return err
+}
+
+// SendInvitation mails an invitation to Invitation.To. It returns as Send does.
+func (s *Sender) SendInvitation(ctx context.Context, i threepid.Invitation) error {
+	m, err := s.invitation(i)
+	if err == nil {
+		err = s.send(ctx, m)
+	}
+	s.metrics.count(invitationName, err)
 	return err
 }
 

@@ -34,6 +34,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	reg.MustRegister(m.mails, m.inFlight, m.seconds)
 	for _, o := range outcomes() {
 		m.mails.WithLabelValues(verificationName, string(o))
+		m.mails.WithLabelValues(invitationName, string(o))
 	}
 	return m
 }

@@ -60,10 +60,6 @@ func (s *Sender) verification(c threepid.Challenge) (message, error) {
 	if !ok {
 		return message{}, &failure{outcomeInvalid, "the session does not fit into a link"}
 	}
-	from, ok := s.senders[c.Brand]
-	if !ok {
-		from = s.senders[""]
-	}
 	t := s.templates.Choose(verificationName, c.Brand, c.Language)
 	m, err := t.Render(Verification{
 		Address: wording.Clean(address.ID().Address, threepid.MaxEmailBytes),
@@ -76,7 +72,15 @@ func (s *Sender) verification(c threepid.Challenge) (message, error) {
 	if err != nil {
 		return message{}, &failure{outcomeInvalid, err.Error()}
 	}
-	return message{sender: from, to: c.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language()}, nil
+	return message{sender: s.from(c.Brand), to: c.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language()}, nil
+}
+
+// from returns who mails of a brand are from.
+func (s *Sender) from(brand string) sender {
+	if from, ok := s.senders[brand]; ok {
+		return from
+	}
+	return s.senders[""]
 }
 
 // link returns the URL that submits a challenge's token (Identity Service API,
