@@ -21,7 +21,7 @@ import (
 )
 
 // newBrowser starts Chromium: CHROMIUM_PATH, or the program of that name.
-// Without one it skips the test, or fails it when HERALD_REQUIRE_SERVICES is 1.
+// Without one it skips the test, or fails it when HERALD_REQUIRE_BROWSER is 1.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
 	path := os.Getenv("CHROMIUM_PATH")
@@ -30,7 +30,7 @@ func newBrowser(t *testing.T) context.Context {
 	}
 	path, err := exec.LookPath(path)
 	switch {
-	case err != nil && os.Getenv("HERALD_REQUIRE_SERVICES") == "1":
+	case err != nil && os.Getenv("HERALD_REQUIRE_BROWSER") == "1":
 		t.Fatalf("no browser: %v", err)
 	case err != nil:
 		t.Skipf("no browser: %v", err)
