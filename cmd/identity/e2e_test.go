@@ -13,15 +13,19 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
 
@@ -335,6 +339,37 @@ func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 			t.Error("the compromised key is valid")
 		}
 	})
+}
+
+// TestHomeserversCannotBeUsedToExploreNetworks names servers that are not to be
+// asked, or not there: the answers are the same, and the log has the reason.
+func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	private := safehttptest.NewCA(t).Server(t, "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }), "127.0.0.1")
+	config := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"),
+		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {drain_delay: 0s}\n")
+	s := startHere(t, ephemeral(), "-config", config)
+	var answers []string
+	for _, name := range []string{strings.TrimPrefix(private.URL, "https://"), "127.0.0.1:1", "[::1]:8448", "169.254.169.254"} {
+		status, answer := send(t, http.MethodPost, s.api+"/_matrix/identity/v2/account/register", "",
+			fmt.Sprintf(`{"access_token":"openid-alice","matrix_server_name":%q}`, name))
+		if status != http.StatusBadGateway {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+		answers = append(answers, answer)
+		s.errs.await(t, "server="+name)
+	}
+	if slices.ContainsFunc(answers, func(a string) bool { return a != answers[0] }) {
+		t.Errorf("the answers differ: %v", answers)
+	}
+	if n := asked.Load(); n > 0 {
+		t.Errorf("a server in a private network was asked %d times", n)
+	}
+	s.errs.await(t, "homeserver did not answer", "address not allowed")
+	if strings.Contains(s.errs.String(), "openid-alice") {
+		t.Errorf("the log has a token:\n%s", s.errs)
+	}
 }
 
 func TestTheServiceTellsHowItIs(t *testing.T) {
