@@ -1,0 +1,266 @@
+package redisstore
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+const (
+	// guardLifetime is how long it is remembered that an app's settings have
+	// worked, after they last did.
+	guardLifetime = 30 * 24 * time.Hour
+	// tallyInterval is how often good verdicts are told to Redis. Others are at
+	// once, with the good ones before them.
+	tallyInterval = time.Second
+)
+
+// Store is a push.Store in Redis.
+type Store struct {
+	client  redis.UniversalClient
+	prefix  string
+	terms   push.Terms
+	scripts scripts
+
+	mu   sync.Mutex
+	apps map[push.Key]*app
+}
+
+// app is what the process itself knows of an app.
+type app struct {
+	guard push.Guard // as last seen
+	alive int        // good verdicts that Redis has not been told of
+	told  time.Time
+}
+
+// New returns a Store. It does not connect: Redis may come later.
+func New(cfg Config, terms push.Terms) (*Store, error) {
+	if err := terms.Check(); err != nil {
+		return nil, err
+	}
+	if !cfg.Enabled() {
+		return nil, errors.New("redis: no addresses")
+	}
+	opts, err := cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	// The client logs each failed connection; push.Shared says once what
+	// matters.
+	redis.SetLogger(silent{})
+	return &Store{
+		client: redis.NewUniversalClient(opts), prefix: cfg.KeyPrefix, terms: terms, scripts: newScripts(), apps: make(map[push.Key]*app),
+	}, nil
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+// Close closes the connections.
+func (s *Store) Close() error { return s.client.Close() }
+
+func (s *Store) key(kind string, k push.Key) string {
+	return s.prefix + kind + base64.RawURLEncoding.EncodeToString(k[:])
+}
+
+func (s *Store) eventKey(k push.Key) string   { return s.key("event:", k) }
+func (s *Store) pushKeyKey(k push.Key) string { return s.key("dead:", k) }
+func (s *Store) appKey(k push.Key) string     { return s.key("app:", k) }
+
+func owner(o uint64) string { return strconv.FormatUint(o, 36) }
+
+// Begin implements push.Store.
+func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding, error) {
+	b := &batch{client: s.client, pipe: s.client.Pipeline()}
+	claims := make([]*call, len(queries))
+	rejections := make([]*redis.StringCmd, len(queries))
+	guards := make(map[push.Key]*redis.SliceCmd, 1)
+	for i, q := range queries {
+		if q.Event != (push.Key{}) {
+			claims[i] = b.run(ctx, s.scripts.claim, s.eventKey(q.Event),
+				owner(q.Owner), owner(q.Awaited), max(q.Lease.Milliseconds(), 1), s.terms.Lifetime.Milliseconds())
+		}
+		rejections[i] = b.pipe.Get(ctx, s.pushKeyKey(q.PushKey))
+		if guards[q.App] == nil {
+			guards[q.App] = b.pipe.HMGet(ctx, s.appKey(q.App), "proven", "tripped", "trips")
+		}
+	}
+	if err := b.exec(ctx); err != nil {
+		return nil, err
+	}
+	findings := make([]push.Finding, len(queries))
+	for i, q := range queries {
+		f := &findings[i]
+		if claims[i] != nil {
+			value, _ := claims[i].Text()
+			readState(f, value)
+		}
+		f.Rejection = readRejection(rejections[i].Val())
+		f.Guard = readGuard(guards[q.App].Val())
+		s.saw(q.App, f.Guard)
+	}
+	return findings, nil
+}
+
+// End implements push.Store.
+func (s *Store) End(ctx context.Context, results []push.Result) ([]push.Guard, error) {
+	b := &batch{client: s.client, pipe: s.client.Pipeline()}
+	for i := range results {
+		s.record(ctx, b, &results[i])
+	}
+	tallies, alive := s.tallies(ctx, b, results)
+	if b.pipe.Len() > 0 {
+		if err := b.exec(ctx); err != nil {
+			s.untold(alive)
+			return nil, err
+		}
+	}
+	for k, c := range tallies {
+		values, _ := c.Slice()
+		s.saw(k, readGuard(values))
+	}
+	guards := make([]push.Guard, len(results))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range results {
+		guards[i] = s.app(r.App).guard
+	}
+	return guards, nil
+}
+
+func (s *Store) record(ctx context.Context, b *batch, r *push.Result) {
+	switch {
+	case r.Event == push.Key{}:
+	case r.Done:
+		b.pipe.Set(ctx, s.eventKey(r.Event), "d"+strconv.FormatUint(uint64(r.Counts), 10), s.terms.Lifetime)
+	case r.Held:
+		value := strings.Join([]string{
+			"f" + owner(r.Owner), strconv.Itoa(int(r.Outcome.Kind)), strconv.FormatInt(r.Outcome.RetryAfter.Milliseconds(), 10), string(r.Outcome.Reason),
+		}, ":")
+		b.run(ctx, s.scripts.release, s.eventKey(r.Event), owner(r.Owner), value, push.EndedLifetime.Milliseconds())
+	}
+	if r.Rejection.Known {
+		value := strconv.FormatInt(r.Rejection.PushKeyTS, 10) + ":" + strconv.FormatUint(uint64(r.Rejection.Trips), 10)
+		b.pipe.Set(ctx, s.pushKeyKey(r.PushKey), value, s.terms.RejectionLifetime)
+	}
+}
+
+// tallies adds to b what Redis must be told of the apps' verdicts, and returns
+// the good ones among them for the case that it fails. Good ones alone wait for
+// each other: they are nearly all, and all of one app go to one key.
+func (s *Store) tallies(ctx context.Context, b *batch, results []push.Result) (calls map[push.Key]*call, alive map[push.Key]int) {
+	dead := make(map[push.Key]int, 1)
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range results {
+		switch r := &results[i]; r.Verdict {
+		case push.Alive:
+			s.app(r.App).alive++
+			dead[r.App] += 0
+		case push.Dead:
+			dead[r.App]++
+		case push.NoVerdict:
+		}
+	}
+	for k, n := range dead {
+		a := s.app(k)
+		if n == 0 && a.guard.Proven && !a.guard.Tripped && now.Sub(a.told) < tallyInterval {
+			continue
+		}
+		if calls == nil {
+			calls, alive = make(map[push.Key]*call, 1), make(map[push.Key]int, 1)
+		}
+		calls[k] = b.run(ctx, s.scripts.tally, s.appKey(k), a.alive, n,
+			s.terms.GuardWindow.Milliseconds(), s.terms.GuardPushes, s.terms.GuardShare, guardLifetime.Milliseconds())
+		alive[k] = a.alive
+		a.alive, a.told = 0, now
+	}
+	return calls, alive
+}
+
+// untold takes back what Redis could not be told.
+func (s *Store) untold(alive map[push.Key]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, n := range alive {
+		s.app(k).alive += n
+	}
+}
+
+func (s *Store) saw(k push.Key, g push.Guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.app(k).guard = g
+}
+
+// app returns what is known of an app, with mu held. There are as many as are
+// configured.
+func (s *Store) app(k push.Key) *app {
+	a := s.apps[k]
+	if a == nil {
+		a = new(app)
+		s.apps[k] = a
+	}
+	return a
+}
+
+// readState reads the value of an event's key that is in the way, if any.
+func readState(f *push.Finding, value string) {
+	if value == "" {
+		return
+	}
+	switch rest := value[1:]; value[0] {
+	case 'd':
+		counts, _ := strconv.ParseUint(rest, 10, 32)
+		f.State, f.Counts = push.Delivered, uint32(counts)
+	case 'c':
+		f.State = push.InFlight
+		f.Owner, _ = strconv.ParseUint(rest, 36, 64)
+	case 'f':
+		parts := strings.SplitN(rest, ":", 4)
+		if len(parts) != 4 {
+			return
+		}
+		kind, _ := strconv.ParseUint(parts[1], 10, 8)
+		wait, _ := strconv.ParseInt(parts[2], 10, 64)
+		f.State = push.Ended
+		f.Outcome = push.Outcome{Kind: push.Kind(kind), Reason: push.Reason(parts[3]), RetryAfter: time.Duration(wait) * time.Millisecond}
+	}
+}
+
+func readRejection(value string) push.Rejection {
+	ts, trips, found := strings.Cut(value, ":")
+	if !found {
+		return push.Rejection{}
+	}
+	r := push.Rejection{Known: true}
+	r.PushKeyTS, _ = strconv.ParseInt(ts, 10, 64)
+	n, _ := strconv.ParseUint(trips, 10, 32)
+	r.Trips = uint32(n)
+	return r
+}
+
+// readGuard reads proven, tripped and trips, which Redis gives as numbers or as
+// texts.
+func readGuard(values []any) push.Guard {
+	var n [3]int64
+	for i := range min(len(values), len(n)) {
+		switch v := values[i].(type) {
+		case int64:
+			n[i] = v
+		case string:
+			n[i], _ = strconv.ParseInt(v, 10, 64)
+		}
+	}
+	return push.Guard{Proven: n[0] == 1, Tripped: n[1] == 1, Trips: uint32(n[2])}
+}
