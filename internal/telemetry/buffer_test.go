@@ -84,7 +84,7 @@ func TestWaitingLinesAreBounded(t *testing.T) {
 		var w writes
 		log, flush := bufferedLogger(t, &w)
 		for range 3 {
-			log.Info(strings.Repeat("x", 30<<10))
+			log.Info("long", "text", strings.Repeat("x", 30<<10))
 		}
 		if len(w) != 1 || len(w[0]) > 64<<10 {
 			t.Errorf("%d writes before the third long line", len(w))
