@@ -137,7 +137,7 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			t.Parallel()
 			golden := strings.TrimSuffix(file, ".yaml") + ".errors"
-			_, err = loadConfig(file, nil, strings.HasPrefix(filepath.Base(file), "dev"))
+			_, err := loadConfig(file, nil, strings.HasPrefix(filepath.Base(file), "dev"))
 			if err == nil {
 				t.Fatal("no error")
 			}
