@@ -46,7 +46,7 @@ COPY --from=build /out/identity /identity
 # For SQLite and the signing key, when PostgreSQL does not hold them.
 COPY --from=build --chown=65532:65532 /out/data /data
 VOLUME /data
-EXPOSE 8090 9501
+EXPOSE 8090 9590
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
     CMD ["/identity", "-config", "/etc/herald/identity.yaml", "health"]
 ENTRYPOINT ["/identity"]
