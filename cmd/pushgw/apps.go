@@ -109,14 +109,14 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider, app.CertificateExpiry = provider, provider.NotAfter()
+		app.Provider, app.Fingerprint, app.CertificateExpiry = provider, provider.Fingerprint(), provider.NotAfter()
 		return app, provider.Close, nil
 	case a.FCM != nil:
 		provider, err := shared.fcm.Open(name, *a.FCM)
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider = provider
+		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, provider.Close, nil
 	default:
 		app.Provider = unsupported{}

@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/redisstore"
 )
 
 // envPrefix begins the environment variables that override options.
@@ -34,6 +35,10 @@ type Config struct {
 	// Discovery answers UnifiedPush's discovery request.
 	Discovery bool           `yaml:"discovery"`
 	Delivery  DeliveryConfig `yaml:"delivery"`
+	// Duplicates, Rejections and Redis say what is remembered, and where.
+	Duplicates DuplicatesConfig  `yaml:"duplicates"`
+	Rejections RejectionsConfig  `yaml:"rejections"`
+	Redis      redisstore.Config `yaml:"redis"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
 	// with user and password in it if it asks for them.
 	Proxy     conf.Secret `yaml:"proxy"`
@@ -81,6 +86,10 @@ func defaultConfig() *Config {
 		Delivery: DeliveryConfig{
 			AttemptTimeout: conf.Duration(10 * time.Second), RetryWait: conf.Duration(250 * time.Millisecond),
 		},
+		Duplicates: defaultDuplicates(),
+		Rejections: defaultRejections(),
+		Redis:      redisstore.DefaultConfig(),
+
 		Log:     telemetry.LogConfig{Level: "info", Format: "text"},
 		Tracing: telemetry.TraceConfig{SampleRatio: 1},
 
@@ -142,6 +151,7 @@ func (c *Config) validate(p *conf.Problems) {
 	if c.Delivery.RetryWait <= 0 {
 		p.Add("delivery.retry_wait", c.Delivery.RetryWait, `use a duration such as "250ms"`)
 	}
+	c.validateLedger(p)
 	if c.ReloadInterval <= 0 {
 		p.Add("reload_interval", c.ReloadInterval, `use a duration such as "10s"`)
 	}

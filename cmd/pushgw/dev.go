@@ -9,7 +9,9 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
@@ -21,6 +23,10 @@ func (c *Config) dev() {
 	c.Apps = nil
 	c.Discovery = true
 	c.HTTP.DrainDelay = 0
+	// A line that is pasted again is to print again, and nothing of it may
+	// reach what real gateways remember.
+	c.Duplicates.Lifetime = conf.Duration(time.Second)
+	c.Redis.Addresses = nil
 }
 
 // printExample prints the line that a reader pastes to see a notification.

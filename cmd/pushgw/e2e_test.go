@@ -415,9 +415,9 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGateway(t, s.client, "-config", s.config)
-	body := `{"notification":{"event_id":"$e","type":"m.room.message","devices":[{"app_id":"org.example.more","pushkey":"k"}]}}`
 	check := func(when string, want int) {
 		t.Helper()
+		body := fmt.Sprintf(`{"notification":{"event_id":"$%s","type":"m.room.message","devices":[{"app_id":"org.example.more","pushkey":"k"}]}}`, when)
 		if status, answer, err := g.notify(t.Context(), body); err != nil || status != want {
 			t.Errorf("%s: %d %s %v, want %d", when, status, answer, err, want)
 		}

@@ -117,15 +117,24 @@ func (p *program) health(ctx context.Context, f flags) error {
 var errNoApps = errors.New("no apps are configured, and answering for none would make homeservers hold back or delete real pushers: " +
 	"name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev")
 
-func (p *program) serve(ctx context.Context, f flags) error {
+// servedConfig reads the configuration of a server.
+func (p *program) servedConfig(f flags) (*Config, error) {
 	cfg, err := loadConfig(f.config, p.environ)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.dev:
+		cfg.dev()
+	case len(cfg.Apps) == 0:
+		return nil, errNoApps
+	}
+	return cfg, nil
+}
+
+func (p *program) serve(ctx context.Context, f flags) error {
+	cfg, err := p.servedConfig(f)
 	if err != nil {
 		return err
-	}
-	if f.dev {
-		cfg.dev()
-	} else if len(cfg.Apps) == 0 {
-		return errNoApps
 	}
 	roots, err := loadRoots(cfg.CAFile)
 	if err != nil {
@@ -149,6 +158,11 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	ledger, closeLedger, err := openLedger(cfg, log, metrics)
+	if err != nil {
+		return err
+	}
+	defer closeLedger()
 	if f.check {
 		_, err := fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
 		return err
@@ -156,6 +170,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	gateway, err := push.NewGateway(apps.apps, push.Options{
 		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp,
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
+		Ledger: ledger,
 	})
 	if err != nil {
 		return err
@@ -167,6 +182,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	announceLedger(ctx, cfg, log)
 	r := &reloader{file: f.config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
 	err = serve.Run(ctx, serve.Options{
 		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry,

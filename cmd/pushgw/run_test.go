@@ -95,6 +95,9 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit status %d\n%s", got, errs)
 	}
+	if !strings.Contains(errs.String(), "duplicates and dead pushkeys are remembered by this process alone") {
+		t.Errorf("the log does not say where is remembered:\n%s", errs)
+	}
 	if strings.Contains(errs.String(), "Noodles") {
 		t.Errorf("message text in the log:\n%s", errs)
 	}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/internal/telemetry"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/httpapi"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// oblivious is a ledger that remembers nothing: what suppression is compared
+// with.
+type oblivious struct{}
+
+func (oblivious) Begin(_ context.Context, queries []push.Query) []push.Finding {
+	return make([]push.Finding, len(queries))
+}
+
+func (oblivious) End(_ context.Context, results []push.Result) []push.Guard {
+	return make([]push.Guard, len(results))
+}
+
+// BenchmarkSuppression compares what the gateway delivers with memory and with
+// Redis with what it delivers without either, in turns and before one APNs, so
+// that whatever else the machine does meets all three.
+func BenchmarkSuppression(b *testing.B) {
+	const rounds, roundTime, inFlight = 7, 500 * time.Millisecond, 64
+	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true})
+	open := func(b *testing.B, section string, ledger push.Ledger) *contender {
+		return startSuppression(b, apns, section, ledger)
+	}
+	none := open(b, "", oblivious{})
+	contenders := map[string]*contender{"memory": open(b, "", nil)}
+	if os.Getenv("TEST_REDIS_URL") != "" {
+		contenders["redis"] = open(b, redisSection(b), nil)
+	}
+	// No event comes twice.
+	body := bodies(strings.Repeat("0123456789abcdef", 4))
+	for name, c := range contenders {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				var ratios, with, without []float64
+				rate := func(c *contender) float64 {
+					perSecond, _ := c.rate(b, body, inFlight, roundTime)
+					return perSecond
+				}
+				rate(none)
+				rate(c)
+				for range rounds {
+					mine, bare := rate(c), rate(none)
+					with, without, ratios = append(with, mine), append(without, bare), append(ratios, mine/bare)
+				}
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(median(with), "notify/s")
+				b.ReportMetric(median(without), "without/s")
+				b.ReportMetric(median(ratios), "ratio")
+			}
+		})
+	}
+}
+
+// startSuppression runs the API with one app of apns in this process; without
+// a ledger, with that of a configuration with this section.
+func startSuppression(b *testing.B, apns *pushtest.APNs, section string, ledger push.Ledger) *contender {
+	b.Helper()
+	key := pushtest.NewTokenKey(b)
+	dir := b.TempDir()
+	writeFile(b, dir+"/key.p8", string(key.P8(b)))
+	config := writeFile(b, dir+"/pushgw.yaml", section+"apps: {app: {type: apns, topic: org.example.ios, key_file: key.p8, key_id: "+
+		key.KeyID+", team_id: "+key.TeamID+", endpoint: '"+apns.URL()+"'}}\n")
+	cfg, err := loadConfig(config, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	registry := prometheus.NewRegistry()
+	metrics := push.NewMetrics(registry, false)
+	if ledger == nil {
+		opened, closeLedger, err := openLedger(cfg, log, metrics)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(closeLedger)
+		ledger = opened
+	}
+	shared := newConnections(cfg, apns.CA().Pool(), log, telemetry.Tracer{})
+	b.Cleanup(shared.close)
+	apps, err := openApps(cfg, shared)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(apps.closeAll)
+	g, err := push.NewGateway(apps.apps, push.Options{
+		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, AttemptTimeout: 10 * time.Second, RetryWait: time.Second, Ledger: ledger,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	handler, err := httpapi.New(httpapi.Options{Gateway: g, Metrics: metrics, Log: log, Registerer: registry, Timeout: 25 * time.Second})
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	b.Cleanup(server.Close)
+	return &contender{url: server.URL + "/_matrix/push/v1/notify", client: benchClient(b)}
+}
