@@ -159,7 +159,8 @@ func (d *Database) pepper(ctx context.Context) (string, error) {
 }
 
 // leftovers counts, by what they are called in a report, the rows that are not
-// brought over.
+// brought over. Sydent has no index of tokens by user: NOT IN makes one once,
+// where NOT EXISTS would walk over all tokens for each account.
 func (d *Database) leftovers(ctx context.Context) ([]Part, error) {
 	parts := []Part{
 		{Name: "accounts without a token", Note: "their users register again by themselves"},
@@ -169,7 +170,7 @@ func (d *Database) leftovers(ctx context.Context) ([]Part, error) {
 		{Name: "peers", Note: "left behind: nothing is exchanged with other identity servers"},
 	}
 	err := d.tx.QueryRowContext(ctx, `SELECT
-			(SELECT COUNT(*) FROM accounts AS a WHERE NOT EXISTS (SELECT 1 FROM tokens AS t WHERE t.user_id = a.user_id)),
+			(SELECT COUNT(*) FROM accounts WHERE user_id NOT IN (SELECT user_id FROM tokens)),
 			(SELECT COUNT(*) FROM invite_tokens WHERE sent_ts IS NULL),
 			(SELECT COUNT(*) FROM ephemeral_public_keys),
 			(SELECT COUNT(*) FROM threepid_validation_sessions),
