@@ -94,15 +94,18 @@ func (g *Gateway) serve(ctx context.Context, n *Notification, t *task) {
 func (g *Gateway) await(ctx context.Context, n *Notification, t *task) {
 	t.waited = true
 	g.opts.Metrics.duplicate(t.app, waited)
-	for t.found.State == InFlight && !t.remembered() {
+	inTime := true
+	for inTime && t.found.State == InFlight && !t.remembered() {
 		t.query.Awaited = t.found.Owner
-		if !wait(ctx, PollInterval) {
-			t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter, Err: errStillInFlight}
-			return
+		if inTime = wait(ctx, PollInterval); inTime {
+			g.begin(ctx, []*task{t})
 		}
-		g.begin(ctx, []*task{t})
 	}
-	g.serve(ctx, n, t)
+	if inTime {
+		g.serve(ctx, n, t)
+	} else {
+		t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter, Err: errStillInFlight}
+	}
 	g.end(ctx, n, []*task{t})
 }
 
@@ -131,7 +134,7 @@ func (g *Gateway) end(ctx context.Context, n *Notification, tasks []*task) {
 
 // result is what the Ledger must know about a task, if anything.
 func (t *task) result(n *Notification) (r Result, needed bool) {
-	r = Result{Query: t.query, Outcome: t.out, own: t.found.own}
+	r = Result{Query: t.query, Outcome: t.out, own: t.found.own, kept: t.found.kept}
 	r.Held = t.found.State == Claimed && r.Event != Key{}
 	sent := t.found.State != Ended && t.out.Reason != ReasonDuplicate && t.out.Reason != ReasonRemembered
 	if sent {
@@ -143,7 +146,7 @@ func (t *task) result(n *Notification) (r Result, needed bool) {
 	if r.Verdict == Dead && believed(t.out.Reason, t.found.Guard) == nil {
 		r.Rejection = Rejection{Known: true, PushKeyTS: t.device.PushKeyTS, Trips: t.found.Guard.Trips}
 	}
-	return r, r.Held || r.Done || r.Verdict != NoVerdict
+	return r, r.Held || r.Done || r.kept || r.Verdict != NoVerdict
 }
 
 // judge withholds a rejection that is not believed: the homeserver keeps the

@@ -92,7 +92,8 @@ type Finding struct {
 	Rejection Rejection
 	Guard     Guard
 
-	own bool // only the process's own memory knows of it
+	own  bool // only the process's own memory knows of it
+	kept bool // that memory holds a claim which the store did not grant
 }
 
 // Rejection is a pushkey that the push service gave up; the zero Rejection is
@@ -143,7 +144,7 @@ type Result struct {
 	Rejection Rejection
 	Verdict   Verdict
 
-	own bool // as in the Finding
+	own, kept bool // as in the Finding
 }
 
 // Terms are how long a Ledger remembers and when it stops believing.

@@ -132,6 +132,16 @@ func (m *Memory) End(_ context.Context, results []Result) []Guard {
 	return guards
 }
 
+// abandon gives a claim of the query back as if it had never been.
+func (m *Memory) abandon(q *Query) {
+	s := m.shard(q.Event)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.claims[q.Event]; c != nil && c.owner == q.Owner && !c.ended {
+		delete(s.claims, q.Event)
+	}
+}
+
 func (m *Memory) tally(app Key) *tally {
 	m.mu.RLock()
 	t := m.tallies[app]

@@ -23,9 +23,9 @@ type SharedOptions struct {
 	Metrics *Metrics
 }
 
-// Shared is a Ledger in a Store that several processes share. While the store
-// is away or slow, the process's own Memory stands in; what that learnt then
-// counts as long as it is remembered.
+// Shared is a Ledger in a Store that several processes share. What the process
+// does itself its own Memory knows as well, so that it repeats nothing of its
+// own while the store is away or slow, or when it comes back empty.
 type Shared struct {
 	store Store
 	own   *Memory
@@ -33,12 +33,9 @@ type Shared struct {
 
 	away    atomic.Bool
 	retryAt atomic.Int64 // in Unix nanoseconds; 0 while the store is there
-	// until is the time, in Unix nanoseconds, up to which own may know what
-	// the store does not.
-	until atomic.Int64
 }
 
-// NewShared returns a Ledger in store, with own to stand in.
+// NewShared returns a Ledger in store and in own.
 func NewShared(store Store, own *Memory, opts SharedOptions) (*Shared, error) {
 	if opts.Budget <= 0 {
 		return nil, errors.New("budget of the shared store: must be positive")
@@ -48,47 +45,50 @@ func NewShared(store Store, own *Memory, opts SharedOptions) (*Shared, error) {
 
 // Begin implements Ledger.
 func (s *Shared) Begin(ctx context.Context, queries []Query) []Finding {
+	own := s.own.Begin(ctx, queries)
 	if s.due() {
 		var findings []Finding
 		err := s.call(ctx, callBegin, func(ctx context.Context) (err error) {
-			findings, err = s.store.Begin(ctx, queries)
+			findings, err = s.store.Begin(ctx, openQueries(queries, own))
 			return err
 		})
-		if err == nil && !s.standsIn() {
-			return findings
-		}
 		if err == nil {
-			return s.merge(ctx, queries, findings)
+			return s.merge(ctx, queries, findings, own)
 		}
 	}
 	s.opts.Metrics.ledger.fallbacks.Inc()
-	s.standIn()
-	findings := s.own.Begin(ctx, queries)
-	for i := range findings {
-		findings[i].own = true
+	for i := range own {
+		own[i].own = true
 	}
-	return findings
+	return own
 }
 
 // End implements Ledger. What was begun in the store ends there if that is
 // possible at all, because other processes wait for it.
 func (s *Shared) End(ctx context.Context, results []Result) []Guard {
+	var shared []Guard
 	if len(results) > 0 && (!results[0].own || s.due()) {
-		var guards []Guard
 		err := s.call(ctx, callEnd, func(ctx context.Context) (err error) {
-			guards, err = s.store.End(ctx, results)
+			shared, err = s.store.End(ctx, results)
 			return err
 		})
-		if err == nil && !s.standsIn() {
-			return guards
-		}
-		if err == nil {
-			s.own.End(ctx, results)
-			return guards
+		if err != nil {
+			shared = nil
 		}
 	}
-	s.standIn()
-	return s.own.End(ctx, results)
+	for i := range results {
+		r := &results[i]
+		if !r.own {
+			r.Rejection = Rejection{} // it belongs to the store's guard
+		}
+		if r.kept {
+			s.own.abandon(&r.Query)
+		}
+	}
+	if own := s.own.End(ctx, results); shared == nil {
+		return own
+	}
+	return shared
 }
 
 // due reports whether to ask the store. Of the requests that come when a pause
@@ -132,41 +132,52 @@ func (s *Shared) call(ctx context.Context, call storeCall, do func(context.Conte
 	return err
 }
 
-func (s *Shared) standsIn() bool {
-	until := s.until.Load()
-	return until != 0 && time.Now().UnixNano() < until
+// openQueries returns queries without the events that another request of this
+// process has: what that one holds in the store is not asked for a second time.
+func openQueries(queries []Query, own []Finding) []Query {
+	var open []Query
+	for i, o := range own {
+		if o.State != InFlight && o.State != Ended {
+			continue
+		}
+		if open == nil {
+			open = append(open, queries...)
+		}
+		open[i].Event = Key{}
+	}
+	if open == nil {
+		return queries
+	}
+	return open
 }
 
-func (s *Shared) standIn() {
-	s.until.Store(time.Now().Add(max(s.own.terms.Lifetime, s.own.terms.RejectionLifetime)).UnixNano())
-}
-
-// merge adds to the store's findings what own learnt while the store was away.
-// A claim that only one of the two grants is given back, and what the process
-// has delivered the store is told: it may still hold the claim of a request
-// whose end did not reach it.
-func (s *Shared) merge(ctx context.Context, queries []Query, findings []Finding) []Finding {
-	var back []Result
-	for i, own := range s.own.Begin(ctx, queries) {
-		f := &findings[i]
-		if r := own.Rejection; r.Known && r.Trips == own.Guard.Trips && !f.Rejection.Known {
+// merge adds to the store's findings what the process itself knows. The store
+// decides about what is new here. But the process repeats nothing of its own:
+// the store may have lost it, or not have been told.
+func (s *Shared) merge(ctx context.Context, queries []Query, findings, own []Finding) []Finding {
+	var untold []Result
+	for i := range findings {
+		f, o := &findings[i], &own[i]
+		if r := o.Rejection; r.Known && r.Trips == o.Guard.Trips && !f.Rejection.Known {
 			f.Rejection = Rejection{Known: true, PushKeyTS: r.PushKeyTS, Trips: f.Guard.Trips}
 		}
-		if queries[i].Event == (Key{}) || f.State == own.State {
+		switch {
+		case queries[i].Event == Key{} || f.State == o.State:
 			continue
-		}
-		release := Result{Query: queries[i], Held: true, Outcome: own.Outcome}
-		if f.State != Claimed && own.State != Delivered {
-			s.own.End(ctx, []Result{release})
+		case o.State == Claimed && f.State == InFlight:
+			f.kept = true // others of this process wait for this request alone
 			continue
+		case o.State == Claimed:
+			s.own.End(ctx, []Result{{Query: queries[i], Held: true, Done: f.State == Delivered, Counts: f.Counts, Outcome: f.Outcome}})
+			continue
+		case o.State == Delivered:
+			untold = append(untold, Result{Query: queries[i], Done: true, Counts: o.Counts})
 		}
-		release.Done, release.Counts = own.State == Delivered, own.Counts
-		back = append(back, release)
-		f.State, f.Owner, f.Counts, f.Outcome = own.State, own.Owner, own.Counts, own.Outcome
+		f.State, f.Owner, f.Counts, f.Outcome = o.State, o.Owner, o.Counts, o.Outcome
 	}
-	if len(back) > 0 { // an error is counted, and the claims are leases
+	if len(untold) > 0 { // an error is counted, and whoever asks next will tell
 		_ = s.call(ctx, callEnd, func(ctx context.Context) error {
-			_, err := s.store.End(ctx, back)
+			_, err := s.store.End(ctx, untold)
 			return err
 		})
 	}

@@ -240,6 +240,79 @@ func TestADeliveryUnderWayWhenTheStoreComesBackIsWaitedFor(t *testing.T) {
 	})
 }
 
+func TestARequestThatWaitsWhenTheStoreDiesGoesOnWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{Memory: newMemory(t, push.DefaultTerms())}
+		a := newReplica(t, st)
+		a.delay = 5 * time.Second
+		var wg sync.WaitGroup
+		wg.Go(func() { expect(t, "the first", a.deliver(t, "$1", "k"), sent) })
+		synctest.Wait()
+		wg.Go(func() { expect(t, "the second", a.deliver(t, "$1", "k"), duplicate) })
+		<-time.After(time.Second)
+		st.set(refuse)
+		wg.Wait()
+		if n := len(a.attempts("k")); n != 1 {
+			t.Errorf("%d pushes", n)
+		}
+	})
+}
+
+func TestOneRequestOfAProcessWaitsForTheOtherProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{Memory: newMemory(t, push.DefaultTerms())}
+		a, b := newReplica(t, st), newReplica(t, st)
+		a.delay = 5 * time.Second
+		a.script["k"] = []push.Outcome{unavailable}
+		var wg sync.WaitGroup
+		wg.Go(func() { expect(t, "the first", a.deliver(t, "$1", "k"), unavailable) })
+		synctest.Wait()
+		want := push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: unavailable.RetryAfter}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wg.Go(func() { // gives up, which must not hold up the others
+			if out := b.Deliver(short, event("$1"), devices("k"))[0]; out.Reason != push.ReasonBusy {
+				t.Errorf("the impatient one: %+v", out)
+			}
+		})
+		synctest.Wait()
+		start := time.Now()
+		for range 3 {
+			wg.Go(func() { expect(t, "one of three others", b.deliver(t, "$1", "k"), want) })
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("took %s", took)
+		}
+		if n := len(a.attempts("k")) + len(b.attempts("k")); n != 1 {
+			t.Errorf("%d pushes", n)
+		}
+	})
+}
+
+func TestAStoreThatForgetsEverythingMakesNobodyRepeatThemselves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{Memory: newMemory(t, push.DefaultTerms())}
+		a := newReplica(t, st)
+		a.delay = 5 * time.Second
+		expect(t, "the first", a.deliver(t, "$1", "k"), sent)
+		var wg sync.WaitGroup
+		wg.Go(func() { expect(t, "the second", a.deliver(t, "$2", "k"), sent) })
+		synctest.Wait()
+		st.Memory = newMemory(t, push.DefaultTerms())
+		expect(t, "the first again", a.deliver(t, "$1", "k"), duplicate)
+		expect(t, "the second again", a.deliver(t, "$2", "k"), duplicate)
+		wg.Wait()
+		expect(t, "the first at another replica", newReplica(t, st).deliver(t, "$1", "k"), duplicate)
+		if n := len(a.attempts("k")); n != 2 {
+			t.Errorf("%d pushes", n)
+		}
+	})
+}
+
 // A request whose own time is over says nothing about the store.
 func TestAnEndedRequestDoesNotBlameTheStore(t *testing.T) {
 	t.Parallel()
