@@ -35,7 +35,6 @@ const (
 	maxDetail = 255
 	// cleanupTime is for removing an invite whose mail was not sent.
 	cleanupTime = 5 * time.Second
-	spaceType   = "m.space"
 )
 
 // InviteMailer tells an address about an invite. It returns nil once the mail is
@@ -172,7 +171,7 @@ func (i *Invites) mail(ctx context.Context, invite Invite, ephemeral signing.Key
 	return i.opts.Mailer.SendInvitation(ctx, threepid.Invitation{
 		ID: invite.Address, To: to, Token: invite.Token, PrivateKey: urlSafe(ephemeral.Seed()),
 		Sender: invite.Sender, SenderName: invite.About.SenderName, RoomName: invite.About.RoomName,
-		Space: invite.About.RoomType == spaceType, Brand: r.Brand, Language: r.Language, ValidFor: i.opts.Life,
+		Space: invite.Space(), Brand: r.Brand, Language: r.Language, ValidFor: i.opts.Life,
 	})
 }
 
@@ -295,7 +294,7 @@ func serverOf(userID string) (string, bool) {
 func (i *Invites) KeyValid(ctx context.Context, public string) (bool, error) {
 	key, err := signing.ParsePublicKey(strings.ReplaceAll(public, " ", "+"))
 	if err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // what is no key is nobody's
 	}
 	now := i.opts.Now()
 	valid, err := i.opts.Store.LiveKey(ctx, key, now, now.Add(-UsedInviteLife))

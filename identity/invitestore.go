@@ -25,6 +25,9 @@ type Invite struct {
 	Expires   time.Time
 }
 
+// Space reports whether the room is said to be a space (MSC3288).
+func (i Invite) Space() bool { return i.About.RoomType == "m.space" }
+
 // InviteDetails are what the sender said about an invite. Each may be empty, and
 // none is verified.
 type InviteDetails struct {

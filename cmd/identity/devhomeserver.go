@@ -28,6 +28,9 @@ const (
 	// (Client-Server API and Server-Server API, "OpenID").
 	issueToken = "POST /_matrix/client/v3/user/{userId}/openid/request_token"
 	userInfo   = "GET /_matrix/federation/v1/openid/userinfo"
+	// onBind tells of an address that was bound. The specification's PUT is
+	// nobody's.
+	onBind = "POST /_matrix/federation/v1/3pid/onbind"
 
 	devTokenLife = time.Hour
 	devMaxTokens = 1000
@@ -128,6 +131,7 @@ func (h *devHomeserver) run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(issueToken, h.issue)
 	mux.HandleFunc(userInfo, h.userInfo)
+	mux.HandleFunc(onBind, h.onBind)
 	server := &http.Server{
 		Handler: loopbackOnly(mux), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		ErrorLog: log.New(io.Discard, "", 0), // handshakes of curl without -k
@@ -171,6 +175,11 @@ func (h *devHomeserver) userInfo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = mxhttp.WriteJSON(w, http.StatusOK, map[string]string{"sub": token.userID})
+}
+
+// onBind hears which addresses users have bound, and forgets it.
+func (h *devHomeserver) onBind(w http.ResponseWriter, _ *http.Request) {
+	_ = mxhttp.WriteJSON(w, http.StatusOK, struct{}{})
 }
 
 func (h *devHomeserver) refuse(w http.ResponseWriter, status int, code, msg string) {

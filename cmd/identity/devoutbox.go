@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/email"
@@ -56,13 +57,13 @@ func newOutbox(out io.Writer) (*outbox, error) {
 
 // messengers returns those that end in the outbox.
 func (b *outbox) messengers(cfg *Config, env environment) (*messengers, error) {
-	mail, text := &devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}, &devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}
+	mail, text := &devMailer{devMessenger: devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}}, &devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}
 	mailer, mailErr := email.NewPrinter(email.Options{Config: cfg.Email, BaseURL: cfg.PublicBaseURL, Registerer: env.reg}, &mail.text)
 	texter, textErr := sms.NewPrinter(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg}, &text.text)
 	if err := errors.Join(mailErr, textErr); err != nil {
 		return nil, err
 	}
-	mail.printer, text.printer = mailer, texter
+	mail.printer, mail.invites, text.printer = mailer, mailer, texter
 	return &messengers{mail: mail, sms: text, close: mailer.Close}, nil
 }
 
@@ -76,16 +77,37 @@ type devMessenger struct {
 	text    bytes.Buffer // what printer writes to
 }
 
+// devMailer also words invitations.
+type devMailer struct {
+	devMessenger
+
+	invites identity.InviteMailer // writes where printer does
+}
+
 // Send implements validation.Messenger.
 func (m *devMessenger) Send(ctx context.Context, c threepid.Challenge) error {
+	return m.keep(outboxMessage{Token: c.Token, Medium: string(c.ID.Medium), To: c.To}, func() error {
+		return m.printer.Send(ctx, c)
+	})
+}
+
+// SendInvitation implements identity.InviteMailer.
+func (m *devMailer) SendInvitation(ctx context.Context, i threepid.Invitation) error {
+	return m.keep(outboxMessage{Token: i.Token, Medium: string(i.ID.Medium), To: i.To}, func() error {
+		return m.invites.SendInvitation(ctx, i)
+	})
+}
+
+// keep puts what send prints into the outbox.
+func (m *devMessenger) keep(msg outboxMessage, send func() error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.text.Reset()
-	if err := m.printer.Send(ctx, c); err != nil {
+	if err := send(); err != nil {
 		return err
 	}
 	text := m.text.String()
-	msg := outboxMessage{Token: c.Token, Medium: string(c.ID.Medium), To: c.To, Text: text, Time: time.Now()}
+	msg.Text, msg.Time = text, time.Now()
 	for word := range strings.FieldsSeq(text) {
 		if strings.HasPrefix(word, m.baseURL+"/") {
 			msg.Link = word

@@ -222,7 +222,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 		Name: "identity", Version: version, Config: cfg.HTTP.Config, Logger: env.log,
 		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg,
 		Ready:   []serve.Check{{Name: "database", Probe: db.Ping}},
-		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run),
+		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run, s.invites.Run, s.told.Run),
 		Abort:   p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) {
 			around.announce()

@@ -32,7 +32,7 @@ const tracerName = "github.com/matrix-herald/herald/cmd/identity"
 
 // messengers carry codes to people.
 type messengers struct {
-	mail     validation.Messenger
+	mail     mailer
 	sms      validation.Messenger
 	warnings []string
 	close    func()
@@ -104,6 +104,9 @@ type service struct {
 	keys      *identity.Keyring
 	peppers   *identity.Peppers
 	directory *identity.Directory
+	invites   *identity.Invites
+	told      *identity.Deliveries
+	servers   federation
 }
 
 // environment is what a service shares with the rest of the program.
@@ -152,6 +155,20 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 		Store: db, Peppers: s.peppers, Keys: s.keys, Proofs: proofs{s.sessions}, ServerName: cfg.ServerName,
 		PlainLookup: cfg.Lookup.Plain, Now: time.Now, Metrics: metrics,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if s.invites, err = identity.NewInvites(identity.InvitesOptions{
+		Store: db, Keys: s.keys, Mailer: tracedInvitations{m.mail, tracer}, ServerName: cfg.ServerName,
+		Now: time.Now, Log: env.log, Metrics: metrics,
+	}); err != nil {
+		return nil, err
+	}
+	s.servers = federation{servers, cfg.ownNames(), tracer, env.log}
+	s.told, err = identity.NewDeliveries(identity.DeliveriesOptions{
+		Store: db, Keys: s.keys, Homeservers: s.servers, ServerName: cfg.ServerName,
+		Now: time.Now, Log: env.log, Metrics: metrics,
+	})
 	return s, err
 }
 
@@ -170,6 +187,7 @@ func openPeppers(ctx context.Context, cfg *Config, db *store, log *slog.Logger, 
 func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) (http.Handler, error) {
 	return httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
+		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: clients(),
 		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, Log: env.log, Registerer: env.reg,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})

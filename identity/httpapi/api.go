@@ -26,15 +26,23 @@ const (
 	maxLookupBody = 6 << 20
 )
 
-// Options configure the API. Accounts, Terms, Directory, Keys, Sessions, Pages
-// and Log are required.
+// Options configure the API. Accounts, Terms, Directory, Keys, Sessions, Invites,
+// Pages, Homeservers, BaseURL and Log are required.
 type Options struct {
 	Accounts  *identity.Accounts
 	Terms     *identity.Terms
 	Directory *identity.Directory
 	Keys      *identity.Keyring
 	Sessions  *validation.Sessions
+	Invites   *identity.Invites
 	Pages     *Pages
+	// Homeservers checks who signed a request to unbind.
+	Homeservers Homeservers
+	// BaseURL is where homeservers, clients and browsers reach this service, such
+	// as https://id.example.org.
+	BaseURL string
+	// Clients are those to accept an invite with.
+	Clients []Client
 	// ConfirmPage makes a mailed link show a button, which then proves the
 	// address, because some mail scanners follow links.
 	ConfirmPage bool
@@ -48,6 +56,12 @@ type Options struct {
 	Timeout time.Duration
 }
 
+// Client is a Matrix client in a browser that knows the invite links of Element.
+type Client struct {
+	Name string // for people
+	URL  string // where it begins, such as https://app.element.io
+}
+
 type api struct{ Options }
 
 // handler answers a request or returns the error to be answered.
@@ -58,7 +72,8 @@ type handler = func(w http.ResponseWriter, r *http.Request) error
 // registered.
 func New(opts Options) (http.Handler, error) {
 	if opts.Accounts == nil || opts.Terms == nil || opts.Directory == nil || opts.Keys == nil ||
-		opts.Sessions == nil || opts.Pages == nil || opts.Log == nil {
+		opts.Sessions == nil || opts.Invites == nil || opts.Pages == nil || opts.Homeservers == nil ||
+		opts.BaseURL == "" || opts.Log == nil {
 		return nil, errors.New("identity API: an option is missing")
 	}
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
@@ -113,6 +128,16 @@ func (a *api) routes(g *gin.RouterGroup) {
 	v2.GET("/3pid/getValidated3pid", signed(a.validated))
 	v2.POST("/3pid/bind", signed(a.bind))
 	v2.POST("/3pid/unbind", open(a.unbind))
+
+	v2.GET("/pubkey/ephemeral/isvalid", open(a.ephemeralKeyIsValid))
+	v2.POST("/store-invite", signed(a.storeInvite))
+	v2.POST("/sign-ed25519", open(a.signInvite)) // which asks for a token where it needs one
+
+	// What the specification does not have.
+	own := g.Group("/herald/v1")
+	own.GET("/invite", open(a.showInvite))
+	own.HEAD("/invite", open(a.inspectLink))
+	own.DELETE("/invites/:token", account(a.cancelInvite))
 }
 
 // empty is the answer {}.

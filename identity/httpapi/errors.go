@@ -16,6 +16,10 @@ import (
 // in use; each ends within seconds.
 const retryBusy = 5 * time.Second
 
+// errNoOwnInvite is identity.ErrNoInvite for its sender, with another code than
+// for whom it is.
+var errNoOwnInvite = errors.New("no such invite of this account")
+
 // answers says how each error of the domain is answered. The first row that
 // matches counts; an error in no row is a fault of ours.
 var answers = []struct {
@@ -31,7 +35,7 @@ var answers = []struct {
 	{identity.ErrOpenIDRefused, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver does not know this OpenID token; ask it for a new one"},
 	{identity.ErrOpenIDMismatch, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver answered for a user who is not its own"},
 	{identity.ErrUnreachable, http.StatusBadGateway, "M_UNKNOWN", "The homeserver did not give a usable answer; try again later"},
-	{identity.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many people are registering right now; try again later"},
+	{identity.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many homeservers are being asked right now; try again later"},
 
 	{identity.ErrBadAlgorithm, http.StatusBadRequest, "M_INVALID_PARAM", "algorithm is not one of those that GET /_matrix/identity/v2/hash_details offers"},
 	{identity.ErrTooMany, http.StatusRequestEntityTooLarge, "M_TOO_LARGE", "addresses: more than 10000; send them in several requests"},
@@ -46,6 +50,15 @@ var answers = []struct {
 	{errMailNotSent, http.StatusBadRequest, "M_EMAIL_SEND_ERROR", "The mail could not be sent; try again later"},
 	{threepid.ErrSend, http.StatusBadRequest, "M_SEND_ERROR", "The text message could not be sent; try again later"},
 
+	{identity.ErrNotSender, http.StatusForbidden, "M_UNAUTHORIZED", "sender is not the user of this access token"},
+	{identity.ErrInvalidRoom, http.StatusBadRequest, "M_INVALID_PARAM", "room_id: expected the ID of a room, at most 255 bytes"},
+	{identity.ErrInUse, http.StatusBadRequest, "M_THREEPID_IN_USE", "This address belongs to a user: invite mxid instead"},
+	{identity.ErrMedium, http.StatusBadRequest, "M_UNRECOGNIZED", "medium: only email addresses can be invited"},
+	{identity.ErrNoInvite, http.StatusNotFound, "M_UNRECOGNIZED", "There is no invite with this token, or not any more"},
+	{errNoOwnInvite, http.StatusNotFound, "M_NOT_FOUND", "You have no invite with this token, or not any more"},
+	{identity.ErrInviteKey, http.StatusBadRequest, "M_INVALID_PARAM", "private_key is not the one from the invitation"},
+	{identity.ErrInvalidUser, http.StatusBadRequest, "M_INVALID_PARAM", "mxid is not a user ID"},
+
 	{validation.ErrInvalidSecret, http.StatusBadRequest, "M_INVALID_PARAM", "client_secret: expected 1 to 255 characters of 0-9, a-z, A-Z and .=_-"},
 	{validation.ErrInvalidSID, http.StatusBadRequest, "M_INVALID_PARAM", "sid: expected 1 to 255 characters of 0-9, a-z, A-Z and .=_-"},
 	{validation.ErrInvalidNextLink, http.StatusBadRequest, "M_INVALID_PARAM", "next_link: expected an http or https URL that this service allows"},
@@ -59,6 +72,9 @@ var answers = []struct {
 	{identity.ErrNotValidated, http.StatusBadRequest, "M_SESSION_NOT_VALIDATED", "The session has not been completed: the token has not been submitted yet"},
 	{identity.ErrNoSession, http.StatusNotFound, "M_NO_VALID_SESSION", "There is no session with this sid and client_secret"},
 	{identity.ErrNotYours, http.StatusForbidden, "M_UNAUTHORIZED", "mxid is not the user of this access token"},
+	{identity.ErrNotItsUser, http.StatusForbidden, "M_FORBIDDEN", "mxid is not a user of the homeserver that signed this request"},
+	{ErrNotSigned, http.StatusForbidden, "M_FORBIDDEN", "Invalid homeserver signature, and no sid and client_secret of a session instead"},
+	{ErrWrongDestination, http.StatusUnauthorized, "M_UNAUTHORIZED", "This request is signed for another server"},
 	{identity.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN", "sid and client_secret do not prove that this address is yours"},
 }
 
@@ -73,6 +89,9 @@ func classify(err error) *mxhttp.Error {
 		if bad, ok := errors.AsType[*identity.BadPepperError](err); ok {
 			// MSC2134: the client need not ask hash_details again.
 			e.Extra = map[string]any{"algorithm": bad.Algorithm, "lookup_pepper": bad.Pepper}
+		}
+		if used, ok := errors.AsType[*identity.InUseError](err); ok {
+			e.Extra = map[string]any{"mxid": used.UserID}
 		}
 		if busy, ok := errors.AsType[*threepid.BusyError](err); ok {
 			e.RetryAfter = busy.RetryAfter

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -26,6 +27,7 @@ const (
 	successPage = "success.html"
 	failurePage = "failure.html"
 	confirmPage = "confirm.html"
+	invitePage  = "invite.html"
 	styleSheet  = "style.css"
 )
 
@@ -34,8 +36,14 @@ const (
 	reasonExpired     = "expired"     // the session is too old
 	reasonVoid        = "void"        // the link was replaced by a newer one, used up, or never valid
 	reasonBroken      = "broken"      // part of the link is missing
+	reasonInvite      = "invite"      // there is no such invite, or not any more
 	reasonUnavailable = "unavailable" // the fault is ours
 )
+
+// reasons lists them all.
+func reasons() []string {
+	return []string{reasonExpired, reasonVoid, reasonBroken, reasonInvite, reasonUnavailable}
+}
 
 // Pages are what people see in a browser after following a link.
 type Pages struct {
@@ -46,15 +54,26 @@ type Pages struct {
 type page struct {
 	Nonce  string          // for the nonce attribute of style elements; no other style is shown
 	Medium threepid.Medium // "email" or "msisdn"
-	Reason string          // on the failure page: expired, void, broken or unavailable
+	Reason string          // on the failure page: expired, void, broken, invite or unavailable
 
 	// On the confirm page, what its form sends to Action.
 	Action, SID, ClientSecret, Token string
+
+	// On the invite page: who invites, by what they call themselves, which may be
+	// empty, and by their user ID; whereto, which may be empty; and with what.
+	Inviter, Sender, Room string
+	Space                 bool
+	Clients               []clientLink
+}
+
+// clientLink leads to a client.
+type clientLink struct {
+	Name, URL string
 }
 
 // LoadPages returns the pages. Those in the folder dir, templates of
-// html/template named success.html, failure.html, confirm.html and style.css,
-// take the place of the built-in ones; dir may be "", and any of them may be
+// html/template named success.html, failure.html, confirm.html, invite.html and
+// style.css, take the place of the built-in ones; dir may be "", and any of them may be
 // missing. It fails if a file there has another name, or if a page cannot be
 // shown in one of the situations in which it will have to be.
 func LoadPages(dir string) (*Pages, error) {
@@ -83,7 +102,7 @@ func (p *Pages) override(dir string) error {
 	var files []string
 	for _, e := range entries {
 		switch {
-		case slices.Contains([]string{successPage, failurePage, confirmPage, styleSheet}, e.Name()):
+		case slices.Contains([]string{successPage, failurePage, confirmPage, invitePage, styleSheet}, e.Name()):
 			files = append(files, filepath.Join(dir, e.Name()))
 		case !strings.HasPrefix(e.Name(), "."):
 			err = errors.Join(err, &fs.PathError{Op: "load", Path: filepath.Join(dir, e.Name()), Err: errors.New("not the name of a page")})
@@ -102,13 +121,20 @@ func (p *Pages) check() error {
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
 		sample := page{Nonce: "nonce", Medium: medium}
 		faults = append(faults, p.templates.ExecuteTemplate(io.Discard, successPage, sample))
-		for _, reason := range []string{reasonExpired, reasonVoid, reasonBroken, reasonUnavailable} {
+		for _, reason := range reasons() {
 			sample.Reason = reason
 			faults = append(faults, p.templates.ExecuteTemplate(io.Discard, failurePage, sample))
 		}
 		sample.Reason = ""
 		sample.Action, sample.SID, sample.ClientSecret, sample.Token = confirmAction, "sid", "secret", "token"
 		faults = append(faults, p.templates.ExecuteTemplate(io.Discard, confirmPage, sample))
+	}
+	sample := page{Nonce: "nonce", Medium: threepid.MediumEmail, Sender: "@bob:example.org"}
+	for range 2 { // without the names and the client, and with them
+		for _, sample.Space = range []bool{false, true} {
+			faults = append(faults, p.templates.ExecuteTemplate(io.Discard, invitePage, sample))
+		}
+		sample.Inviter, sample.Room, sample.Clients = "Bob", "Tea", []clientLink{{"App", "https://app.example.org/"}}
 	}
 	return errors.Join(faults...)
 }
@@ -124,6 +150,13 @@ func (p *Pages) failure(w http.ResponseWriter, status int, medium threepid.Mediu
 func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) error {
 	return p.show(w, http.StatusOK, confirmPage, page{
 		Medium: medium, Action: confirmAction, SID: l.sid, ClientSecret: l.clientSecret, Token: l.token,
+	})
+}
+
+func (p *Pages) invite(w http.ResponseWriter, i identity.Invite, clients []clientLink) error {
+	return p.show(w, http.StatusOK, invitePage, page{
+		Medium: i.Address.Medium, Inviter: i.About.SenderName, Sender: i.Sender, Room: i.About.RoomName,
+		Space: i.Space(), Clients: clients,
 	})
 }
 

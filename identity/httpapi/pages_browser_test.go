@@ -161,6 +161,12 @@ func TestPagesInABrowser(t *testing.T) {
 	wrong := fresh
 	wrong.Token = "wrong"
 	someone := threepid.Challenge{SID: "sid", ClientSecret: "secret", Token: "token"}
+	long := strings.Repeat("Donaudampfschifffahrt", 4)
+	_, room := direct.invite(t, direct.register(t, alice), map[string]any{"room_name": long, "sender_display_name": long})
+	_, space := direct.invite(t, direct.register(t, alice), map[string]any{"room_name": "", "room_type": "m.space"})
+	inviteLink := func(i threepid.Invitation) string {
+		return direct.url + invitePath + "?token=" + i.Token + "&private_key=" + i.PrivateKey
+	}
 	check(t, broken.db.Close())
 	pages := []struct{ name, address, heading string }{
 		{"failure-void", direct.url + linkTo(emailSubmit, wrong), "This link is no longer valid"},
@@ -169,6 +175,9 @@ func TestPagesInABrowser(t *testing.T) {
 		{"failure-broken", direct.url + emailSubmit, "This link is incomplete"},
 		{"failure-unavailable", broken.url + linkTo(emailSubmit, someone), "Something went wrong"},
 		{"confirm-email", confirming.url + linkTo(emailSubmit, someone), "Confirm your email address"},
+		{"invite-room", inviteLink(room), "You are invited to " + long},
+		{"invite-space", inviteLink(space), "You are invited to a space"},
+		{"failure-invite", inviteLink(threepid.Invitation{Token: "gone", PrivateKey: "x"}), "This invitation is no longer valid"},
 		{"confirm-msisdn", confirming.url + linkTo(msisdnSubmit, someone), "Confirm your phone number"},
 	}
 	for _, s := range []screen{{360, "light"}, {360, "dark"}, {1280, "light"}, {1280, "dark"}} {

@@ -26,6 +26,7 @@ import (
 
 const (
 	serverName = "is.example.org"
+	baseURL    = "https://id.example.org"
 	alice      = "@alice:example.org"
 	bob        = "@bob:example.org"
 )
@@ -40,6 +41,7 @@ type world struct {
 	clock    *clock
 	mail     *messenger
 	sms      *messenger
+	servers  *federation
 	db       *sqlstore.DB
 	keys     *identity.Keyring
 	peppers  *identity.Peppers
@@ -61,7 +63,7 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 		change(&set)
 	}
 	w := &world{
-		registry: prometheus.NewRegistry(), log: &buffer{}, mail: &messenger{}, sms: &messenger{},
+		registry: prometheus.NewRegistry(), log: &buffer{}, mail: &messenger{}, sms: &messenger{}, servers: &federation{},
 		clock: &clock{now: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)},
 	}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
@@ -94,6 +96,12 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 		PlainLookup: !set.hashOnly, Now: w.clock.Now, Metrics: metrics,
 	})
 	check(t, err)
+	set.api.Invites, err = identity.NewInvites(identity.InvitesOptions{
+		Store: db, Keys: w.keys, Mailer: w.mail, ServerName: serverName, Now: w.clock.Now, Log: log, Metrics: metrics,
+	})
+	check(t, err)
+	set.api.Homeservers, set.api.BaseURL = w.servers, baseURL
+	set.api.Clients = []httpapi.Client{{Name: "Element", URL: "https://app.element.example"}, {Name: "Other", URL: "https://other.example/chat/"}}
 	set.api.Pages, err = httpapi.LoadPages(set.pages)
 	check(t, err)
 	set.api.Keys, set.api.Log, set.api.Registerer = w.keys, log, w.registry
@@ -158,6 +166,53 @@ type messenger struct {
 	mu   sync.Mutex
 	err  error
 	sent []threepid.Challenge
+
+	invitations []threepid.Invitation
+}
+
+func (m *messenger) SendInvitation(_ context.Context, i threepid.Invitation) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.invitations = append(m.invitations, i)
+	}
+	return m.err
+}
+
+// invitation returns the newest invitation.
+func (m *messenger) invitation(t testing.TB) threepid.Invitation {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.invitations) == 0 {
+		t.Fatal("nobody was invited")
+	}
+	return m.invitations[len(m.invitations)-1]
+}
+
+// federation checks signatures: the header "signed <origin>" is a good one, any
+// other one is the name of a failure.
+type federation struct {
+	mu   sync.Mutex
+	seen httpapi.SignedRequest
+}
+
+func (f *federation) Signer(_ context.Context, r httpapi.SignedRequest) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = r
+	header := strings.Join(r.Authorization, ",")
+	switch header {
+	case "elsewhere":
+		return "", httpapi.ErrWrongDestination
+	case "unreachable":
+		return "", identity.ErrUnreachable
+	}
+	origin, ok := strings.CutPrefix(header, "signed ")
+	if !ok {
+		return "", httpapi.ErrNotSigned
+	}
+	return origin, nil
 }
 
 func (m *messenger) Send(_ context.Context, c threepid.Challenge) error {

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// clients are those that invites are accepted with.
+func clients() []httpapi.Client {
+	return []httpapi.Client{{Name: "Element", URL: "https://app.element.io"}}
+}
+
+// federation makes the homeserver client what invites and unbinding ask for.
+type federation struct {
+	client   *homeserver.Client
+	ownNames []string
+	tracer   trace.Tracer
+	log      *slog.Logger
+}
+
+// OnBind implements identity.Homeservers.
+func (f federation) OnBind(ctx context.Context, server string, body []byte) error {
+	name, err := homeserver.ParseServerName(server)
+	if err != nil {
+		return &identity.RefusedError{Reason: "not the name of a homeserver"}
+	}
+	ctx, end := span(ctx, f.tracer, "homeserver 3pid/onbind")
+	err = f.client.OnBind(ctx, name, body)
+	end(err)
+	if final, ok := errors.AsType[*homeserver.FinalError](err); ok {
+		return &identity.RefusedError{Reason: final.Errcode}
+	}
+	if retry, ok := errors.AsType[*homeserver.RetryError](err); ok {
+		return &identity.LaterError{After: retry.After, Err: err}
+	}
+	return err
+}
+
+// Signer implements httpapi.Homeservers. Why a signature was refused stands in
+// the log alone.
+func (f federation) Signer(ctx context.Context, r httpapi.SignedRequest) (string, error) {
+	ctx, end := span(ctx, f.tracer, "homeserver key/server")
+	origin, err := f.client.VerifyRequest(ctx, homeserver.VerifyRequest{
+		Method: r.Method, URI: r.URI, Headers: r.Authorization, Content: r.Content, OwnNames: f.ownNames,
+	})
+	end(err)
+	if err == nil {
+		return origin.String(), nil
+	}
+	f.log.InfoContext(ctx, "request not taken for a homeserver's", "err", reason(err))
+	return "", translate(err, []translation{
+		{homeserver.ErrWrongDestination, httpapi.ErrWrongDestination},
+		{homeserver.ErrBadSignature, httpapi.ErrNotSigned},
+		{homeserver.ErrUnreachable, identity.ErrUnreachable},
+		{homeserver.ErrBusy, identity.ErrBusy},
+	})
+}
+
+// ownNames returns what homeservers may call this service by: its name, and
+// what their users may give as id_server.
+func (c *Config) ownNames() []string {
+	names := []string{c.ServerName}
+	if u, err := url.Parse(c.PublicBaseURL); err == nil {
+		names = append(names, u.Host)
+		if path := strings.TrimRight(u.Path, "/"); path != "" {
+			names = append(names, u.Host+path)
+		}
+	}
+	return names
+}
+
+// mailer sends both kinds of mail.
+type mailer interface {
+	Send(ctx context.Context, c threepid.Challenge) error
+	SendInvitation(ctx context.Context, i threepid.Invitation) error
+}
+
+// tracedInvitations makes a span of each invitation that is mailed.
+type tracedInvitations struct {
+	identity.InviteMailer
+	tracer trace.Tracer
+}
+
+// SendInvitation implements identity.InviteMailer.
+func (t tracedInvitations) SendInvitation(ctx context.Context, i threepid.Invitation) error {
+	ctx, end := span(ctx, t.tracer, "send invitation")
+	err := t.InviteMailer.SendInvitation(ctx, i)
+	end(err)
+	return err
+}
