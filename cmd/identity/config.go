@@ -42,6 +42,7 @@ type Config struct {
 	SMS         sms.Config        `yaml:"sms"`
 	Validation  ValidationConfig  `yaml:"validation"`
 	Lookup      LookupConfig      `yaml:"lookup"`
+	Invites     InvitesConfig     `yaml:"invites"`
 	Accounts    AccountsConfig    `yaml:"accounts"`
 	Homeservers HomeserversConfig `yaml:"homeservers"`
 	// Pages is a folder of pages that replace the built-in ones.
@@ -96,6 +97,24 @@ type LookupConfig struct {
 	PepperGrace conf.Duration `yaml:"pepper_grace"`
 }
 
+// InvitesConfig says what becomes of invites of addresses that are not bound.
+type InvitesConfig struct {
+	// Life is how long an invite waits for its address to be bound.
+	Life conf.Duration `yaml:"life"`
+	// ShownLocal and ShownDomain are how many characters of the two halves of an
+	// invited address everybody in the room may see.
+	ShownLocal  int `yaml:"shown_local"`
+	ShownDomain int `yaml:"shown_domain"`
+	// Clients are those that people can accept invites with; none means Element.
+	Clients []ClientConfig `yaml:"clients"`
+}
+
+// ClientConfig is a client in a browser that takes invite links like Element's.
+type ClientConfig struct {
+	Name string `yaml:"name"`
+	URL  string `yaml:"url"`
+}
+
 // AccountsConfig says how long people stay registered.
 type AccountsConfig struct {
 	// IdleLife is how long an access token lives without being used.
@@ -110,6 +129,9 @@ type HomeserversConfig struct {
 	MaxInFlight int `yaml:"max_in_flight"`
 	// AllowNetworks are private networks in which homeservers may be.
 	AllowNetworks []string `yaml:"allow_networks"`
+	// OwnNames are what homeservers may call this service by, beside ServerName
+	// and the host of PublicBaseURL.
+	OwnNames []string `yaml:"own_names"`
 	// CAFile holds further certificate authorities (PEM).
 	CAFile string `yaml:"ca_file"`
 	// Proxy is the http or https URL of a CONNECT proxy, which then has to keep
@@ -147,7 +169,10 @@ func defaultConfig() *Config {
 		Validation: ValidationConfig{
 			MaxTries: 10, CodeLife: conf.Duration(10 * time.Minute), SessionLife: conf.Duration(24 * time.Hour),
 		},
-		Lookup:      LookupConfig{Plain: true, PepperInterval: conf.Duration(7 * 24 * time.Hour), PepperGrace: conf.Duration(identity.DefaultPepperGrace)},
+		Lookup: LookupConfig{Plain: true, PepperInterval: conf.Duration(7 * 24 * time.Hour), PepperGrace: conf.Duration(identity.DefaultPepperGrace)},
+		Invites: InvitesConfig{
+			Life: conf.Duration(identity.DefaultInviteLife), ShownLocal: identity.DefaultShown, ShownDomain: identity.DefaultShown,
+		},
 		Accounts:    AccountsConfig{IdleLife: conf.Duration(identity.DefaultIdleLife)},
 		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 256},
 		Log:         telemetry.LogConfig{Level: "info", Format: "text"},

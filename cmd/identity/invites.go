@@ -3,21 +3,55 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
 )
 
 // clients are those that invites are accepted with.
-func clients() []httpapi.Client {
-	return []httpapi.Client{{Name: "Element", URL: "https://app.element.io"}}
+func (c *Config) clients() []httpapi.Client {
+	if len(c.Invites.Clients) == 0 {
+		return []httpapi.Client{{Name: "Element", URL: "https://app.element.io"}}
+	}
+	clients := make([]httpapi.Client, len(c.Invites.Clients))
+	for i, client := range c.Invites.Clients {
+		clients[i] = httpapi.Client(client)
+	}
+	return clients
+}
+
+func (c *Config) validateInvites(p *conf.Problems) {
+	if c.Invites.Life < conf.Duration(time.Hour) {
+		p.Add("invites.life", c.Invites.Life, "use at least 1h")
+	}
+	shown := func(path string, n int) {
+		if n < 1 || n > 20 {
+			p.Add(path, n, "use a number from 1 to 20")
+		}
+	}
+	shown("invites.shown_local", c.Invites.ShownLocal)
+	shown("invites.shown_domain", c.Invites.ShownDomain)
+	for i, client := range c.Invites.Clients {
+		path := fmt.Sprintf("invites.clients[%d]", i)
+		if client.Name == "" {
+			p.Add(path+".name", nil, "is missing: write what people know the client by")
+		}
+		u, err := url.Parse(client.URL)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
+			u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			p.Add(path+".url", client.URL, "use the https URL where the client begins, such as https://app.element.io")
+		}
+	}
 }
 
 // federation makes the homeserver client what invites and unbinding ask for.
@@ -69,7 +103,7 @@ func (f federation) Signer(ctx context.Context, r httpapi.SignedRequest) (string
 // ownNames returns what homeservers may call this service by: its name, and
 // what their users may give as id_server.
 func (c *Config) ownNames() []string {
-	names := []string{c.ServerName}
+	names := append([]string{c.ServerName}, c.Homeservers.OwnNames...)
 	if u, err := url.Parse(c.PublicBaseURL); err == nil {
 		names = append(names, u.Host)
 		if path := strings.TrimRight(u.Path, "/"); path != "" {

@@ -160,6 +160,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	}
 	if s.invites, err = identity.NewInvites(identity.InvitesOptions{
 		Store: db, Keys: s.keys, Mailer: tracedInvitations{m.mail, tracer}, ServerName: cfg.ServerName,
+		Life: cfg.Invites.Life.Std(), ShownLocal: cfg.Invites.ShownLocal, ShownDomain: cfg.Invites.ShownDomain,
 		Now: time.Now, Log: env.log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
@@ -187,7 +188,7 @@ func openPeppers(ctx context.Context, cfg *Config, db *store, log *slog.Logger, 
 func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) (http.Handler, error) {
 	return httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
-		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: clients(),
+		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
 		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, Log: env.log, Registerer: env.reg,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})

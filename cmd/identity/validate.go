@@ -43,6 +43,7 @@ func (c *Config) validate(p *conf.Problems) {
 	if c.Lookup.PepperInterval > 0 && c.Lookup.PepperInterval <= c.Lookup.PepperGrace {
 		p.Add("lookup.pepper_interval", c.Lookup.PepperInterval, "make it longer than pepper_grace, or 0s for never")
 	}
+	c.validateInvites(p)
 	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
 	c.validateHomeservers(p)
 	c.Log.Validate("log", p)
@@ -151,6 +152,11 @@ func (c *Config) validateHomeservers(p *conf.Problems) {
 	}
 	if h.MaxInFlight < 1 {
 		p.Add("homeservers.max_in_flight", h.MaxInFlight, "use a number of at least 1")
+	}
+	for i, s := range h.OwnNames {
+		if s == "" || strings.ContainsAny(s, " /@") {
+			p.Add(fmt.Sprintf("homeservers.own_names[%d]", i), s, "use a name such as id.example.org, with a port if need be")
+		}
 	}
 	for i, s := range h.AllowNetworks {
 		if prefix, err := netip.ParsePrefix(s); err != nil || prefix.Addr().Is4In6() {
