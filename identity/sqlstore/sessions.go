@@ -28,6 +28,7 @@ const (
 // index and at the row, so that each of them judges what the one before it left.
 func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validation.ClaimResult, err error) {
 	now, medium := c.Now.UnixMilli(), string(c.Key.ID.Medium)
+	var expires int64
 	err = db.tx(ctx, func(tx *sql.Tx) error {
 		retired, err := affected(tx.ExecContext(ctx, `UPDATE sessions SET`+retire+`
 			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND retired = 0 AND expires_ms <= $4`,
@@ -45,10 +46,11 @@ func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validatio
 				claim_code_tries = 0, claim_code_expires_ms = excluded.claim_code_expires_ms
 			WHERE (sessions.attempt IS NULL OR sessions.attempt < excluded.claim_attempt)
 				AND (sessions.claim_id IS NULL OR sessions.claim_until_ms <= $13)
-			RETURNING sid`,
+			RETURNING sid, expires_ms`,
 			c.SID, medium, c.Key.ID.Address, c.Key.Secret[:], c.SessionExpires.UnixMilli(),
-			c.ID, c.Until.UnixMilli(), c.Attempt, c.Given, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now).Scan(&r.SID)
+			c.ID, c.Until.UnixMilli(), c.Attempt, c.Given, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now).Scan(&r.SID, &expires)
 		if err == nil {
+			r.Expires = time.UnixMilli(expires)
 			r.Won, r.Created, r.Replaced = true, r.SID == c.SID, retired > 0
 			return nil
 		}

@@ -209,6 +209,9 @@ func lifeCases() sessionCases {
 			v.Sent(t, Email("s", 1))
 			v.Clock.Advance(day - time.Millisecond)
 			c := v.Sent(t, Email("s", 2))
+			if c.ValidFor != time.Millisecond {
+				t.Errorf("the second message says %v", c.ValidFor)
+			}
 			if _, err := v.Validated(t.Context(), c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
 				t.Errorf("a millisecond before: %v", err)
 			}

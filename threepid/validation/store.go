@@ -94,6 +94,9 @@ type ClaimResult struct {
 	// Created says that the session began with this claim, and Replaced that an
 	// expired one was retired for it.
 	Created, Replaced bool
+	// Expires is when the session ends, and no code works any more, if the claim
+	// was won.
+	Expires time.Time
 	// Progress is that of the session when the claim was not won.
 	Progress Progress
 }
