@@ -3,8 +3,10 @@ package push
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -212,7 +214,7 @@ func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
 		if uncertain {
 			g.opts.Metrics.uncertain(app)
 		}
-		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < maxAttempts &&
+		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < attemptsFor(out) &&
 			(out.Unprocessed || uncertain && !resent)
 		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
 			return out
@@ -222,15 +224,39 @@ func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
 	}
 }
 
+// attemptsFor returns how many attempts an outcome allows. A push service that
+// refuses the connection as idle (APNs' 400 IdleTimeout) is asked once more.
+func attemptsFor(out Outcome) int {
+	if out.Status == 400 {
+		return 2
+	}
+	return maxAttempts
+}
+
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
 func (g *Gateway) attempt(ctx context.Context, app *App, delivery Delivery) Outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
 	defer cancel()
 	start := time.Now()
-	out := app.Provider.Send(ctx, delivery)
+	out := g.ask(ctx, app, delivery)
 	g.opts.Metrics.attempt(app, out, time.Since(start))
 	return out
+}
+
+var errPanic = errors.New("the provider panicked")
+
+// ask has the provider make the attempt. A fault in its code costs this
+// delivery and not the process. The panic's value may quote the message: only
+// its type is logged.
+func (g *Gateway) ask(ctx context.Context, app *App, delivery Delivery) (out Outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			g.opts.Log.ErrorContext(ctx, "provider panicked", "app", app.Name, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			out = Outcome{Kind: Temporary, Reason: ReasonInternal, Err: errPanic}
+		}
+	}()
+	return app.Provider.Send(ctx, delivery)
 }
 
 // jitter spreads d over its half to one and a half, so that what failed

@@ -103,6 +103,7 @@ var (
 	refused     = push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true}
 	cut         = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUncertain}
 	unavailable = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, Status: 503, RetryAfter: time.Minute}
+	idle        = push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Status: 400, Detail: "IdleTimeout", Unprocessed: true}
 	tooMany     = push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, Status: 429}
 )
 
@@ -114,6 +115,7 @@ func TestDeliverRetries(t *testing.T) {
 		attempts int
 	}{
 		"an accepted push is sent once":                          {nil, sent, 1},
+		"an idle connection's answer is asked for once more":     {[]push.Outcome{idle, idle, sent}, idle, 2},
 		"a rejection is final":                                   {[]push.Outcome{gone}, gone, 1},
 		"a refused connection is tried again":                    {[]push.Outcome{refused}, sent, 2},
 		"three refused connections are enough":                   {[]push.Outcome{refused, refused, refused}, refused, 3},
@@ -260,6 +262,44 @@ func TestDevicesThatCannotBeRegisteredAreRejected(t *testing.T) {
 	}
 	if len(s.sent) != 1 {
 		t.Errorf("%d pushes, want 1", len(s.sent))
+	}
+}
+
+// faulty is a provider with a bug.
+type faulty struct{}
+
+func (faulty) Send(context.Context, push.Delivery) push.Outcome { panic("secret-text") }
+
+func TestAPanicCostsOneDelivery(t *testing.T) {
+	t.Parallel()
+	var logged bytes.Buffer
+	apps, err := push.NewApps([]push.App{
+		{Name: "app", ProviderName: "apns", Provider: &service{}, MaxInFlight: 10},
+		{Name: "faulty", ProviderName: "apns", Provider: faulty{}, MaxInFlight: 10},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGateway(t, prometheus.NewRegistry(), &service{}, func(o *push.Options) { o.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
+	g.SetApps(apps)
+	got := g.Deliver(t.Context(), &push.Notification{}, []push.Device{
+		{AppID: "faulty", PushKey: "a"}, {AppID: "app", PushKey: "b"}, {AppID: "faulty", PushKey: "c"},
+	})
+	if got[0].Reason != push.ReasonInternal || got[1] != sent || got[2].Reason != push.ReasonInternal {
+		t.Errorf("outcomes: %+v", got)
+	}
+	if text := logged.String(); !strings.Contains(text, "provider panicked") || strings.Contains(text, "secret-text") {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+func TestDevicesInTheLogAreShort(t *testing.T) {
+	t.Parallel()
+	var logged bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&logged, nil))
+	log.Info("device", "device", push.Device{AppID: strings.Repeat("x", 1<<20), PushKey: strings.Repeat("k", 1<<20)})
+	if logged.Len() > 300 {
+		t.Errorf("%d bytes", logged.Len())
 	}
 }
 

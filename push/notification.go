@@ -107,9 +107,15 @@ func Fingerprint(secret string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
-// LogValue shows the app and a fingerprint of the pushkey, nothing else.
+// LogValue shows the app and a fingerprint of the pushkey, nothing else. An
+// app_id that cannot be one is shown by its fingerprint too: strangers must not
+// fill the log.
 func (d Device) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("app_id", d.AppID), slog.String("pushkey", Fingerprint(d.PushKey)))
+	appID := d.AppID
+	if d.impossible() {
+		appID = Fingerprint(appID)
+	}
+	return slog.GroupValue(slog.String("app_id", appID), slog.String("pushkey", Fingerprint(d.PushKey)))
 }
 
 // Member is an optional member of a notification. Homeservers are believed

@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/h2pool"
-	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
@@ -23,11 +23,11 @@ type connections struct {
 	fcm  *fcm.Connections
 }
 
-func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, tracer telemetry.Tracer) *connections {
+func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
 	proxy, _ := cfg.proxyURL() // validated
 	return &connections{
-		apns: apns.NewConnections(apns.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: tracer.Transport}),
-		fcm:  fcm.NewConnections(fcm.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: tracer.Transport}),
+		apns: apns.NewConnections(apns.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
+		fcm:  fcm.NewConnections(fcm.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
 	}
 }
 

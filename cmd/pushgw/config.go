@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/serve"
@@ -104,6 +105,17 @@ func defaultConfig() *Config {
 // loadConfig reads the file name, if it is not empty, and the environment over
 // the defaults. It reports all faults at once.
 func loadConfig(name string, environ []string) (*Config, error) {
+	c, err := readConfig(name, environ)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readConfig does the same, but returns also a configuration with faults, nil
+// only without a file to read. Its options are those of the file as far as they
+// could be read, and defaults.
+func readConfig(name string, environ []string) (*Config, error) {
 	c := defaultConfig()
 	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ}
 	if name != "" {
@@ -118,10 +130,7 @@ func loadConfig(name string, environ []string) (*Config, error) {
 	loading := conf.Load(opts, c)
 	var p conf.Problems
 	c.validate(&p)
-	if err := errors.Join(loading, p.Err()); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, errors.Join(loading, p.Err())
 }
 
 func (c *Config) validate(p *conf.Problems) {
@@ -168,7 +177,7 @@ func (c *Config) validateApps(p *conf.Problems) {
 	for _, name := range c.appNames() {
 		path := fmt.Sprintf("apps[%q]", name)
 		app := c.Apps[name]
-		if name == "" || len(name) > 64 {
+		if name == "" || utf8.RuneCountInString(name) > 64 {
 			p.Add(path, nil, "an app_id has 1 to 64 characters")
 		}
 		app.validate(path, p)

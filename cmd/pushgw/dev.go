@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -111,7 +112,19 @@ func display(n *push.Notification) (title, body string) {
 
 // quoted makes text from strangers harmless to a terminal.
 func quoted(s string) string {
-	return strings.Trim(fmt.Sprintf("%+q", s), `"`)
+	q := strconv.Quote(s)
+	return q[1 : len(q)-1]
+}
+
+// printable replaces what a terminal might obey in JSON, where the usual
+// control characters are escaped already.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return '\ufffd'
+		}
+		return r
+	}, s)
 }
 
 func apnsText(d push.Delivery) string {
@@ -122,7 +135,7 @@ func apnsText(d push.Delivery) string {
 	case payload.JSON == nil:
 		return "nothing to send"
 	}
-	return string(payload.JSON)
+	return printable(string(payload.JSON))
 }
 
 func fcmText(d push.Delivery) string {
@@ -134,5 +147,5 @@ func fcmText(d push.Delivery) string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text)
+	return printable(string(text))
 }

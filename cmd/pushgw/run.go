@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -106,14 +105,6 @@ func (p *program) dispatch(ctx context.Context, f flags) error {
 	}
 }
 
-func (p *program) health(ctx context.Context, f flags) error {
-	cfg, err := loadConfig(f.config, p.environ)
-	if err != nil {
-		return err
-	}
-	return serve.CheckHealth(ctx, cfg.HTTP.HealthTarget())
-}
-
 var errNoApps = errors.New("no apps are configured, and answering for none would make homeservers hold back or delete real pushers: " +
 	"name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev")
 
@@ -132,6 +123,9 @@ func (p *program) servedConfig(f flags) (*Config, error) {
 }
 
 func (p *program) serve(ctx context.Context, f flags) error {
+	if f.check {
+		return p.check(f)
+	}
 	cfg, err := p.servedConfig(f)
 	if err != nil {
 		return err
@@ -151,7 +145,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 		return err
 	}
 	metrics := push.NewMetrics(registry, cfg.Metrics.SygnalNames)
-	shared := newConnections(cfg, roots, log, tracer)
+	shared := newConnections(cfg, roots, log, tracer.Transport)
 	defer shared.close()
 	registry.MustRegister(shared)
 	apps, err := p.firstApps(cfg, f.dev, shared)
@@ -163,10 +157,6 @@ func (p *program) serve(ctx context.Context, f flags) error {
 		return err
 	}
 	defer closeLedger()
-	if f.check {
-		_, err := fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
-		return err
-	}
 	gateway, err := push.NewGateway(apps.apps, push.Options{
 		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp,
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
@@ -189,7 +179,8 @@ func (p *program) serve(ctx context.Context, f flags) error {
 		Workers: r.workers(f.dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})
-	return errors.Join(err, stopTracing(context.WithoutCancel(ctx)))
+	endTracing(ctx, stopTracing, log)
+	return err
 }
 
 // announce says on standard output what a developer can do now.
@@ -200,24 +191,4 @@ func (p *program) announce(f flags, api []net.Addr, admin net.Addr) {
 	if p.listening != nil {
 		p.listening(api, admin)
 	}
-}
-
-// loadRoots returns the system's certificate authorities and those of file;
-// nil, which stands for the system's, when there is no file.
-func loadRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("ca_file: there is no PEM certificate in it")
-	}
-	return roots, nil
 }

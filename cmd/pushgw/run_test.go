@@ -7,11 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -140,6 +142,69 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// TestCheckReportsFaultsOfFilesToo has a fault of each kind in one file.
+func TestCheckReportsFaultsOfFilesToo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "not-a-key"), "hunter2hunter2")
+	config := writeFile(t, filepath.Join(dir, "pushgw.yaml"), `
+unknown_app: maybe
+ca_file: missing.pem
+http: {tls: {cert_file: missing.crt, key_file: missing.key}}
+apps:
+  one: {type: apns, topic: org.example.one, cert_file: not-a-key}
+  two: {type: fcm}
+`)
+	code, _, stderr := command(t, nil, "-config", config, "-check")
+	if code != 1 {
+		t.Errorf("exit status %d", code)
+	}
+	for _, want := range []string{"unknown_app", "ca_file", "http.tls", `apps["one"]`, `apps["two"].service_account`} {
+		if strings.Count(stderr, want) != 1 && want != "http.tls" {
+			t.Errorf("%s is not reported once:\n%s", want, stderr)
+		}
+	}
+	if strings.Contains(stderr, "hunter2") {
+		t.Errorf("an error shows a secret:\n%s", stderr)
+	}
+}
+
+func TestHealthNeedsOnlyTheListener(t *testing.T) {
+	t.Parallel()
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"ok"}`) }))
+	t.Cleanup(server.Close)
+	config := writeFile(t, filepath.Join(s.dir, "edited.yaml"), fmt.Sprintf(`
+http: {listen: [%q], admin_listen: ""}
+apps: {broken: {type: fcm, typo: 1, service_account_file: missing}}
+`, server.Listener.Addr()))
+	if code, _, stderr := command(t, nil, "-config", config, "health"); code != 0 {
+		t.Errorf("exit status %d: %s", code, stderr)
+	}
+}
+
+func TestDevShowsTextAsItIs(t *testing.T) {
+	t.Parallel()
+	out := newOutput()
+	p := newPrinter(out)
+	p.Send(t.Context(), push.Delivery{
+		Device: &push.Device{AppID: "app", PushKey: "k"},
+		Notification: &push.Notification{
+			EventID: push.NewMember("$e"), Type: push.NewMember("m.room.message"), Sender: push.NewMember("@a:b"), RoomName: push.NewMember("Café 昼食"),
+			Content: map[string]any{"msgtype": "m.text", "body": "say \"hi\" \x1b[31m\u009b31m"},
+		},
+	})
+	text := out.String()
+	for _, want := range []string{"Café 昼食", `say \"hi\" \x1b[31m`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the output lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.ContainsAny(text, "\x1b\u009b") {
+		t.Errorf("a terminal would obey %q", text)
+	}
+}
+
 func TestTestPush(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
@@ -147,16 +212,18 @@ func TestTestPush(t *testing.T) {
 			return pushtest.APNsAnswer{Status: 410, Reason: "Unregistered"}
 		}
 		return pushtest.APNsAnswer{}
-	}}, pushtest.FCMOptions{})
+	}}, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer { return pushtest.FCMBadField("message.data[0].value") }})
 	for name, tt := range map[string]struct {
+		app     string
 		pushKey string
 		code    int
 		want    []string
 	}{
-		"a living device": {iosKey(0), 0, []string{"answer    HTTP 200", "outcome   accepted (sent)"}},
-		"a dead device":   {iosKey(1), 1, []string{"answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
+		"a message FCM refuses": {androidApp, "token", 1, []string{"400 Bad Request", "message.data[0].value", "outcome   dropped (bad_message)"}},
+		"a living device":       {iosApp, iosKey(0), 0, []string{"Apns-Id: ", "answer    HTTP 200", "outcome   accepted (sent)"}},
+		"a dead device":         {iosApp, iosKey(1), 1, []string{`{"reason":"Unregistered"`, "answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
 	} {
-		code, stdout, stderr := command(t, nil, "-config", s.config, "test-push", "-app", iosApp, "-pushkey", tt.pushKey)
+		code, stdout, stderr := command(t, nil, "-config", s.config, "test-push", "-app", tt.app, "-pushkey", tt.pushKey)
 		if code != tt.code {
 			t.Errorf("%s: exit status %d\n%s", name, code, stderr)
 		}

@@ -11,10 +11,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"net/http"
+
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/httpapi"
 	"github.com/matrix-herald/herald/push/pushtest"
-	"net/http"
 )
 
 // oblivious is a ledger that remembers nothing: what suppression is compared

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,22 +46,83 @@ func (p *program) testPush(ctx context.Context, f flags, args []string) error {
 	if err != nil {
 		return err
 	}
-	shared := newConnections(cfg, roots, log, telemetry.Tracer{})
-	defer shared.close()
-	set2, err := openApps(cfg, shared)
+	var names []push.App
+	for _, name := range cfg.appNames() {
+		names = append(names, push.App{Name: name})
+	}
+	apps, err := push.NewApps(names)
 	if err != nil {
 		return err
 	}
-	defer set2.closeAll()
-	app := set2.apps.Find(*appID)
-	if app == nil {
+	found := apps.Find(*appID)
+	if found == nil {
 		return fmt.Errorf("no app is configured for the app_id %q", *appID)
 	}
+	var heard answer
+	shared := newConnections(cfg, roots, log, heard.listen)
+	defer shared.close()
+	app, release, err := openApp(found.Name, cfg.Apps[found.Name], shared)
+	if err != nil {
+		return fmt.Errorf("apps[%q]: %w", found.Name, err)
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Delivery.AttemptTimeout.Std())
 	defer cancel()
 	start := time.Now()
 	out := app.Provider.Send(ctx, testDelivery(*appID, *pushKey, *body))
-	return p.printOutcome(app, out, time.Since(start))
+	took := time.Since(start)
+	heard.print(p.stdout)
+	return p.printOutcome(app, out, took)
+}
+
+// answer is what the push service answered, in full: it is shown to the person
+// who sent the test, and to nobody else.
+type answer struct {
+	status string
+	header http.Header
+	body   []byte
+}
+
+// maxHeard bounds what is shown of an answer's body, in bytes.
+const maxHeard = 16 << 10
+
+// listen returns a transport that notes the last answer.
+func (a *answer) listen(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		res, err := next.RoundTrip(r)
+		if err != nil {
+			return nil, err
+		}
+		a.status, a.header = res.Status, res.Header.Clone()
+		body, err := io.ReadAll(io.LimitReader(res.Body, maxHeard))
+		if err != nil {
+			return nil, errors.Join(err, res.Body.Close())
+		}
+		a.body = body
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{bytes.NewReader(body), res.Body}
+		return res, nil
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func (a *answer) print(w io.Writer) {
+	if a.status == "" {
+		return
+	}
+	fmt.Fprintf(w, "%s\n", a.status)
+	for _, name := range slices.Sorted(maps.Keys(a.header)) {
+		fmt.Fprintf(w, "%s: %s\n", name, quoted(strings.Join(a.header[name], ", ")))
+	}
+	for line := range strings.Lines(string(a.body)) {
+		fmt.Fprintf(w, "  %s\n", printable(strings.TrimRight(line, "\r\n")))
+	}
+	fmt.Fprintln(w)
 }
 
 func testDelivery(appID, pushKey, body string) push.Delivery {
@@ -84,7 +151,7 @@ var meanings = map[push.Kind]string{
 	push.Dropped:   "200: this message can never be delivered, the pusher stays",
 }
 
-func (p *program) printOutcome(app *push.App, out push.Outcome, took time.Duration) error {
+func (p *program) printOutcome(app push.App, out push.Outcome, took time.Duration) error {
 	fmt.Fprintf(p.stdout, "app       %s (%s)\n", app.Name, app.ProviderName)
 	fmt.Fprintf(p.stdout, "took      %s\n", took.Round(time.Millisecond))
 	if out.Status != 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -113,6 +114,30 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 	// Two requests, each with its push.
 	if got := collector.spans[trace]; len(got) != 4 {
 		t.Errorf("spans of the caller's trace: %q; all: %v", got, collector.spans)
+	}
+}
+
+func TestADeadCollectorDoesNotDelayTheEnd(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
+	t.Cleanup(silent.Close)
+	t.Cleanup(func() { close(hold) })
+	ctx, stop := context.WithCancel(t.Context())
+	errs := newOutput()
+	listening := make(chan string, 1)
+	p := program{
+		stdout: newOutput(), stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN=", "PUSHGW_TRACING_ENDPOINT=" + silent.URL},
+		listening: func(api []net.Addr, _ net.Addr) { listening <- api[0].String() },
+	}
+	code := make(chan int, 1)
+	go func() { code <- p.run(ctx, []string{"-dev"}) }()
+	g := gateway{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	g.get(t, "http://"+<-listening+"/_matrix/push/v1/notify")
+	stop()
+	// The test's own deadline is the clock; the collector never answers.
+	if got := <-code; got != 0 || !strings.Contains(errs.String(), "the last traces are lost") {
+		t.Errorf("exit status %d: %s", got, errs)
 	}
 }
 

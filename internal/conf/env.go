@@ -2,6 +2,7 @@ package conf
 
 import (
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -56,11 +57,17 @@ func (l *loader) overrideValue(v reflect.Value, name string, setter func(reflect
 	return true
 }
 
+// serviceLink matches what follows the prefix in variables that Kubernetes sets
+// for a Service of the program's name, such as PUSHGW_SERVICE_HOST and
+// PUSHGW_PORT_5000_TCP_ADDR. https://kubernetes.io/docs/concepts/containers/container-environment/
+var serviceLink = regexp.MustCompile(`^(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
 // checkEnviron reports variables that look like overrides and are none.
 func (l *loader) checkEnviron() {
 	for _, entry := range slices.Sorted(slices.Values(l.Environ)) {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, l.EnvPrefix) && !l.known[name] && !slices.Contains(l.IgnoreEnv, name) {
+		rest, prefixed := strings.CutPrefix(name, l.EnvPrefix)
+		if prefixed && !l.known[name] && !serviceLink.MatchString(rest) && !slices.Contains(l.IgnoreEnv, name) {
 			l.problems.Add(name, nil, "names no option: correct the variable's name or unset it")
 		}
 	}

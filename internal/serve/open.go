@@ -68,6 +68,8 @@ func (r *runner) server(h http.Handler) *http.Server {
 		IdleTimeout:       c.IdleTimeout.Std(),
 		MaxHeaderBytes:    c.MaxHeaderBytes,
 		ErrorLog:          slogErrors(r.o.Logger),
+		// Its answer to "OPTIONS *" is no JSON.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

@@ -31,7 +31,7 @@ type TraceConfig struct {
 	// caller has decided on: a caller's traceparent header is followed.
 	SampleRatio float64 `yaml:"sample_ratio"`
 	// Headers are sent to the collector with every request.
-	Headers map[string]conf.Secret `yaml:"headers"`
+	Headers map[string]conf.Secret `yaml:"headers" conf:"expand"`
 }
 
 var errEndpoint = errors.New("write an http or https URL without user, query and fragment, or leave it out to turn tracing off")

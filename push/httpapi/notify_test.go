@@ -271,6 +271,7 @@ func TestAnswers(t *testing.T) {
 		"down30":  temporary(push.ReasonUnavailable, 30*time.Second),
 		"limited": temporary(push.ReasonRateLimited, 60*time.Second),
 		"busy":    temporary(push.ReasonBusy, 2*time.Second),
+		"broken":  temporary(push.ReasonInternal, 0),
 	}
 	tests := map[string]struct {
 		pushKeys   []string
@@ -286,7 +287,8 @@ func TestAnswers(t *testing.T) {
 		"the longest wish for patience counts":         {[]string{"down", "down30"}, 502, nil, "M_UNKNOWN", "30"},
 		"only rate limits are a rate limit":            {[]string{"a", "limited", "limited"}, 429, nil, "M_LIMIT_EXCEEDED", "60"},
 		"a rate limit beside a fault is a bad gateway": {[]string{"limited", "down"}, 502, nil, "M_UNKNOWN", "60"},
-		"only at the limit is unavailable":             {[]string{"busy"}, 503, nil, "M_UNKNOWN", "5"},
+		"only at the limit is unavailable":             {[]string{"busy"}, 503, nil, "M_UNKNOWN", "2"},
+		"only faults of ours are an internal error":    {[]string{"broken", "a"}, 500, nil, "M_UNKNOWN", "5"},
 		"at the limit and rate limited":                {[]string{"busy", "limited"}, 502, nil, "M_UNKNOWN", "60"},
 	}
 	for name, tt := range tests {

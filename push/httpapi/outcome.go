@@ -51,15 +51,20 @@ func failure(outcomes []push.Outcome) *mxhttp.Error {
 			status = http.StatusServiceUnavailable
 		case push.ReasonRateLimited:
 			status, code = http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"
+		case push.ReasonInternal:
+			status = http.StatusInternalServerError
 		}
 		if e == nil {
-			e = &mxhttp.Error{Status: status, Code: code, Msg: problems[out.Reason], RetryAfter: defaultRetryAfter}
+			e = &mxhttp.Error{Status: status, Code: code, Msg: problems[out.Reason]}
 		} else if e.Status != status {
 			e.Status, e.Code = http.StatusBadGateway, "M_UNKNOWN"
 		}
 		e.RetryAfter = max(e.RetryAfter, out.RetryAfter)
 	}
 	if e != nil {
+		if e.RetryAfter == 0 {
+			e.RetryAfter = defaultRetryAfter
+		}
 		e.Msg = fmt.Sprintf("%d of %d devices not notified: %s", failed, len(outcomes), e.Msg)
 	}
 	return e
