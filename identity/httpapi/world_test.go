@@ -18,6 +18,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
 	"github.com/matrix-herald/herald/identity/sqlstore"
 	"github.com/matrix-herald/herald/identity/storetest"
 	"github.com/matrix-herald/herald/threepid"
@@ -319,7 +320,7 @@ func (w *world) send(t testing.TB, r request) answer {
 	check(t, err)
 	a := answer{res.StatusCode, res.Header, body}
 	checkConventions(t, req, a)
-	validateAgainstSpec(t, req, a)
+	httpapitest.Check(t, req, a.status, a.header, a.body)
 	return a
 }
 

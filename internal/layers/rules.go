@@ -61,6 +61,7 @@ func packages() []pkg {
 
 		{"push/pushtest", testOnly, outbound("push")},
 		{"threepid/threepidtest", testOnly, outbound("threepid")},
+		{"identity/httpapi/httpapitest", testOnly, nil},
 		{"identity/storetest", testOnly, []string{"identity", "identity/signing", "threepid", "threepid/validation"}},
 
 		{"internal/conf", adapter, []string{"internal/*"}},
