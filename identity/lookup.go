@@ -66,28 +66,26 @@ func (d *Directory) Lookup(ctx context.Context, r LookupRequest) (users map[stri
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", badPepper(err, r.Algorithm))
 	}
-	asked := make(map[Digest][]string, len(r.Addresses))
 	digests := make([]Digest, 0, len(r.Addresses))
+	asked := make([]string, 0, len(r.Addresses)) // the address of each digest
 	for _, a := range r.Addresses {
-		sum, ok := digest(a, pepper.Value)
-		if !ok {
-			continue
+		if sum, ok := digest(a, pepper.Value); ok {
+			digests, asked = append(digests, sum), append(asked, a)
 		}
-		if asked[sum] == nil {
-			digests = append(digests, sum)
-		}
-		asked[sum] = append(asked[sum], a)
 	}
-	users = make(map[string]string)
 	if len(digests) == 0 {
-		return users, nil
+		return make(map[string]string), nil
 	}
 	found, err := d.opts.Store.Lookup(ctx, pepper.ID, digests)
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}
-	for sum, user := range found {
-		for _, a := range asked[sum] {
+	users = make(map[string]string, len(found))
+	if len(found) == 0 {
+		return users, nil
+	}
+	for i, a := range asked {
+		if user, ok := found[digests[i]]; ok {
 			users[a] = user
 		}
 	}

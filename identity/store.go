@@ -95,7 +95,7 @@ type DirectoryStore interface {
 	Unbind(ctx context.Context, id threepid.ID, userID string) (bool, error)
 	// Lookup returns the users of those digests that are bound, with one query
 	// whose time does not depend on the number of bindings. The digests are all
-	// of one pepper.
+	// of one pepper; one may come twice.
 	Lookup(ctx context.Context, pepper int64, digests []Digest) (map[Digest]string, error)
 	// Bindings returns the number of bindings without counting them.
 	Bindings(ctx context.Context) (int64, error)

@@ -5,6 +5,12 @@ import (
 	"encoding/base64"
 )
 
+// hashLength is the length of a hash: 32 bytes in unpadded base64.
+const hashLength = (sha256.Size*8 + 5) / 6
+
+// strictEncoding has one spelling for each hash.
+var strictEncoding = base64.RawURLEncoding.Strict()
+
 // LookupHash returns the hash under which clients look an address up with the
 // algorithm "sha256": unpadded URL-safe base64 of SHA-256 over "address medium
 // pepper" (Identity Service API, "Hashing"; MSC2134). Hash each of the
@@ -23,12 +29,14 @@ func LookupDigest(address string, medium Medium, pepper string) [sha256.Size]byt
 // every other string, padded, standard base64 and other lengths included:
 // clients compare the hashes in an answer with the very strings they sent.
 func ParseLookupHash(s string) (digest [sha256.Size]byte, ok bool) {
-	if len(s) != base64.RawURLEncoding.EncodedLen(sha256.Size) {
+	if len(s) != hashLength {
 		return digest, false
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(raw) != sha256.Size {
-		return digest, false
+	var text [hashLength]byte // a lookup has thousands, so this does not allocate
+	copy(text[:], s)
+	n, err := strictEncoding.Decode(digest[:], text[:])
+	if err != nil || n != sha256.Size {
+		return [sha256.Size]byte{}, false
 	}
-	return [sha256.Size]byte(raw), true
+	return digest, true
 }

@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"bytes"
+	"cmp"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -24,9 +27,50 @@ func (a *api) hashDetails(w http.ResponseWriter, r *http.Request, _ identity.Acc
 }
 
 type lookupRequest struct {
-	Algorithm *string    `json:"algorithm"`
-	Pepper    *string    `json:"pepper"`
-	Addresses stringList `json:"addresses"`
+	algorithm, pepper *string
+	addresses         stringList
+}
+
+// readLookup reads the body of a lookup value by value: it may be a hundred times
+// as long as other requests, and reading it is most of what a lookup costs beside
+// its query.
+func readLookup(w http.ResponseWriter, r *http.Request) (req lookupRequest, err error) {
+	dec, err := mxhttp.ReadDecoder(w, r, maxLookupBody)
+	if err != nil {
+		return req, err
+	}
+	var wrong error // of JSON that has been read to its end
+	text := func(name string, to **string) error {
+		if dec.PeekKind() == 'n' {
+			*to = nil
+			return dec.SkipValue()
+		}
+		s, ok, err := dec.Text()
+		if err == nil && !ok {
+			wrong = &mxhttp.Error{Status: http.StatusBadRequest, Code: "M_BAD_JSON", Msg: name + ": expected a string"}
+		}
+		*to = &s
+		return err
+	}
+	isObject, err := dec.Members(func(name []byte) error {
+		switch string(name) {
+		case `"algorithm"`:
+			return text("algorithm", &req.algorithm)
+		case `"pepper"`:
+			return text("pepper", &req.pepper)
+		case `"addresses"`:
+			return req.addresses.read(dec)
+		default:
+			return dec.SkipValue()
+		}
+	})
+	switch {
+	case err != nil:
+		return req, dec.Fault(err)
+	case !isObject:
+		wrong = mxhttp.ErrNotObject()
+	}
+	return req, cmp.Or(dec.End(), wrong)
 }
 
 // stringList is a list of strings, or a note that the member was something else.
@@ -35,9 +79,9 @@ type stringList struct {
 	present, wrong bool
 }
 
-// UnmarshalJSONFrom reads the next value. What is no list of strings is a fault
-// of the parameter and not of the JSON: /lookup has another code for it.
-func (l *stringList) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+// read reads the next value. What is no list of strings is a fault of the
+// parameter and not of the JSON: /lookup has another code for it.
+func (l *stringList) read(dec mxhttp.Decoder) error {
 	*l = stringList{}
 	switch dec.PeekKind() {
 	case 'n':
@@ -51,50 +95,93 @@ func (l *stringList) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
+	// All strings share one piece of memory: up to 10,000 of their own would cost
+	// more than reading them.
+	var text strings.Builder
+	text.Grow(len(dec.UnreadBuffer()))
+	var ends []int
 	for dec.PeekKind() != ']' {
-		if dec.PeekKind() != '"' {
-			l.wrong = true
-			if err := dec.SkipValue(); err != nil {
-				return err
-			}
-			continue
-		}
-		token, err := dec.ReadToken()
+		value, err := dec.ReadValue()
 		if err != nil {
 			return err
 		}
-		l.items = append(l.items, token.String())
+		if value.Kind() != '"' {
+			l.wrong = true
+			continue
+		}
+		text.Write(unquoted(value))
+		ends = append(ends, text.Len())
 	}
+	l.items = cut(text.String(), ends)
 	_, err := dec.ReadToken()
 	return err
 }
 
-type lookupResponse struct {
-	Mappings map[string]string `json:"mappings"`
+// unquoted returns what a JSON string says, which may be a part of it.
+func unquoted(text jsontext.Value) []byte {
+	if inner := text[1 : len(text)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return inner
+	}
+	// The syntax has been checked; only lone surrogates can be wrong, and become
+	// U+FFFD.
+	plain, _ := jsontext.AppendUnquote(nil, text)
+	return plain
+}
+
+// cut returns the parts of s that end at ends.
+func cut(s string, ends []int) []string {
+	parts, start := make([]string, len(ends)), 0
+	for i, end := range ends {
+		parts[i], start = s[start:end], end
+	}
+	return parts
 }
 
 // lookup handles POST /_matrix/identity/v2/lookup.
 func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
-	var req lookupRequest
-	if err := mxhttp.ReadJSON(w, r, maxLookupBody, &req); err != nil {
+	req, err := readLookup(w, r)
+	if err != nil {
 		return err
 	}
-	err := require(
-		param{"algorithm", req.Algorithm != nil},
-		param{"pepper", req.Pepper != nil},
-		param{"addresses", req.Addresses.present},
+	err = require(
+		param{"algorithm", req.algorithm != nil},
+		param{"pepper", req.pepper != nil},
+		param{"addresses", req.addresses.present},
 	)
 	if err != nil {
 		return err
 	}
-	if req.Addresses.wrong {
+	if req.addresses.wrong {
 		return invalidParam("addresses: expected a list of strings")
 	}
 	users, err := a.Directory.Lookup(r.Context(), identity.LookupRequest{
-		Algorithm: *req.Algorithm, Pepper: *req.Pepper, Addresses: req.Addresses.items,
+		Algorithm: *req.algorithm, Pepper: *req.pepper, Addresses: req.addresses.items,
 	})
 	if err != nil {
 		return err
 	}
-	return mxhttp.WriteJSON(w, http.StatusOK, lookupResponse{users})
+	body, err := appendMappings(nil, users)
+	if err != nil {
+		return err
+	}
+	return mxhttp.WriteBody(w, http.StatusOK, body)
+}
+
+// appendMappings appends the answer to a lookup.
+func appendMappings(to []byte, users map[string]string) (_ []byte, err error) {
+	to = append(to, `{"mappings":{`...)
+	first := true
+	for address, user := range users {
+		if !first {
+			to = append(to, ',')
+		}
+		first = false
+		if to, err = jsontext.AppendQuote(to, address); err != nil {
+			return nil, err
+		}
+		if to, err = jsontext.AppendQuote(append(to, ':'), user); err != nil {
+			return nil, err
+		}
+	}
+	return append(to, "}}"...), nil
 }

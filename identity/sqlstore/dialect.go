@@ -21,6 +21,9 @@ type dialect struct {
 	// statement serves lists of any length.
 	lookup string
 	list   func([]identity.Digest) any
+	// prepares is whether lookup is worth preparing: the driver forgets a
+	// statement that was not.
+	prepares bool
 	// skipLocked ends a SELECT of rows that the statement around it changes, and
 	// leaves out those that somebody else is changing. Waiting for them while
 	// holding others would be half of a deadlock.
@@ -58,6 +61,7 @@ func sqlite() dialect {
 	return dialect{
 		migrations: "sqlite",
 		goose:      goose.DialectSQLite3,
+		prepares:   true,
 		lookup:     lookupQuery("IN (SELECT unhex(value) FROM json_each($1))"),
 		list: func(digests []identity.Digest) any {
 			const item = len(`"",`) + 2*sha256.Size

@@ -108,7 +108,11 @@ func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (remove
 
 // Lookup implements identity.DirectoryStore.
 func (db *DB) Lookup(ctx context.Context, pepper int64, digests []identity.Digest) (map[identity.Digest]string, error) {
-	rows, err := db.read.QueryContext(ctx, db.dialect.lookup, db.dialect.list(digests), pepper)
+	query := func(args ...any) (*sql.Rows, error) { return db.read.QueryContext(ctx, db.dialect.lookup, args...) }
+	if db.lookup != nil {
+		query = func(args ...any) (*sql.Rows, error) { return db.lookup.QueryContext(ctx, args...) }
+	}
+	rows, err := query(db.dialect.list(digests), pepper)
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}

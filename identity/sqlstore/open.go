@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/exaring/otelpgx"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"go.opentelemetry.io/otel/trace"
@@ -19,8 +20,9 @@ import (
 
 // Options say which database to open.
 type Options struct {
-	// URL is "postgres://…" as libpq and pgx understand it, pool_max_conns
-	// included, or "sqlite:" and the path of a file, which is made if need be.
+	// URL is "postgres://…" as libpq and pgx understand it, or "sqlite:" and the
+	// path of a file, which is made if need be. pool_max_conns in the former
+	// bounds the connections that read and those that write, each.
 	URL string
 	// TracerProvider gets a span for each PostgreSQL statement, without the
 	// values in it. Nil traces nothing.
@@ -34,9 +36,12 @@ type DB struct {
 	// writes, writers wait in Go, where their deadlines end the wait, and never
 	// meet SQLITE_BUSY. Another process that writes, such as a subcommand beside
 	// the server, is waited for inside SQLite, at most busyTimeout and whatever
-	// the deadline. With PostgreSQL both are the same pool.
+	// the deadline. With PostgreSQL, too, those that read need not wait for a
+	// connection while writers wait for each other.
 	read, write *sql.DB
-	closers     []func() error
+	// lookup is the statement of Lookup, if the driver has to be told to prepare it.
+	lookup  *sql.Stmt
+	closers []func() error
 }
 
 // sqliteReaders is how many lookups may read from SQLite at once.
@@ -72,7 +77,18 @@ func (db *DB) start(ctx context.Context) error {
 	if err := db.write.PingContext(ctx); err != nil {
 		return err
 	}
-	return db.migrate(ctx)
+	if err := db.migrate(ctx); err != nil {
+		return err
+	}
+	if !db.dialect.prepares {
+		return nil
+	}
+	var err error
+	if db.lookup, err = db.read.PrepareContext(ctx, db.dialect.lookup); err != nil {
+		return err
+	}
+	db.closers = append([]func() error{db.lookup.Close}, db.closers...)
+	return nil
 }
 
 func openPostgres(ctx context.Context, o Options) (*DB, error) {
@@ -83,15 +99,33 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 	if o.TracerProvider != nil {
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(o.TracerProvider))
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	reading := cfg.Copy()
+	reading.AfterConnect = planOnce
+	write, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	db := stdlib.OpenDBFromPool(pool)
-	return &DB{
-		dialect: postgres(), read: db, write: db,
-		closers: []func() error{db.Close, func() error { pool.Close(); return nil }},
-	}, nil
+	read, err := pgxpool.NewWithConfig(ctx, reading)
+	if err != nil {
+		write.Close()
+		return nil, err
+	}
+	db := &DB{dialect: postgres(), read: stdlib.OpenDBFromPool(read), write: stdlib.OpenDBFromPool(write)}
+	db.closers = []func() error{
+		db.read.Close, db.write.Close,
+		func() error { read.Close(); write.Close(); return nil },
+	}
+	return db, nil
+}
+
+// planOnce makes a connection plan each statement once and not for the values at
+// hand. Looking at a thousand digests to find out that they are in an index takes
+// as long as finding them there, and statistics of a small table mislead to
+// reading all of it. The statements that write are planned for their values: the
+// batches of a rotation are small parts of large tables.
+func planOnce(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan")
+	return err
 }
 
 func openSQLite(path string) (*DB, error) {
