@@ -11,6 +11,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 export GOFLAGS := -trimpath -tags=nomsgpack -buildvcs=false
 # Static binaries; the race detector alone needs a C compiler.
 export CGO_ENABLED := 0
+# Where tests leave pictures of pages and mails.
+export HERALD_ARTEFACTS ?= $(CURDIR)/artefacts
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint

@@ -1,7 +1,6 @@
 package conf_test
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -62,20 +61,6 @@ func TestSecretFileFaults(t *testing.T) {
 			t.Errorf("%s: the error repeats the path: %v", name, err)
 		}
 	}
-}
-
-func TestAFileNobodyMayReadIsAFault(t *testing.T) {
-	t.Parallel()
-	if os.Geteuid() == 0 {
-		t.Skip("root reads every file")
-	}
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "pw"), "x")
-	if err := os.Chmod(filepath.Join(dir, "pw"), 0); err != nil {
-		t.Fatal(err)
-	}
-	_, err := load(t, "redis: {password_file: pw}", dir)
-	checkFaults(t, "mode 0", err, []string{"redis.password_file: this user may not read the file"})
 }
 
 func TestFaultsInMapEntriesNameThem(t *testing.T) {
