@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,6 +18,11 @@ const (
 	// touchInterval is how exactly the last use of a token is known. A write for
 	// every request would cost more than the request.
 	touchInterval = 24 * time.Hour
+	// touchTimeout is how long noting the use of one token may take, and
+	// maxTouches how many may wait for it: those beyond it are noted when they are
+	// used again.
+	touchTimeout  = 5 * time.Second
+	maxTouches    = 1000
 	sweepInterval = time.Hour
 	sweepBatch    = 1000
 )
@@ -47,6 +53,10 @@ type AccountsOptions struct {
 // Accounts registers users and knows them again by their access tokens.
 type Accounts struct {
 	opts AccountsOptions
+
+	mu      sync.Mutex
+	touched map[Digest]time.Time // uses to be noted
+	touch   chan struct{}        // tells Run that there are some
 }
 
 // NewAccounts returns Accounts, or an error if an option is missing.
@@ -57,7 +67,7 @@ func NewAccounts(o AccountsOptions) (*Accounts, error) {
 	if o.IdleLife == 0 {
 		o.IdleLife = DefaultIdleLife
 	}
-	return &Accounts{opts: o}, nil
+	return &Accounts{opts: o, touched: make(map[Digest]time.Time), touch: make(chan struct{}, 1)}, nil
 }
 
 // Register makes a new access token for the user to whom their homeserver
@@ -82,7 +92,8 @@ func (a *Accounts) Register(ctx context.Context, serverName, openIDToken string)
 	return token, nil
 }
 
-// Account returns whose token it is and keeps the token alive. It returns
+// Account returns whose token it is, and lets Run keep the token alive: the
+// request does not wait for the write, and does not fail with it. It returns
 // ErrUnauthorized for a token that is not valid, "" included.
 func (a *Accounts) Account(ctx context.Context, token string) (Account, error) {
 	if token == "" {
@@ -97,11 +108,42 @@ func (a *Accounts) Account(ctx context.Context, token string) (Account, error) {
 		return Account{}, fmt.Errorf("account of a token: %w", err)
 	}
 	if now.Sub(used) >= touchInterval {
-		if err := a.opts.Store.TouchToken(ctx, hash, now); err != nil {
-			return Account{}, fmt.Errorf("note the use of a token: %w", err)
-		}
+		a.used(hash, now)
 	}
 	return Account{UserID: userID}, nil
+}
+
+// used has Run note the use of a token.
+func (a *Accounts) used(token Digest, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.touched) >= maxTouches {
+		return
+	}
+	a.touched[token] = now
+	select {
+	case a.touch <- struct{}{}:
+	default:
+	}
+}
+
+// noteUses writes down the uses there are. The first that fails ends it: what is
+// wrong with one is wrong with all of them, and a token that goes on being used
+// comes again.
+func (a *Accounts) noteUses(ctx context.Context) error {
+	a.mu.Lock()
+	touched := a.touched
+	a.touched = make(map[Digest]time.Time)
+	a.mu.Unlock()
+	for token, now := range touched {
+		ctx, cancel := context.WithTimeout(ctx, touchTimeout)
+		err := a.opts.Store.TouchToken(ctx, token, now)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("note the use of tokens: %w", err)
+		}
+	}
+	return nil
 }
 
 // Logout makes one token invalid and leaves the user's others. It returns
@@ -136,15 +178,27 @@ func (a *Accounts) Sweep(ctx context.Context) error {
 	}
 }
 
-// Run sweeps at once and every hour until ctx is done, and then returns nil. A
-// sweep that fails is logged and tried again.
+// Run notes which tokens are used, and sweeps at once and every hour, until ctx
+// is done, and then returns nil. What fails is logged and tried again.
 func (a *Accounts) Run(ctx context.Context) error {
-	for {
+	hourly := time.NewTicker(sweepInterval)
+	defer hourly.Stop()
+	sweep := func() {
 		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
 			a.opts.Log.ErrorContext(ctx, "sweep of accounts did not finish", "error", err)
 		}
-		if !wait(ctx, sweepInterval) {
+	}
+	sweep()
+	for {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-hourly.C:
+			sweep()
+		case <-a.touch:
+			if err := a.noteUses(ctx); err != nil && ctx.Err() == nil {
+				a.opts.Log.WarnContext(ctx, "the use of tokens was not noted", "error", err)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/storetest"
 )
 
 func register(t *testing.T, a *identity.Accounts) string {
@@ -88,12 +90,16 @@ func TestRegistrationsThatFail(t *testing.T) {
 func TestTokensExpireWhenTheyAreIdle(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	a, ctx := s.accounts(t), t.Context()
+	a, noted := s.noting(t, s.db)
+	ctx := t.Context()
 	used, idle := register(t, a), register(t, a)
 	const day = 24 * time.Hour
 	for range 4 { // a use every 60 days keeps the one alive
 		s.clock.advance(60 * day)
 		if _, err := a.Account(ctx, used); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-noted; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,37 +115,126 @@ func TestTokensExpireWhenTheyAreIdle(t *testing.T) {
 	}
 }
 
-// writes counts the tokens touched.
-type writes struct {
+// noted tells what became of each note of a token's use.
+type noted struct {
 	identity.AccountStore
-	n int
+	touched chan error
 }
 
-func (w *writes) TouchToken(ctx context.Context, token identity.Digest, now time.Time) error {
-	w.n++
-	return w.AccountStore.TouchToken(ctx, token, now)
+func (n *noted) TouchToken(ctx context.Context, token identity.Digest, now time.Time) error {
+	err := n.AccountStore.TouchToken(ctx, token, now)
+	select {
+	case n.touched <- err:
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// noting returns Accounts that run until the end of the test, and what became
+// of each note of a token's use.
+func (s *service) noting(t *testing.T, store identity.AccountStore) (*identity.Accounts, <-chan error) {
+	t.Helper()
+	n := &noted{AccountStore: store, touched: make(chan error)}
+	a, err := identity.NewAccounts(identity.AccountsOptions{
+		Store: n, OpenID: s.openID, Now: s.clock.Now, Log: s.log, Metrics: s.metrics,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	return a, n.touched
 }
 
 func TestUseOfATokenIsWrittenOnceADay(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	store := &writes{AccountStore: s.db}
-	a, err := identity.NewAccounts(identity.AccountsOptions{
-		Store: store, OpenID: s.openID, Now: s.clock.Now, Log: s.log, Metrics: s.metrics,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, noted := s.noting(t, s.db)
 	token := register(t, a)
-	for range 3 * 24 {
+	for hour := 1; hour <= 3*24; hour++ {
 		s.clock.advance(time.Hour)
 		if _, err := a.Account(t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
+		if hour%24 == 0 {
+			if err := <-noted; err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		select {
+		case <-noted:
+			t.Errorf("a write after %d hours", hour)
+		default:
+		}
 	}
-	if store.n != 3 {
-		t.Errorf("%d writes in three days of hourly use, want 3", store.n)
+}
+
+// TestRequestsDoNotWaitToNoteTheUseOfAToken holds the write lock as another
+// process would, for as long as it takes.
+func TestRequestsDoNotWaitToNoteTheUseOfAToken(t *testing.T) {
+	t.Parallel()
+	url := storetest.SQLite(t)
+	s := newServiceOn(t, url)
+	a, noted := s.noting(t, s.db)
+	token := register(t, a)
+	s.clock.advance(25 * time.Hour)
+
+	other, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer other.Close()
+	other.SetMaxOpenConns(1)
+	if _, err := other.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		begin := time.Now()
+		account, err := a.Account(t.Context(), token)
+		if err != nil || account.UserID != "@alice:example.org" {
+			t.Errorf("got %v, %v", account, err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+	if _, err := other.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-noted; err != nil {
+		t.Errorf("the use was not noted afterwards: %v", err)
+	}
+}
+
+func TestTokensWorkWhenTheirUseCannotBeNoted(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	a, noted := s.noting(t, untouchable{s.db})
+	token := register(t, a)
+	s.clock.advance(25 * time.Hour)
+	for range 2 { // the second use is noted again, or tried to be
+		if account, err := a.Account(t.Context(), token); err != nil || account.UserID != "@alice:example.org" {
+			t.Errorf("got %v, %v", account, err)
+		}
+		if err := <-noted; err == nil {
+			t.Error("it was noted")
+		}
+	}
+}
+
+// untouchable refuses to note the use of tokens.
+type untouchable struct{ identity.AccountStore }
+
+func (untouchable) TouchToken(context.Context, identity.Digest, time.Time) error {
+	return errors.New("away")
 }
 
 // sweeps has n rows to sweep and fails the first time.
