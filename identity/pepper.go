@@ -91,7 +91,9 @@ func OpenPeppers(ctx context.Context, o PeppersOptions) (*Peppers, error) {
 		return nil, err
 	}
 	if _, ok := c.current(); !ok {
-		if err := p.Rotate(ctx); err != nil {
+		// What c shows and not what is there by now: of several replicas that find
+		// no pepper, one makes it.
+		if err := p.replace(ctx, c); err != nil {
 			return nil, err
 		}
 	}
@@ -177,6 +179,12 @@ func (p *Peppers) Rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.replace(ctx, c)
+}
+
+// replace makes a new pepper current, unless c's current one has been replaced
+// already.
+func (p *Peppers) replace(ctx context.Context, c *pepperCache) error {
 	if err := p.begin(ctx, c); err != nil {
 		return err
 	}
