@@ -24,6 +24,9 @@ func main() {
 		<-stop
 		close(abort) // the second signal of an impatient operator
 	}()
-	p := program{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), abort: abort}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // or the signal would end the service
+
+	p := program{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ(), abort: abort, hangup: hangup}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 
 	"go.opentelemetry.io/otel/trace"
@@ -23,6 +24,7 @@ type program struct {
 	stdout, stderr io.Writer
 	environ        []string
 	abort          <-chan struct{} // ends the drain delay
+	hangup         <-chan os.Signal
 	// listening, unless nil, is told the addresses once they answer.
 	listening func(api []net.Addr, admin net.Addr)
 }
@@ -202,6 +204,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	db.RegisterMetrics(env.reg)
 	if err := around.prepare(ctx, db); err != nil {
 		return err
 	}
@@ -222,7 +225,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 		Name: "identity", Version: version, Config: cfg.HTTP.Config, Logger: env.log,
 		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg,
 		Ready:   []serve.Check{{Name: "database", Probe: db.Ping}},
-		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run, s.invites.Run, s.told.Run),
+		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run, s.invites.Run, s.told.Run, p.answerHangups(env.log)),
 		Abort:   p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) {
 			around.announce()
