@@ -87,7 +87,12 @@ func TestTheConfigurationOfComposeWorks(t *testing.T) {
 		writeFile(t, filepath.Join(dir, name), string(secret))
 	}
 	text := strings.ReplaceAll(string(data), "/run/secrets", dir)
-	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
+	file := writeFile(t, filepath.Join(dir, "identity.yaml"), text)
+	if _, err := loadConfig(file, nil, false); err == nil || !strings.Contains(err.Error(), "code_key: is the published example") {
+		t.Errorf("the code key that everybody knows: got %v", err)
+	}
+	writeFile(t, filepath.Join(dir, "code_key"), strings.Repeat("k", 32))
+	cfg, err := loadConfig(file, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}

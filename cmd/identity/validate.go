@@ -23,6 +23,9 @@ import (
 // validation cuts it there.
 const maxSending = 45 * time.Second
 
+// exampleSecret begins the secrets of deploy/secrets, which everybody knows.
+const exampleSecret = "change-me"
+
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
 func (c *Config) validate(p *conf.Problems) {
@@ -93,6 +96,9 @@ func (c *Config) validateHTTP(p *conf.Problems) {
 func (c *Config) validateDatabase(p *conf.Problems) {
 	if n := len(c.CodeKey.Reveal()); n > 0 && n < validation.MinCodeKey {
 		p.Add("code_key", nil, fmt.Sprintf("use at least %d characters, such as the output of: openssl rand -base64 32", validation.MinCodeKey))
+	}
+	if strings.HasPrefix(c.CodeKey.Reveal(), exampleSecret) {
+		p.Add("code_key", nil, "is the published example: use a secret of your own, such as the output of: openssl rand -base64 32")
 	}
 	if !c.usesPostgres() {
 		if c.DataDir == "" {
