@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -138,10 +139,10 @@ func newParts(cfg *Config, env environment, messengers func(*Config, environment
 // check reports what can be known to be wrong before the service is started.
 func (p *program) check(cfg *Config, env environment) error {
 	made, err := newParts(cfg, env, newMessengers)
-	if err != nil {
+	if err := errors.Join(err, checkPair(cfg.HTTP.TLS)); err != nil {
 		return err
 	}
-	for _, w := range made.messengers.warnings {
+	for _, w := range slices.Concat(cfg.warnings(), made.messengers.warnings) {
 		fmt.Fprintln(p.stderr, "warning:", w)
 	}
 	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %s at %s.\n", cfg.ServerName, cfg.PublicBaseURL)
@@ -174,7 +175,7 @@ func (p *program) serve(ctx context.Context, f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, w := range made.messengers.warnings {
+	for _, w := range slices.Concat(cfg.warnings(), made.messengers.warnings) {
 		log.WarnContext(ctx, "something is missing or risky", "what", w)
 	}
 	return p.serveWith(ctx, cfg, env, made, surroundings{

@@ -116,6 +116,8 @@ func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	good := writeFile(t, filepath.Join(dir, "good.yaml"), "server_name: id.example.org\npublic_base_url: https://id.example.org\n")
+	broken := writeFile(t, filepath.Join(dir, "broken.yaml"), "http: {tls: {cert_file: gone.pem, key_file: gone.key}}\n")
+	plain := writeFile(t, filepath.Join(dir, "plain.yaml"), "server_name: id.example.org\npublic_base_url: http://id.example.org\n")
 	open := writeFile(t, filepath.Join(dir, "open.yaml"), `http: {listen: ["0.0.0.0:8090"]}`)
 	tests := map[string]struct {
 		args   []string
@@ -135,6 +137,8 @@ func TestCommandLine(t *testing.T) {
 		"a configuration that is not there":  {[]string{"-config", filepath.Join(dir, "none.yaml")}, 1, "", "none.yaml"},
 		"a good configuration is checked":    {[]string{"-config", good, "-check"}, 0, "The configuration is good: id.example.org at https://id.example.org.", "warning: email: no mail relay is configured"},
 		"the check warns of text messages":   {[]string{"-config", good, "-check"}, 0, "", "warning: sms: no SMS provider is configured"},
+		"the check loads the certificate":    {[]string{"-config", broken, "-check"}, 1, "", "http.tls: cert_file and key_file must be"},
+		"the check warns of plain http":      {[]string{"-config", plain, "-check"}, 0, "The configuration is good", "warning: public_base_url: it is not https"},
 		"rotate-key without a database":      {[]string{"-config", good, "rotate-key"}, 1, "", "there is no database"},
 		"rotate-pepper without a database":   {[]string{"-config", good, "rotate-pepper"}, 1, "", "there is no database"},
 		"health of a service that is not up": {[]string{"-config", good, "health"}, 1, "", "identity: health check"},
@@ -152,7 +156,7 @@ func TestCommandLine(t *testing.T) {
 			}
 		})
 	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 4 {
 		t.Errorf("commands that only look left something behind: %v %v", entries, err)
 	}
 }
@@ -188,7 +192,7 @@ homeservers: {ca_file: missing.pem}
 func TestItStartsWithoutAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
+	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://id.example.org", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
 	if status, body := fetch(t, first.admin+"/readyz"); status != http.StatusOK {
 		t.Errorf("not ready: %d %s", status, body)
 	}
@@ -201,7 +205,7 @@ func TestItStartsWithoutAConfiguration(t *testing.T) {
 			t.Errorf("/metrics lacks %s", name)
 		}
 	}
-	first.errs.await(t, "no mail relay is configured", "no SMS provider is configured")
+	first.errs.await(t, "public_base_url: it is not https", "no mail relay is configured", "no SMS provider is configured")
 	if code := first.stop(); code != 0 {
 		t.Fatalf("exit status %d:\n%s", code, first.errs)
 	}
