@@ -64,7 +64,7 @@ func parseAttempt(v jsontext.Value) (int64, error) {
 		text = string(unquoted)
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
+	if err != nil || text[0] == '+' { // no number of JSON has that sign
 		return 0, invalidParam("send_attempt: expected an integer")
 	}
 	return n, nil

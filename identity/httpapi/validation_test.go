@@ -76,7 +76,7 @@ func TestSendAttempt(t *testing.T) {
 			t.Fatalf("attempt %s: %d mails, want %d", step.attempt, n, step.mails)
 		}
 	}
-	for _, attempt := range []string{`"abc"`, `""`, `1.5`, `"1.5"`, `true`, `[1]`, `{}`, `1e3`, `" 1"`, `9223372036854775808`} {
+	for _, attempt := range []string{`"abc"`, `""`, `1.5`, `"1.5"`, `true`, `[1]`, `{}`, `1e3`, `" 1"`, `"+1"`, `9223372036854775808`} {
 		body := `{"client_secret":"secret","email":"alice@example.org","send_attempt":` + attempt + `}`
 		w.send(t, post(emailRequest, token, body)).refused(t, 400, "M_INVALID_PARAM")
 	}
