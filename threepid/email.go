@@ -91,6 +91,11 @@ func notAtext(r rune) bool {
 		strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", r))
 }
 
+// domains is how domain names are read: UTS 46 non-transitional processing for
+// lookups.
+var domains = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),
+	idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
 // canonicalDomain returns the domain name s in A-labels and in U-labels. It
 // refuses what is no domain name with at least two labels, IPv4 addresses too.
 func canonicalDomain(s string) (ascii, uni string, ok bool) {
@@ -99,9 +104,7 @@ func canonicalDomain(s string) (ascii, uni string, ok bool) {
 	if strings.ContainsRune(s, 'ẞ') {
 		return "", "", false
 	}
-	profile := idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),
-		idna.StrictDomainName(true), idna.VerifyDNSLength(true))
-	ascii, err := profile.ToASCII(s)
+	ascii, err := domains.ToASCII(s)
 	if err != nil {
 		return "", "", false
 	}
@@ -109,11 +112,11 @@ func canonicalDomain(s string) (ascii, uni string, ok bool) {
 	if i < 0 || strings.Trim(ascii[i+1:], "0123456789") == "" { // no dot, a trailing dot, or an IPv4 address
 		return "", "", false
 	}
-	uni, err = profile.ToUnicode(ascii)
+	uni, err = domains.ToUnicode(ascii)
 	if err != nil {
 		return "", "", false
 	}
-	if back, err := profile.ToASCII(uni); err != nil || back != ascii {
+	if back, err := domains.ToASCII(uni); err != nil || back != ascii {
 		return "", "", false
 	}
 	return ascii, uni, true

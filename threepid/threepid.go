@@ -51,8 +51,11 @@ type ID struct {
 func ParseAddress(medium, address string) (ID, error) {
 	switch Medium(medium) {
 	case MediumEmail:
-		e, err := ParseEmail(address)
-		return e.ID(), err
+		e, ok := canonicalEmail(address) // nobody asks for its spellings
+		if !ok {
+			return ID{}, ErrInvalidEmail
+		}
+		return e.ID(), nil
 	case MediumMSISDN:
 		p, err := parseMSISDN(address)
 		return p.ID(), err
