@@ -106,7 +106,7 @@ func TestCluster(t *testing.T) {
 			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
 		})
 	}
-	cfg := configOf(&redis.Options{Addr: nodes[1]})
+	cfg := patient(configOf(&redis.Options{Addr: nodes[1]}))
 	cfg.Cluster = true
 	terms := push.DefaultTerms()
 	terms.GuardPushes = 50
@@ -132,7 +132,7 @@ func TestSentinel(t *testing.T) {
 		fmt.Sprintf("sentinel monitor herald %s %s 1\nsentinel auth-pass herald hunter2\n", host, port))
 	cfg := redisstore.DefaultConfig()
 	cfg.Addresses, cfg.MasterName, cfg.Password = []string{sentinel}, "herald", "hunter2"
-	s := openStore(t, cfg, push.DefaultTerms())
+	s := openStore(t, patient(cfg), push.DefaultTerms())
 	begin(t, s, query("$1", 1))
 	compare(t, "another request", begin(t, s, query("$1", 2)), []push.Finding{{State: push.InFlight, Owner: 1}})
 }

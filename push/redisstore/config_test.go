@@ -87,7 +87,7 @@ func TestTLSAndPassword(t *testing.T) {
 	if err := os.WriteFile(file, ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := configOf(&redis.Options{Addr: server.Addr(), Username: "herald", Password: "hunter2"})
+	cfg := patient(configOf(&redis.Options{Addr: server.Addr(), Username: "herald", Password: "hunter2"}))
 	cfg.TLS = redisstore.TLSConfig{Enabled: true, CAFile: file}
 	begin(t, openStore(t, cfg, push.DefaultTerms()), query("$1", 1))
 

@@ -1,11 +1,6 @@
 package redisstore
 
-import (
-	"context"
-	"errors"
-
-	"github.com/redis/go-redis/v9"
-)
+import "github.com/redis/go-redis/v9"
 
 // Values of an event's key: "c" and the owner of the claim; "d" and the counts
 // of what was delivered; "f", the owner and the outcome of what ended without.
@@ -76,65 +71,3 @@ type scripts struct{ claim, release, tally *redis.Script }
 func newScripts() scripts {
 	return scripts{claim: redis.NewScript(claim), release: redis.NewScript(release), tally: redis.NewScript(tally)}
 }
-
-// batch is a number of commands that are sent at once.
-type batch struct {
-	client  redis.UniversalClient
-	pipe    redis.Pipeliner
-	scripts []*call
-}
-
-// call is a run of a script.
-type call struct {
-	script *redis.Script
-	keys   []string
-	args   []any
-	*redis.Cmd
-}
-
-func (b *batch) run(ctx context.Context, script *redis.Script, key string, args ...any) *call {
-	c := &call{script: script, keys: []string{key}, args: args}
-	c.Cmd = script.EvalSha(ctx, b.pipe, c.keys, args...)
-	b.scripts = append(b.scripts, c)
-	return c
-}
-
-// exec sends the batch and returns the first error. A server that has not met a
-// script, because it was restarted, is sent its text; that takes another round
-// trip.
-func (b *batch) exec(ctx context.Context) error {
-	if err := execute(ctx, b.pipe); err != nil {
-		return err
-	}
-	unknown := b.client.Pipeline()
-	for _, c := range b.scripts {
-		if isUnknown(c.Err()) {
-			c.Cmd = c.script.Eval(ctx, unknown, c.keys, c.args...)
-		}
-	}
-	if unknown.Len() == 0 {
-		return nil
-	}
-	return execute(ctx, unknown)
-}
-
-// execute sends pipe and returns the first error that is one. When there is no
-// connection, the commands may not know.
-func execute(ctx context.Context, pipe redis.Pipeliner) error {
-	commands, err := pipe.Exec(ctx)
-	if isFailure(err) {
-		return err
-	}
-	for _, c := range commands {
-		if err := c.Err(); isFailure(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-func isFailure(err error) bool {
-	return err != nil && !errors.Is(err, redis.Nil) && !isUnknown(err)
-}
-
-func isUnknown(err error) bool { return redis.HasErrorPrefix(err, "NOSCRIPT") }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ const (
 // Store is a push.Store in Redis.
 type Store struct {
 	client  redis.UniversalClient
+	batches batches
 	prefix  string
 	terms   push.Terms
 	scripts scripts
@@ -56,8 +58,9 @@ func New(cfg Config, terms push.Terms) (*Store, error) {
 	// The client logs each failed connection; push.Shared says once what
 	// matters.
 	redis.SetLogger(silent{})
+	client := redis.NewUniversalClient(opts)
 	return &Store{
-		client: redis.NewUniversalClient(opts), prefix: cfg.KeyPrefix, terms: terms, scripts: newScripts(), apps: make(map[push.Key]*app),
+		client: client, batches: batches{client: client, budget: cfg.Budget.Std()}, prefix: cfg.KeyPrefix, terms: terms, scripts: newScripts(), apps: make(map[push.Key]*app),
 	}, nil
 }
 
@@ -80,21 +83,22 @@ func owner(o uint64) string { return strconv.FormatUint(o, 36) }
 
 // Begin implements push.Store.
 func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding, error) {
-	b := &batch{client: s.client, pipe: s.client.Pipeline()}
 	claims := make([]*call, len(queries))
 	rejections := make([]*redis.StringCmd, len(queries))
 	guards := make(map[push.Key]*redis.SliceCmd, 1)
-	for i, q := range queries {
-		if q.Event != (push.Key{}) {
-			claims[i] = b.run(ctx, s.scripts.claim, s.eventKey(q.Event),
-				owner(q.Owner), owner(q.Awaited), max(q.Lease.Milliseconds(), 1), s.terms.Lifetime.Milliseconds())
+	err := s.batches.do(ctx, func(c *commands) {
+		for i, q := range queries {
+			if q.Event != (push.Key{}) {
+				claims[i] = c.run(ctx, s.scripts.claim, s.eventKey(q.Event),
+					owner(q.Owner), owner(q.Awaited), max(q.Lease.Milliseconds(), 1), s.terms.Lifetime.Milliseconds())
+			}
+			rejections[i] = c.get(ctx, s.pushKeyKey(q.PushKey))
+			if guards[q.App] == nil {
+				guards[q.App] = c.hmget(ctx, s.appKey(q.App), "proven", "tripped", "trips")
+			}
 		}
-		rejections[i] = b.pipe.Get(ctx, s.pushKeyKey(q.PushKey))
-		if guards[q.App] == nil {
-			guards[q.App] = b.pipe.HMGet(ctx, s.appKey(q.App), "proven", "tripped", "trips")
-		}
-	}
-	if err := b.exec(ctx); err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	findings := make([]push.Finding, len(queries))
@@ -113,13 +117,16 @@ func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding
 
 // End implements push.Store.
 func (s *Store) End(ctx context.Context, results []push.Result) ([]push.Guard, error) {
-	b := &batch{client: s.client, pipe: s.client.Pipeline()}
-	for i := range results {
-		s.record(ctx, b, &results[i])
-	}
-	tallies, alive := s.tallies(ctx, b, results)
-	if b.pipe.Len() > 0 {
-		if err := b.exec(ctx); err != nil {
+	var tallies map[push.Key]*call
+	due, alive := s.due(results)
+	if len(due) > 0 || slices.ContainsFunc(results, recorded) {
+		err := s.batches.do(ctx, func(c *commands) {
+			for i := range results {
+				s.record(ctx, c, &results[i])
+			}
+			tallies = s.tally(ctx, c, due, alive)
+		})
+		if err != nil {
 			s.untold(alive)
 			return nil, err
 		}
@@ -137,28 +144,34 @@ func (s *Store) End(ctx context.Context, results []push.Result) ([]push.Guard, e
 	return guards, nil
 }
 
-func (s *Store) record(ctx context.Context, b *batch, r *push.Result) {
+// recorded reports whether there is something to record of a result beside its
+// verdict.
+func recorded(r push.Result) bool {
+	return r.Event != push.Key{} && (r.Done || r.Held) || r.Rejection.Known
+}
+
+func (s *Store) record(ctx context.Context, c *commands, r *push.Result) {
 	switch {
 	case r.Event == push.Key{}:
 	case r.Done:
-		b.pipe.Set(ctx, s.eventKey(r.Event), "d"+strconv.FormatUint(uint64(r.Counts), 10), s.terms.Lifetime)
+		c.set(ctx, s.eventKey(r.Event), "d"+strconv.FormatUint(uint64(r.Counts), 10), s.terms.Lifetime)
 	case r.Held:
 		value := strings.Join([]string{
 			"f" + owner(r.Owner), strconv.Itoa(int(r.Outcome.Kind)), strconv.FormatInt(r.Outcome.RetryAfter.Milliseconds(), 10), string(r.Outcome.Reason),
 		}, ":")
-		b.run(ctx, s.scripts.release, s.eventKey(r.Event), owner(r.Owner), value, push.EndedLifetime.Milliseconds())
+		c.run(ctx, s.scripts.release, s.eventKey(r.Event), owner(r.Owner), value, push.EndedLifetime.Milliseconds())
 	}
 	if r.Rejection.Known {
 		value := strconv.FormatInt(r.Rejection.PushKeyTS, 10) + ":" + strconv.FormatUint(uint64(r.Rejection.Trips), 10)
-		b.pipe.Set(ctx, s.pushKeyKey(r.PushKey), value, s.terms.RejectionLifetime)
+		c.set(ctx, s.pushKeyKey(r.PushKey), value, s.terms.RejectionLifetime)
 	}
 }
 
-// tallies adds to b what Redis must be told of the apps' verdicts, and returns
-// the good ones among them for the case that it fails. Good ones alone wait for
-// each other: they are nearly all, and all of one app go to one key.
-func (s *Store) tallies(ctx context.Context, b *batch, results []push.Result) (calls map[push.Key]*call, alive map[push.Key]int) {
-	dead := make(map[push.Key]int, 1)
+// due returns how many dead verdicts of which apps Redis must be told now, and
+// how many good ones with them. Good ones alone wait for each other: they are
+// nearly all, and all of one app go to one key.
+func (s *Store) due(results []push.Result) (dead, alive map[push.Key]int) {
+	dead, alive = make(map[push.Key]int, 1), make(map[push.Key]int, 1)
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,17 +188,22 @@ func (s *Store) tallies(ctx context.Context, b *batch, results []push.Result) (c
 	for k, n := range dead {
 		a := s.app(k)
 		if n == 0 && a.guard.Proven && !a.guard.Tripped && now.Sub(a.told) < tallyInterval {
+			delete(dead, k)
 			continue
 		}
-		if calls == nil {
-			calls, alive = make(map[push.Key]*call, 1), make(map[push.Key]int, 1)
-		}
-		calls[k] = b.run(ctx, s.scripts.tally, s.appKey(k), a.alive, n,
-			s.terms.GuardWindow.Milliseconds(), s.terms.GuardPushes, s.terms.GuardShare, guardLifetime.Milliseconds())
 		alive[k] = a.alive
 		a.alive, a.told = 0, now
 	}
-	return calls, alive
+	return dead, alive
+}
+
+func (s *Store) tally(ctx context.Context, c *commands, dead, alive map[push.Key]int) map[push.Key]*call {
+	calls := make(map[push.Key]*call, len(dead))
+	for k, n := range dead {
+		calls[k] = c.run(ctx, s.scripts.tally, s.appKey(k), alive[k], n,
+			s.terms.GuardWindow.Milliseconds(), s.terms.GuardPushes, s.terms.GuardShare, guardLifetime.Milliseconds())
+	}
+	return calls
 }
 
 // untold takes back what Redis could not be told.

@@ -85,11 +85,11 @@ var backends = map[string]func(t *testing.T) (open func(push.Terms) push.Store){
 		}
 	},
 	"miniredis": func(t *testing.T) func(push.Terms) push.Store {
-		cfg := configOf(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+		cfg := patient(configOf(&redis.Options{Addr: miniredis.RunT(t).Addr()}))
 		return func(terms push.Terms) push.Store { return openStore(t, cfg, terms) }
 	},
 	"Redis": func(t *testing.T) func(push.Terms) push.Store {
-		cfg := configOf(realRedis(t))
+		cfg := patient(configOf(realRedis(t)))
 		return func(terms push.Terms) push.Store { return openStore(t, cfg, terms) }
 	},
 }
