@@ -36,7 +36,8 @@ type KeyringOptions struct {
 type Keyring struct {
 	opts    KeyringOptions
 	cache   atomic.Pointer[keyCache]
-	loading sync.Mutex // held by the one request that asks the store
+	loading sync.Mutex                // held by the one request that asks the store
+	failed  atomic.Pointer[time.Time] // when the store last failed to answer; nil while it does
 }
 
 type keyCache struct {
@@ -178,21 +179,29 @@ func (k *Keyring) replace(ctx context.Context, old string) (id string, err error
 
 // fresh returns the keys as they were less than age ago. Without an answer of
 // the store, or while another request waits for one, it returns the last known
-// ones: signatures must not stop being valid because a database is away.
+// ones: signatures must not stop being valid because a database is away. A store
+// that failed is asked again keyMissAge later, and the log says so once.
 func (k *Keyring) fresh(ctx context.Context, age time.Duration) *keyCache {
 	c := k.cache.Load()
 	if k.opts.Now().Sub(c.loaded).Abs() < age {
 		return c
 	}
-	if !k.loading.TryLock() {
+	failed := k.failed.Load()
+	if failed != nil && k.opts.Now().Sub(*failed).Abs() < keyMissAge || !k.loading.TryLock() {
 		return c
 	}
 	defer k.loading.Unlock()
 	loaded, err := k.load(ctx)
 	if err != nil {
-		k.opts.Log.WarnContext(ctx, "signing keys are not up to date", "error", err)
+		if errors.Is(ctx.Err(), context.Canceled) { // the client hung up
+			return c
+		}
+		if now := k.opts.Now(); k.failed.Swap(&now) == nil {
+			k.opts.Log.WarnContext(ctx, "signing keys are not up to date", "error", err)
+		}
 		return c
 	}
+	k.failed.Store(nil)
 	return loaded
 }
 

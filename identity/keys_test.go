@@ -1,9 +1,11 @@
 package identity_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,5 +207,41 @@ func TestKeysOutliveTheStore(t *testing.T) {
 	}
 	if _, err := k.Public(t.Context(), "ed25519:other"); !errors.Is(err, identity.ErrNoKey) {
 		t.Errorf("a key that is not known: got %v, want ErrNoKey", err)
+	}
+}
+
+// TestAStoreThatIsAwayIsNotAskedByEverybody is about the requests that meet a
+// database which is down: each would wait for it, and write a line in the log.
+func TestAStoreThatIsAwayIsNotAskedByEverybody(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	gone := &away{DB: s.db}
+	store := &counted{KeyStore: gone}
+	var logged bytes.Buffer
+	k, err := identity.OpenKeyring(t.Context(), identity.KeyringOptions{
+		Store: store, Now: s.clock.Now, Log: slog.New(slog.NewTextHandler(&logged, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged.Reset() // a key was made
+	for outage := 1; outage <= 2; outage++ {
+		gone.on.Store(true)
+		s.clock.advance(time.Hour)
+		before := store.n.Load()
+		for range 3 { // seconds
+			for range 10 {
+				active(t, k)
+			}
+			s.clock.advance(time.Second)
+		}
+		if n := store.n.Load() - before; n != 3 {
+			t.Errorf("outage %d: 30 questions in three seconds became %d queries, want 3", outage, n)
+		}
+		if n := strings.Count(logged.String(), "signing keys are not up to date"); n != outage {
+			t.Errorf("outage %d: %d lines in the log, want one for each outage", outage, n)
+		}
+		gone.on.Store(false)
+		active(t, k) // ends the outage
 	}
 }
