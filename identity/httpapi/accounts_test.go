@@ -122,6 +122,8 @@ func TestTermsGuardTheEndpointsOfMSC2140(t *testing.T) {
 		post(msisdnSubmit, token, `{}`),
 		get(getValidated, token),
 		post(bindPath, token, `{}`),
+		post(storeInvitePath, token, `{}`),
+		post(signPath, token, `{}`),
 	}
 	for _, r := range guarded {
 		t.Run(r.method+" "+r.path+" wants them accepted", func(t *testing.T) {
@@ -143,6 +145,10 @@ func TestTermsGuardTheEndpointsOfMSC2140(t *testing.T) {
 		{get("/_matrix/identity/v2/pubkey/isvalid", ""), 400},
 		{get(emailSubmit, ""), 400},
 		{get(msisdnSubmit, ""), 400},
+		{get(ephemeralPath, ""), 400},
+		{post(signPath+"?token=x&private_key=x", "", ""), 400},
+		{get(invitePath, ""), 400},
+		{request{method: "DELETE", path: invitesPath + "x", token: token}, 404},
 		{post(unbindPath, "", `{}`), 400},
 	}
 	for _, f := range free {
