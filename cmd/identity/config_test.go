@@ -63,7 +63,7 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
 	// Of two options that exclude each other the file stays, and PostgreSQL.
 	text = regexp.MustCompile(`(?m)^ *(code_key|password|url: postgres|path|auth_token|secret|proxy)\b[^_].*\n`).ReplaceAllString(text, "")
-	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
+	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), []string{"COLLECTOR_TOKEN=secret"}, false)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
