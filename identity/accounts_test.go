@@ -141,7 +141,7 @@ func (s *service) noting(t *testing.T, store identity.AccountStore) (*identity.A
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
 	t.Cleanup(func() {
@@ -170,8 +170,8 @@ func TestUseOfATokenIsWrittenOnceADay(t *testing.T) {
 			continue
 		}
 		select {
-		case <-noted:
-			t.Errorf("a write after %d hours", hour)
+		case err := <-noted:
+			t.Errorf("a write after %d hours: %v", hour, err)
 		default:
 		}
 	}
