@@ -246,11 +246,28 @@ func (i *Invites) open(ctx context.Context, token, privateKey string) (Invite, s
 		return Invite{}, signing.Key{}, fmt.Errorf("open an invite: %w", err)
 	}
 	key, err := signing.NewKey("ed25519:"+ephemeralVersion, privateKey)
+	if err != nil {
+		return Invite{}, signing.Key{}, ErrInviteKey
+	}
 	// A signature with another key would look like one of ours.
-	if err != nil || !invite.Ephemeral.Equal(key.Public()) {
+	opens, err := i.opens(ctx, invite, key, now)
+	switch {
+	case err != nil:
+		return Invite{}, signing.Key{}, fmt.Errorf("open an invite: %w", err)
+	case !opens:
 		return Invite{}, signing.Key{}, ErrInviteKey
 	}
 	return invite, key, nil
+}
+
+// opens reports whether key is the one from the mail of an invite. Of an imported
+// invite that is not known, so any imported key opens it; the room knows which
+// one it was told about.
+func (i *Invites) opens(ctx context.Context, invite Invite, key signing.Key, now time.Time) (bool, error) {
+	if invite.Ephemeral.Equal(ImportedEphemeral(invite.Token)) {
+		return i.opts.Store.ImportedKey(ctx, key.Public(), now)
+	}
+	return invite.Ephemeral.Equal(key.Public()), nil
 }
 
 // validToken reports whether s is what the specification lets a token be.
@@ -289,8 +306,8 @@ func serverOf(userID string) (string, bool) {
 	return server, ok
 }
 
-// KeyValid reports whether public is the ephemeral key of a live invite, in any
-// base64. A "+" that a query string turned into a space is understood.
+// KeyValid reports whether public is the ephemeral key of a live invite or an
+// imported one, in any base64. A "+" that a query string turned into a space is understood.
 func (i *Invites) KeyValid(ctx context.Context, public string) (bool, error) {
 	key, err := signing.ParsePublicKey(strings.ReplaceAll(public, " ", "+"))
 	if err != nil {

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"time"
 
 	"github.com/matrix-herald/herald/threepid"
@@ -27,6 +28,21 @@ type Invite struct {
 
 // Space reports whether the room is said to be a space (MSC3288).
 func (i Invite) Space() bool { return i.About.RoomType == "m.space" }
+
+// ImportedEphemeral returns what stands for the ephemeral key of an invite that
+// another identity server mailed, whose own key is not known. Nobody has a
+// private half of it.
+func ImportedEphemeral(token string) ed25519.PublicKey {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+// InviteKey is the public half of a key that another identity server mailed with
+// an invite.
+type InviteKey struct {
+	Public  ed25519.PublicKey
+	Expires time.Time
+}
 
 // InviteDetails are what the sender said about an invite. Each may be empty, and
 // none is verified.
@@ -74,15 +90,19 @@ type InviteStore interface {
 	BoundTo(ctx context.Context, id threepid.ID) (userID string, err error)
 	// LiveInvite returns the live invite with a token, or ErrNotFound.
 	LiveInvite(ctx context.Context, token string, now, usedSince time.Time) (Invite, error)
-	// LiveKey reports whether a key is the ephemeral one of a live invite.
+	// LiveKey reports whether a key is the ephemeral one of a live invite, or an
+	// imported one.
 	LiveKey(ctx context.Context, key ed25519.PublicKey, now, usedSince time.Time) (bool, error)
+	// ImportedKey reports whether a key was imported and has not expired.
+	ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.Time) (bool, error)
 	// DeleteInvite removes an invite of sender, "" for anybody's, and keeps it
 	// from being delivered. It returns ErrNotFound.
 	DeleteInvite(ctx context.Context, token, sender string) error
 	// Invites returns up to limit invites with an ID above after, by their IDs.
 	Invites(ctx context.Context, after int64, limit int) ([]InviteRecord, error)
-	// SweepInvites removes up to limit invites that are not live, and up to limit
-	// deliveries that nobody will make any more. It returns how many rows went.
+	// SweepInvites removes up to limit invites that are not live, up to limit
+	// deliveries that nobody will make any more, and up to limit imported keys
+	// that expired. It returns how many rows went.
 	SweepInvites(ctx context.Context, now, usedSince time.Time, limit int) (int, error)
 }
 

@@ -192,6 +192,53 @@ func (db *DB) ImportTerms(ctx context.Context, users map[string][]string, now ti
 	return added, nil
 }
 
+// ImportInvites adds, in one transaction, the invites that are not there yet and
+// whose addresses nobody has bound. It returns how many were added, and how many
+// were not because the address is bound.
+func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error) {
+	err = db.tx(ctx, func(tx *sql.Tx) error {
+		if err := lockDirectory(ctx, tx); err != nil {
+			return err
+		}
+		for _, i := range invites {
+			_, err := boundTo(ctx, tx, i.Address)
+			if err == nil {
+				bound++
+				continue
+			}
+			if !errors.Is(err, identity.ErrNotFound) {
+				return err
+			}
+			n, err := affected(insertInvite(ctx, tx, i, ` ON CONFLICT DO NOTHING`))
+			if err != nil {
+				return err
+			}
+			added += n
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("import invites: %w", err)
+	}
+	return added, bound, nil
+}
+
+// ImportKeys adds keys of invites in one transaction, and returns how many were
+// not there yet.
+func (db *DB) ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error) {
+	keys = slices.SortedFunc(slices.Values(keys), func(a, b identity.InviteKey) int { return bytes.Compare(a.Public, b.Public) })
+	rows := make([][]any, len(keys))
+	for i, k := range keys {
+		rows[i] = []any{[]byte(k.Public), k.Expires.UnixMilli()}
+	}
+	added, err = db.importNew(ctx, rows,
+		`INSERT INTO imported_keys (public_key, expires_ms) VALUES `, ` ON CONFLICT (public_key) DO NOTHING`)
+	if err != nil {
+		return 0, fmt.Errorf("import keys of invites: %w", err)
+	}
+	return added, nil
+}
+
 // importNew adds rows, all of one length, in one transaction and returns how
 // many were added.
 func (db *DB) importNew(ctx context.Context, rows [][]any, insert, onConflict string) (added int, err error) {

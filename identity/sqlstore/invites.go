@@ -57,19 +57,23 @@ func (db *DB) AddInvite(ctx context.Context, i identity.Invite) error {
 		if !errors.Is(err, identity.ErrNotFound) {
 			return err
 		}
-		_, err = tx.ExecContext(ctx,
-			`INSERT INTO invites (token, ephemeral, key_id, medium, address, room_id, sender,
-				room_name, room_type, room_avatar, sender_name, client, created_ms, expires_ms)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-			i.Token, []byte(i.Ephemeral), i.KeyID, string(i.Address.Medium), i.Address.Address, i.RoomID, i.Sender,
-			i.About.RoomName, i.About.RoomType, i.About.RoomAvatar, i.About.SenderName, i.About.Client,
-			i.Created.UnixMilli(), i.Expires.UnixMilli())
+		_, err = insertInvite(ctx, tx, i, "")
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("add an invite: %w", err)
 	}
 	return nil
+}
+
+func insertInvite(ctx context.Context, tx *sql.Tx, i identity.Invite, onConflict string) (sql.Result, error) {
+	return tx.ExecContext(ctx,
+		`INSERT INTO invites (token, ephemeral, key_id, medium, address, room_id, sender,
+			room_name, room_type, room_avatar, sender_name, client, created_ms, expires_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`+onConflict,
+		i.Token, []byte(i.Ephemeral), i.KeyID, string(i.Address.Medium), i.Address.Address, i.RoomID, i.Sender,
+		i.About.RoomName, i.About.RoomType, i.About.RoomAvatar, i.About.SenderName, i.About.Client,
+		i.Created.UnixMilli(), i.Expires.UnixMilli())
 }
 
 // BoundTo implements identity.InviteStore.
@@ -115,10 +119,22 @@ func (db *DB) LiveInvite(ctx context.Context, token string, now, usedSince time.
 
 // LiveKey implements identity.InviteStore.
 func (db *DB) LiveKey(ctx context.Context, key ed25519.PublicKey, now, usedSince time.Time) (found bool, err error) {
-	err = db.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM invites WHERE ephemeral = $1 AND `+live+`)`,
+	err = db.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM invites WHERE ephemeral = $1 AND `+live+`)
+			OR EXISTS (SELECT 1 FROM imported_keys WHERE public_key = $1 AND expires_ms > $2)`,
 		[]byte(key), now.UnixMilli(), usedSince.UnixMilli()).Scan(&found)
 	if err != nil {
 		return false, fmt.Errorf("find the key of an invite: %w", err)
+	}
+	return found, nil
+}
+
+// ImportedKey implements identity.InviteStore.
+func (db *DB) ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.Time) (found bool, err error) {
+	err = db.read.QueryRowContext(ctx,
+		`SELECT EXISTS (SELECT 1 FROM imported_keys WHERE public_key = $1 AND expires_ms > $2)`,
+		[]byte(key), now.UnixMilli()).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("find an imported key: %w", err)
 	}
 	return found, nil
 }
@@ -181,7 +197,13 @@ func (db *DB) SweepInvites(ctx context.Context, now, usedSince time.Time, limit 
 		deliveries, err := affected(tx.ExecContext(ctx,
 			`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE until_ms <= $1 LIMIT $2)`,
 			now.UnixMilli(), limit))
-		swept = invites + deliveries
+		if err != nil {
+			return err
+		}
+		imported, err := affected(tx.ExecContext(ctx,
+			`DELETE FROM imported_keys WHERE public_key IN (SELECT public_key FROM imported_keys WHERE expires_ms <= $1 LIMIT $2)`,
+			now.UnixMilli(), limit))
+		swept = invites + deliveries + imported
 		return err
 	})
 	if err != nil {

@@ -22,6 +22,8 @@ type ImportStore interface {
 	ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error)
 	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error)
 	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
+	ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error)
+	ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error)
 }
 
 // RunImports tests how the stores that open returns, an empty one for each
@@ -37,6 +39,8 @@ func RunImports(t *testing.T, open func(t *testing.T) ImportStore) {
 		"imports and binds at once keep the count right":                  testImportRace,
 		"imported tokens leave those that are there as they are":          testImportTokens,
 		"imported terms leave those that are there as they are":           testImportTerms,
+		"imported invites wait for their address as any other":            testImportInvites,
+		"imported keys are valid until they expire and are swept then":    testImportKeys,
 		"an empty import changes nothing":                                 testImportNothing,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,6 +215,77 @@ func testImportTerms(t *testing.T, s ImportStore) {
 	// Who has neither a token nor a binding accepted what was there before first.
 	if n := must(s.SweepAccounts(ctx, begin(), 10))(t); n != 1 {
 		t.Errorf("swept %d rows, want the one from before", n)
+	}
+}
+
+func testImportInvites(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	must(s.ImportBindings(ctx, []identity.Binding{binding(2, "bound")}))(t)
+	there, fresh := invite(t, 1, "there"), invite(t, 1, "fresh")
+	ok(t, s.AddInvite(ctx, there))
+	again := there
+	again.Sender = "@user3:example.org"
+	fresh.Ephemeral = identity.ImportedEphemeral(fresh.Token)
+	all := []identity.Invite{again, fresh, invite(t, 1, "bound")}
+	for _, want := range []int{1, 0} {
+		added, bound, err := s.ImportInvites(ctx, all)
+		ok(t, err)
+		if added != want || bound != 1 {
+			t.Errorf("added %d, want %d; %d bound, want 1", added, want, bound)
+		}
+	}
+	if got := must(s.LiveInvite(ctx, there.Token, begin(), begin().Add(-used)))(t); got.Sender != there.Sender {
+		t.Errorf("the invite that was there is now %s's", got.Sender)
+	}
+	if !liveAt(t, s, fresh, begin()) || liveAt(t, s, all[2], begin()) {
+		t.Error("the imported invite is not live, or the one of a bound address is")
+	}
+	ok(t, s.Bind(ctx, binding(3, "fresh")))
+	got := claim(t, s, "c", begin(), 10)
+	if len(got) != 1 || got[0].Invite == nil || got[0].Invite.Token != fresh.Token {
+		t.Errorf("nobody is told about the imported invite: %v", got)
+	}
+}
+
+func testImportKeys(t *testing.T, s ImportStore) {
+	ctx := t.Context()
+	a := identity.InviteKey{Public: identity.ImportedEphemeral("a"), Expires: begin().Add(week)}
+	b := identity.InviteKey{Public: identity.ImportedEphemeral("b"), Expires: begin().Add(2 * week)}
+	longer := a
+	longer.Expires = b.Expires
+	for _, c := range []struct {
+		keys []identity.InviteKey
+		want int
+	}{{[]identity.InviteKey{a, a}, 1}, {[]identity.InviteKey{longer, b}, 1}} {
+		if n := must(s.ImportKeys(ctx, c.keys))(t); n != c.want {
+			t.Errorf("added %d keys, want %d", n, c.want)
+		}
+	}
+	for _, c := range []struct {
+		after time.Duration
+		a, b  bool
+		swept int
+	}{{week - time.Millisecond, true, true, 0}, {week, false, true, 1}, {2 * week, false, false, 1}} {
+		now := begin().Add(c.after)
+		for _, k := range []struct {
+			key  identity.InviteKey
+			want bool
+		}{{a, c.a}, {b, c.b}} {
+			live := must(s.LiveKey(ctx, k.key.Public, now, now.Add(-used)))(t)
+			imported := must(s.ImportedKey(ctx, k.key.Public, now))(t)
+			if live != k.want || imported != k.want {
+				t.Errorf("after %v: valid: %v and %v, want %v", c.after, live, imported, k.want)
+			}
+		}
+		if n := must(s.SweepInvites(ctx, now, now.Add(-used), 10))(t); n != c.swept {
+			t.Errorf("after %v: swept %d rows, want %d", c.after, n, c.swept)
+		}
+	}
+	i := invite(t, 1, "native")
+	ok(t, s.AddInvite(ctx, i))
+	if must(s.ImportedKey(ctx, i.Ephemeral, begin()))(t) {
+		t.Error("the key of an invite of our own counts as imported")
 	}
 }
 

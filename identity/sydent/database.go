@@ -148,6 +148,38 @@ func (d *Database) acceptances(ctx context.Context, since time.Time) iter.Seq2[a
 			WHERE $1 = 0 OR a.created_ts >= $1 ORDER BY t.user_id, t.url`, since0(since))
 }
 
+// pendingInvite is an invite for an address that nobody has bound since.
+type pendingInvite struct {
+	id                                   int64
+	medium, address, room, sender, token string
+	received                             int64 // in seconds, 0 if unknown
+}
+
+// invites yields the pending invites received since a moment.
+func (d *Database) invites(ctx context.Context, since time.Time) iter.Seq2[pendingInvite, error] {
+	return rows(ctx, d.tx, func(r *sql.Rows) (p pendingInvite, err error) {
+		err = r.Scan(&p.id, &p.medium, &p.address, &p.room, &p.sender, &p.token, &p.received)
+		return p, err
+	}, `SELECT id, medium, address, room_id, sender, token, CAST(COALESCE(received_ts, 0) AS INTEGER) FROM invite_tokens
+			WHERE sent_ts IS NULL AND COALESCE(received_ts, 0) * 1000 >= $1 ORDER BY id`, since0(since))
+}
+
+// inviteKey is the public half of a key in the mail of some invite.
+type inviteKey struct {
+	id     int64
+	public string
+	kept   int64 // since when, in seconds, 0 if unknown
+}
+
+// inviteKeys yields the keys of invites kept since a moment.
+func (d *Database) inviteKeys(ctx context.Context, since time.Time) iter.Seq2[inviteKey, error] {
+	return rows(ctx, d.tx, func(r *sql.Rows) (k inviteKey, err error) {
+		err = r.Scan(&k.id, &k.public, &k.kept)
+		return k, err
+	}, `SELECT id, public_key, CAST(COALESCE(persistence_ts, 0) AS INTEGER) FROM ephemeral_public_keys
+			WHERE COALESCE(persistence_ts, 0) * 1000 >= $1 ORDER BY id`, since0(since))
+}
+
 // pepper returns the lookup pepper, "" if there is none.
 func (d *Database) pepper(ctx context.Context) (string, error) {
 	var value sql.NullString
@@ -164,18 +196,14 @@ func (d *Database) pepper(ctx context.Context) (string, error) {
 func (d *Database) leftovers(ctx context.Context) ([]Part, error) {
 	parts := []Part{
 		{Name: "accounts without a token", Note: "their users register again by themselves"},
-		{Name: "pending invites", Note: "kept for a later import"},
-		{Name: "keys of invites", Note: "kept for a later import"},
 		{Name: "validation sessions", Note: "left behind: who is just validating an address begins again"},
 		{Name: "peers", Note: "left behind: nothing is exchanged with other identity servers"},
 	}
 	err := d.tx.QueryRowContext(ctx, `SELECT
 			(SELECT COUNT(*) FROM accounts WHERE user_id NOT IN (SELECT user_id FROM tokens)),
-			(SELECT COUNT(*) FROM invite_tokens WHERE sent_ts IS NULL),
-			(SELECT COUNT(*) FROM ephemeral_public_keys),
 			(SELECT COUNT(*) FROM threepid_validation_sessions),
 			(SELECT COUNT(*) FROM peers)`).
-		Scan(&parts[0].Read, &parts[1].Read, &parts[2].Read, &parts[3].Read, &parts[4].Read)
+		Scan(&parts[0].Read, &parts[1].Read, &parts[2].Read)
 	return parts, err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/signing"
+	"github.com/matrix-herald/herald/threepid"
 )
 
 const (
@@ -44,6 +45,11 @@ type rowStore interface {
 	// ImportTerms adds the URLs that users accepted at now. It returns how many
 	// were new.
 	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
+	// ImportInvites adds invites of addresses that nobody has bound. It returns how
+	// many were new, and of how many the address is bound.
+	ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error)
+	// ImportKeys adds keys of invites. It returns how many were new.
+	ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error)
 }
 
 // Options configure Import. All fields are required.
@@ -77,7 +83,7 @@ func Import(ctx context.Context, o Options) (Report, error) {
 // DryRun reports what a first import into an empty store would bring over. Of
 // the options it reads Database, Key and Now.
 func DryRun(ctx context.Context, o Options) (Report, error) {
-	i := importer{db: o.Database, rows: nowhere{}, now: o.Now()}
+	i := importer{db: o.Database, rows: nowhere{bound: make(map[identity.Digest]struct{})}, now: o.Now()}
 	i.report.KeyID = o.Key.ID()
 	err := i.pepper(ctx, func(string) (bool, error) { return true, nil })
 	if err == nil {
@@ -154,7 +160,7 @@ func (i *importer) pepper(ctx context.Context, put func(value string) (bool, err
 
 // many brings over what there are many of, and counts what is left.
 func (i *importer) many(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{i.bindings, i.tokens, i.terms} {
+	for _, step := range []func(context.Context) error{i.bindings, i.tokens, i.terms, i.invites, i.inviteKeys} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -241,10 +247,16 @@ func (i *importer) terms(ctx context.Context) error {
 	return err
 }
 
-// nowhere takes everything for new and keeps nothing.
-type nowhere struct{}
+// nowhere takes everything for new. It remembers which addresses would be bound,
+// as nobody is invited to those.
+type nowhere struct {
+	bound map[identity.Digest]struct{}
+}
 
-func (nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (int, error) {
+func (n nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (int, error) {
+	for _, b := range bindings {
+		n.bound[threepid.LookupDigest(b.ID.Address, b.ID.Medium, "")] = struct{}{}
+	}
 	return len(bindings), nil
 }
 
@@ -259,4 +271,17 @@ func (nowhere) ImportTerms(_ context.Context, users map[string][]string, _ time.
 		n += len(urls)
 	}
 	return n, nil
+}
+
+func (n nowhere) ImportInvites(_ context.Context, invites []identity.Invite) (added, bound int, err error) {
+	for _, i := range invites {
+		if _, ok := n.bound[threepid.LookupDigest(i.Address.Address, i.Address.Medium, "")]; ok {
+			bound++
+		}
+	}
+	return len(invites) - bound, bound, nil
+}
+
+func (nowhere) ImportKeys(_ context.Context, keys []identity.InviteKey) (int, error) {
+	return len(keys), nil
 }

@@ -8,16 +8,21 @@ import (
 
 // Reasons for which rows are left out.
 const (
-	reasonSuperseded = "another entry for the same address is as new or newer"
-	reasonMedium     = "the medium is neither email nor msisdn"
-	reasonEmail      = "not an email address that mail can be sent to"
-	reasonPhone      = "not a telephone number that can exist"
-	reasonDomain     = "Sydent may have turned the domain into another one (ß into ss, ς into σ)"
-	reasonTime       = "no time of binding"
-	reasonInvalid    = "not valid at present: notBefore and notAfter"
-	reasonUserID     = "not a user ID"
-	reasonAccount    = "of no account, so that Sydent does not accept it either"
-	reasonText       = "empty, or not text that can be stored"
+	reasonSuperseded   = "another entry for the same address is as new or newer"
+	reasonMedium       = "the medium is neither email nor msisdn"
+	reasonEmail        = "not an email address that mail can be sent to"
+	reasonPhone        = "not a telephone number that can exist"
+	reasonDomain       = "Sydent may have turned the domain into another one (ß into ss, ς into σ)"
+	reasonTime         = "no time of binding"
+	reasonInvalid      = "not valid at present: notBefore and notAfter"
+	reasonUserID       = "not a user ID"
+	reasonAccount      = "of no account, so that Sydent does not accept it either"
+	reasonInviteMedium = "the medium is not email"
+	reasonReceived     = "no time of receipt"
+	reasonExpired      = "older than an invite waits (90 days)"
+	reasonBound        = "the address is bound already"
+	reasonKey          = "not a public key"
+	reasonText         = "empty, or not text that can be stored"
 )
 
 // validUserID reports whether s has the form of a user ID (Matrix appendices,
