@@ -27,8 +27,11 @@ const (
 	// pepperLength is in characters of 5 bits.
 	pepperLength = 32
 	fillBatch    = 1000
-	// fillPause lets other writers in between two batches.
-	fillPause = 20 * time.Millisecond
+	// fillPause lets other writers in between two batches. A batch that took long
+	// is followed by restFactor times as long a pause: two processes that rotate
+	// then leave lookups half of the database even where that is one core.
+	fillPause  = 20 * time.Millisecond
+	restFactor = 3
 	// workInterval is how often the worker looks for what is due, a rotation
 	// begun by another process included.
 	workInterval = time.Second
@@ -189,14 +192,20 @@ func (p *Peppers) replace(ctx context.Context, c *pepperCache) error {
 		return err
 	}
 	for {
+		start := time.Now()
 		done, err := p.fill(ctx)
 		if done || err != nil {
 			return err
 		}
-		if !wait(ctx, fillPause) {
+		if !wait(ctx, rest(start)) {
 			return fmt.Errorf("rotate the pepper: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// rest returns the pause after a step that began at start, at most workInterval.
+func rest(start time.Time) time.Duration {
+	return min(max(fillPause, restFactor*time.Since(start)), workInterval)
 }
 
 // begin begins a next generation in place of c's current one.
@@ -275,6 +284,7 @@ func (p *Peppers) observe(ctx context.Context, now time.Time) error {
 func (p *Peppers) Run(ctx context.Context) error {
 	failing := false
 	for {
+		start := time.Now()
 		more, err := p.Work(ctx)
 		if err != nil && !failing && ctx.Err() == nil { // once, not every second of an outage
 			p.opts.Log.ErrorContext(ctx, "pepper rotation pauses", "error", err)
@@ -282,7 +292,7 @@ func (p *Peppers) Run(ctx context.Context) error {
 		failing = err != nil
 		pause := workInterval
 		if more {
-			pause = fillPause
+			pause = rest(start)
 		}
 		if !wait(ctx, pause) {
 			return nil
