@@ -28,6 +28,8 @@ type App struct {
 	CertificateExpiry time.Time
 
 	key Key // of name and fingerprint
+
+	breaker breaker // of this generation: new settings are asked anew
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
@@ -48,6 +50,7 @@ func NewApps(apps []App) (*Apps, error) {
 	a := &Apps{exact: make(map[string]*App)}
 	for i := range apps {
 		app := &apps[i]
+		app.breaker = newBreaker()
 		app.key = keyOf(app.Name, app.Fingerprint)
 		a.all = append(a.all, app)
 		if !strings.ContainsAny(app.Name, "*?") {

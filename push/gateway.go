@@ -238,8 +238,12 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 func (g *Gateway) attempt(ctx context.Context, app *App, delivery Delivery) Outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
 	defer cancel()
+	if !app.breaker.TryAcquirePermit() {
+		return Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: app.breaker.left()}
+	}
 	start := time.Now()
 	out := g.ask(ctx, app, delivery)
+	g.tellBreaker(ctx, app, out)
 	g.opts.Metrics.attempt(app, out, time.Since(start))
 	return out
 }

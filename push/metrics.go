@@ -21,7 +21,7 @@ var reasons = map[Kind][]Reason{
 	},
 	Temporary: {
 		ReasonBusy, ReasonRateLimited, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
-		ReasonCredentials, ReasonConfig, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
+		ReasonCredentials, ReasonConfig, ReasonBreaker, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
 	Dropped: {ReasonTooLarge, ReasonBadMessage},
 }
@@ -42,6 +42,7 @@ type Metrics struct {
 	inFlight      *prometheus.GaugeVec
 	latency       *prometheus.HistogramVec
 	expiry        *prometheus.GaugeVec
+	breakers      *prometheus.GaugeVec
 	ledger        *ledgerMetrics
 	sygnal        *sygnalMetrics // nil when not asked for
 
@@ -86,7 +87,10 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 			Name: "herald_push_certificate_expiry_timestamp_seconds", Help: "When the app's certificate expires, in seconds since the epoch.",
 		}, app),
 	}
-	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry)
+	m.breakers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "herald_push_breaker_open", Help: "1 while the push service refuses the app and is asked only now and then.",
+	}, app)
+	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers)
 	m.ledger = newLedgerMetrics(reg)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
@@ -112,6 +116,7 @@ func (m *Metrics) setApps(apps *Apps) {
 		m.uncertains.WithLabelValues(app.Name, app.ProviderName)
 		m.ledger.init(app)
 		per[app] = m.series(app)
+		m.breakers.WithLabelValues(app.Name, app.ProviderName).Set(0)
 		if t := app.CertificateExpiry; !t.IsZero() {
 			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))
 			if m.sygnal != nil {
@@ -197,6 +202,8 @@ func (m *Metrics) attempt(app *App, out Outcome, took time.Duration) {
 func (m *Metrics) retry(app *App, reason Reason) {
 	m.retries.WithLabelValues(app.Name, app.ProviderName, string(reason)).Inc()
 }
+
+func (m *Metrics) breakerOpen(app *App, is bool) { set(m.breakers, app, is) }
 
 func (m *Metrics) uncertain(app *App) {
 	m.uncertains.WithLabelValues(app.Name, app.ProviderName).Inc()

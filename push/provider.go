@@ -87,6 +87,7 @@ const (
 	ReasonTimeout     Reason = "timeout"      // our own deadline passed before the request was written
 	ReasonCredentials Reason = "credentials"  // the push service refuses the app's credentials
 	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment), or what it says looks like it
+	ReasonBreaker     Reason = "breaker"      // the push service refused the app several times and is left alone for a while
 	ReasonStaleReport Reason = "stale_report" // the token was reported dead before it was registered again
 	ReasonInternal    Reason = "internal"     // a fault of ours
 	ReasonUnsupported Reason = "unsupported"  // the app is configured as one we cannot deliver for

@@ -28,6 +28,7 @@ var problems = map[push.Reason]string{
 	push.ReasonTimeout:     "the push service could not be reached in time",
 	push.ReasonCredentials: "the push service refuses the gateway's credentials for this app",
 	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
+	push.ReasonBreaker:     "the push service has just refused the gateway's credentials or settings for this app",
 	push.ReasonStaleReport: "the push service reported an older registration of this device",
 	push.ReasonInternal:    "the gateway failed",
 	push.ReasonUnsupported: "the gateway cannot deliver for this app yet",
