@@ -2,7 +2,9 @@ package telemetry_test
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +13,22 @@ import (
 )
 
 // writes remembers what each call of Write brought.
-type writes []string
+type writes struct {
+	mu    sync.Mutex
+	texts []string
+}
 
 func (w *writes) Write(p []byte) (int, error) {
-	*w = append(*w, string(p))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.texts = append(w.texts, string(p))
 	return len(p), nil
+}
+
+func (w *writes) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.texts)
 }
 
 func bufferedLogger(t *testing.T, w *writes) (*slog.Logger, func()) {
@@ -36,18 +49,18 @@ func TestLinesAreWrittenTogetherAndSoon(t *testing.T) {
 		log.With("a", 1).WithGroup("g").Info("two", "b", 2)
 		log.Debug("none")
 		synctest.Wait()
-		if len(w) != 0 {
-			t.Fatalf("written at once: %q", w)
+		if got := w.all(); len(got) != 0 {
+			t.Fatalf("written at once: %q", got)
 		}
 		late := time.After(100 * time.Millisecond)
 		<-late
 		synctest.Wait()
-		if len(w) != 1 || strings.Count(w[0], "\n") != 2 || !strings.Contains(w[0], "a=1 g.b=2") {
-			t.Errorf("written: %q", w)
+		if got := w.all(); len(got) != 1 || strings.Count(got[0], "\n") != 2 || !strings.Contains(got[0], "a=1 g.b=2") {
+			t.Errorf("written: %q", got)
 		}
 		flush()
-		if len(w) != 1 {
-			t.Errorf("nothing was left, but %q", w[1:])
+		if got := w.all(); len(got) != 1 {
+			t.Errorf("nothing was left, but %q", got[1:])
 		}
 	})
 }
@@ -59,8 +72,8 @@ func TestWarningsDoNotWait(t *testing.T) {
 		log, _ := bufferedLogger(t, &w)
 		log.Info("before")
 		log.With("a", 1).Warn("now")
-		if len(w) != 1 || !strings.Contains(w[0], "before") || !strings.Contains(w[0], "now") {
-			t.Errorf("written: %q", w)
+		if got := w.all(); len(got) != 1 || !strings.Contains(got[0], "before") || !strings.Contains(got[0], "now") {
+			t.Errorf("written: %q", got)
 		}
 	})
 }
@@ -72,8 +85,8 @@ func TestTheEndWritesWhatIsLeft(t *testing.T) {
 		log, flush := bufferedLogger(t, &w)
 		log.Info("last")
 		flush()
-		if len(w) != 1 {
-			t.Errorf("written: %q", w)
+		if got := w.all(); len(got) != 1 {
+			t.Errorf("written: %q", got)
 		}
 	})
 }
@@ -86,8 +99,8 @@ func TestWaitingLinesAreBounded(t *testing.T) {
 		for range 3 {
 			log.Info("long", "text", strings.Repeat("x", 30<<10))
 		}
-		if len(w) != 1 || len(w[0]) > 64<<10 {
-			t.Errorf("%d writes before the third long line", len(w))
+		if got := w.all(); len(got) != 1 || len(got[0]) > 64<<10 {
+			t.Errorf("%d writes before the third long line", len(got))
 		}
 		flush()
 	})

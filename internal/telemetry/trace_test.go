@@ -166,6 +166,7 @@ func TestATraceGoesThroughTheService(t *testing.T) {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d", resp.StatusCode)
 	}
+	api.Close() // waits for the request's end, which comes after its answer
 	if err := end(t.Context()); err != nil {
 		t.Fatalf("shutdown: %v", err)
 	}
