@@ -142,23 +142,40 @@ func checkText(data []byte) error {
 	if !utf8.Valid(data) {
 		return errNotJSON("The request body is not valid UTF-8")
 	}
-	depth, inString := 0, false
+	depth := 0
 	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
+		switch data[i] {
+		case '"':
+			i = stringEnd(data, i+1)
+		case '{', '[':
 			if depth++; depth > maxDepth {
 				return badJSON(fmt.Sprintf("The request body nests deeper than %d levels", maxDepth))
 			}
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 		}
 	}
 	return nil
+}
+
+// stringEnd returns where the string ends whose text begins at start: at its
+// closing quote, which an odd number of backslashes before it would escape, or
+// at the end of data.
+func stringEnd(data []byte, start int) int {
+	for i := start; ; i++ {
+		quote := bytes.IndexByte(data[i:], '"')
+		if quote < 0 {
+			return len(data)
+		}
+		i += quote
+		slashes := 0
+		for i-slashes > start && data[i-slashes-1] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i
+		}
+	}
 }
 
 // firstByte returns the first byte of data that is no JSON white space, 0 if
