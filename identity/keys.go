@@ -191,6 +191,10 @@ func (k *Keyring) fresh(ctx context.Context, age time.Duration) *keyCache {
 		return c
 	}
 	defer k.loading.Unlock()
+	// Another request may have loaded them since this one looked.
+	if now := k.cache.Load(); now != c {
+		return now
+	}
 	loaded, err := k.load(ctx)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.Canceled) { // the client hung up
