@@ -1,11 +1,7 @@
 package main
 
 import (
-	"crypto/tls"
-	"fmt"
 	"net/url"
-
-	"github.com/matrix-herald/herald/internal/serve"
 )
 
 // warnings say what of the configuration works but should not stay so.
@@ -15,15 +11,4 @@ func (c *Config) warnings() []string {
 		return nil
 	}
 	return []string{"public_base_url: it is not https, so tokens and codes can be read on their way"}
-}
-
-// checkPair reports whether the API's certificate and key can be used.
-func checkPair(c serve.TLSConfig) error {
-	if c.CertFile == "" || c.KeyFile == "" {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-		return fmt.Errorf("http.tls: cert_file and key_file must be a certificate chain and its key in PEM form: %w", err)
-	}
-	return nil
 }

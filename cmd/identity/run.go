@@ -139,7 +139,7 @@ func newParts(cfg *Config, env environment, messengers func(*Config, environment
 // check reports what can be known to be wrong before the service is started.
 func (p *program) check(cfg *Config, env environment) error {
 	made, err := newParts(cfg, env, newMessengers)
-	if err := errors.Join(err, checkPair(cfg.HTTP.TLS)); err != nil {
+	if err := errors.Join(err, cfg.HTTP.TLS.Check("http.tls")); err != nil {
 		return err
 	}
 	for _, w := range slices.Concat(cfg.warnings(), made.messengers.warnings) {
@@ -167,7 +167,7 @@ func (p *program) serve(ctx context.Context, f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stopTracing(context.WithoutCancel(ctx))) }()
+	defer telemetry.End(ctx, stopTracing, log)
 	if f.dev {
 		return p.serveDev(ctx, cfg, env)
 	}

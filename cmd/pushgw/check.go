@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -28,7 +27,7 @@ func (p *program) check(f flags) error {
 		errs = append(errs, errNoApps)
 	}
 	roots, err := loadRoots(cfg.CAFile)
-	errs = append(errs, err, checkPair(cfg.HTTP.TLS))
+	errs = append(errs, err, cfg.HTTP.TLS.Check("http.tls"))
 	log := slog.New(slog.DiscardHandler)
 	_, closeLedger, err := openLedger(cfg, log, push.NewMetrics(prometheus.NewRegistry(), false))
 	if err != nil {
@@ -55,17 +54,6 @@ func (p *program) check(f flags) error {
 	}
 	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
 	return err
-}
-
-// checkPair reports whether the API's certificate and key can be used.
-func checkPair(c serve.TLSConfig) error {
-	if c.CertFile == "" || c.KeyFile == "" {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-		return fmt.Errorf("http.tls: cert_file and key_file must be a certificate chain and its key in PEM form: %w", err)
-	}
-	return nil
 }
 
 // health asks the running service how it is. Only where that listens matters:

@@ -179,7 +179,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 		Workers: r.workers(f.dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})
-	endTracing(ctx, stopTracing, log)
+	telemetry.End(ctx, stopTracing, log)
 	return err
 }
 
