@@ -229,9 +229,12 @@ func TestReplicasTellEachThingOnce(t *testing.T) {
 				bindAs(t, s, d, home.user("alice"), address)
 			}
 		}
+		recorded := make(chan struct{}, servers*each)
 		var stops []func()
 		for range replicas {
-			stops = append(stops, s.deliver(t, n, nil))
+			stops = append(stops, s.deliver(t, n, func(o *identity.DeliveriesOptions) {
+				o.Store = recorder{o.Store, recorded}
+			}))
 		}
 		got := make(map[string]int)
 		for _, home := range remotes {
@@ -243,6 +246,11 @@ func TestReplicasTellEachThingOnce(t *testing.T) {
 					got[told.Address]++
 				}
 			}
+		}
+		// A replica that stops before it has written down what it told leaves it to the
+		// others to be told again.
+		for range servers * each {
+			<-recorded
 		}
 		for _, stop := range stops {
 			stop()
@@ -256,6 +264,19 @@ func TestReplicasTellEachThingOnce(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// recorder is a store that tells when it has written down that something was
+// delivered.
+type recorder struct {
+	identity.DeliveryStore
+	recorded chan<- struct{}
+}
+
+func (r recorder) Delivered(ctx context.Context, d identity.Delivery, now time.Time) error {
+	err := r.DeliveryStore.Delivered(ctx, d, now)
+	r.recorded <- struct{}{}
+	return err
 }
 
 func TestOneHomeserverDoesNotHoldUpOthers(t *testing.T) {
