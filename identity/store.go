@@ -97,6 +97,9 @@ type DirectoryStore interface {
 	// whose time does not depend on the number of bindings. The digests are all
 	// of one pepper; one may come twice.
 	Lookup(ctx context.Context, pepper int64, digests []Digest) (map[Digest]string, error)
+	// Binding returns the binding of id, without the spelling that was given. It
+	// returns ErrNotFound.
+	Binding(ctx context.Context, id threepid.ID) (Binding, error)
 	// Bindings returns the number of bindings without counting them.
 	Bindings(ctx context.Context) (int64, error)
 }

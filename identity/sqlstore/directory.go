@@ -144,6 +144,22 @@ func ordered(digests []identity.Digest) []identity.Digest {
 	return digests
 }
 
+// Binding implements identity.DirectoryStore.
+func (db *DB) Binding(ctx context.Context, id threepid.ID) (identity.Binding, error) {
+	b := identity.Binding{ID: id}
+	var ts int64
+	err := db.read.QueryRowContext(ctx, `SELECT user_id, ts_ms FROM bindings WHERE medium = $1 AND address = $2`,
+		string(id.Medium), id.Address).Scan(&b.UserID, &ts)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return identity.Binding{}, identity.ErrNotFound
+	case err != nil:
+		return identity.Binding{}, fmt.Errorf("find a binding: %w", err)
+	}
+	b.TS = time.UnixMilli(ts)
+	return b, nil
+}
+
 // Bindings implements identity.DirectoryStore.
 func (db *DB) Bindings(ctx context.Context) (n int64, err error) {
 	err = db.read.QueryRowContext(ctx, `SELECT bindings FROM directory WHERE id = 1`).Scan(&n)

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -33,6 +34,7 @@ func directory() map[string]func(*testing.T, Store) {
 		"a binding is found under every spelling and every live pepper": testSpellings,
 		"a digest is found under its own pepper only":                   testOtherPepper,
 		"binding again replaces the user and the spelling":              testRebind,
+		"a binding is told by its address":                              testBinding,
 		"unbinding removes what is the user's and nothing else":         testUnbind,
 		"no lookup finds anything in an empty list":                     testEmptyLookup,
 		"ten thousand digests are one lookup":                           testManyDigests,
@@ -174,6 +176,22 @@ func testUnbind(t *testing.T, s Store) {
 	ok(t, s.Bind(ctx, a))
 	if diff := cmp.Diff([]string{a.UserID}, users(t, s, p, a)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func testBinding(t *testing.T, s Store) {
+	ctx := t.Context()
+	b := binding(1, "a")
+	if _, err := s.Binding(ctx, b.ID); !errors.Is(err, identity.ErrNotFound) {
+		t.Errorf("before it is bound: %v", err)
+	}
+	ok(t, s.Bind(ctx, b))
+	if got := must(s.Binding(ctx, b.ID))(t); got.ID != b.ID || got.UserID != b.UserID || !got.TS.Equal(b.TS) {
+		t.Errorf("got %+v, want %+v", got, b)
+	}
+	other := threepid.ID{Medium: threepid.MediumMSISDN, Address: b.ID.Address}
+	if _, err := s.Binding(ctx, other); !errors.Is(err, identity.ErrNotFound) {
+		t.Errorf("another medium: %v", err)
 	}
 }
 
