@@ -12,12 +12,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
-	"github.com/matrix-herald/herald/push/redisstore"
 )
 
 // envPrefix begins the environment variables that override options.
@@ -37,9 +37,9 @@ type Config struct {
 	Discovery bool           `yaml:"discovery"`
 	Delivery  DeliveryConfig `yaml:"delivery"`
 	// Duplicates, Rejections and Redis say what is remembered, and where.
-	Duplicates DuplicatesConfig  `yaml:"duplicates"`
-	Rejections RejectionsConfig  `yaml:"rejections"`
-	Redis      redisstore.Config `yaml:"redis"`
+	Duplicates DuplicatesConfig `yaml:"duplicates"`
+	Rejections RejectionsConfig `yaml:"rejections"`
+	Redis      redisconn.Config `yaml:"redis"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
 	// with user and password in it if it asks for them.
 	Proxy     conf.Secret `yaml:"proxy"`
@@ -89,7 +89,7 @@ func defaultConfig() *Config {
 		},
 		Duplicates: defaultDuplicates(),
 		Rejections: defaultRejections(),
-		Redis:      redisstore.DefaultConfig(),
+		Redis:      redisconn.DefaultConfig("herald:push:"),
 
 		Log:     telemetry.LogConfig{Level: "info", Format: "text"},
 		Tracing: telemetry.TraceConfig{SampleRatio: 1},

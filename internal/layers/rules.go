@@ -45,7 +45,7 @@ func packages() []pkg {
 		{"push/apns", adapter, outbound("push")},
 		{"push/fcm", adapter, outbound("push")},
 		{"push/webpush", adapter, outbound("push")},
-		{"push/redisstore", adapter, outbound("push")},
+		{"push/redisstore", adapter, []string{"push", "internal/redisconn"}},
 		{"push/sygnal", adapter, []string{"internal/conf"}},
 		{"push/httpapi", adapter, []string{"push", "internal/mxhttp", "internal/ratelimit"}},
 		{"threepid/wording", adapter, nil},
@@ -69,6 +69,7 @@ func packages() []pkg {
 		{"internal/layers", adapter, nil},
 		{"internal/mxhttp", adapter, []string{"internal/*"}},
 		{"internal/ratelimit", adapter, []string{"internal/*"}},
+		{"internal/redisconn", adapter, []string{"internal/*"}},
 		{"internal/safehttp", adapter, []string{"internal/*"}},
 		{"internal/safehttp/safehttptest", testOnly, nil},
 		{"internal/serve", adapter, []string{"internal/*"}},
@@ -113,7 +114,7 @@ func technologies() []technology {
 		{
 			name:  "Redis",
 			paths: []string{"github.com/redis/"},
-			in:    []string{"push/redisstore", "internal/ratelimit"},
+			in:    []string{"internal/redisconn", "internal/ratelimit", "push/redisstore"},
 		},
 		{
 			name:  "YAML",

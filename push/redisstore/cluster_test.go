@@ -12,8 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/redisstore"
 )
 
 // startServer runs redis-server with these lines of configuration, until the
@@ -130,7 +130,7 @@ func TestSentinel(t *testing.T) {
 	host, port, _ := net.SplitHostPort(master)
 	sentinel, _ := startServer(t, []string{"--sentinel"},
 		fmt.Sprintf("sentinel monitor herald %s %s 1\nsentinel auth-pass herald hunter2\n", host, port))
-	cfg := redisstore.DefaultConfig()
+	cfg := redisconn.DefaultConfig("herald:push:")
 	cfg.Addresses, cfg.MasterName, cfg.Password = []string{sentinel}, "herald", "hunter2"
 	s := openStore(t, patient(cfg), push.DefaultTerms())
 	begin(t, s, query("$1", 1))

@@ -15,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/redisstore"
 )
 
 // service is a push service that counts and can be held up.
@@ -58,12 +58,12 @@ func (s *service) pushes(pushKey string) int {
 }
 
 // newGateway returns a gateway of its own process, in front of s.
-func newGateway(t testing.TB, cfg redisstore.Config, s push.Provider, log io.Writer) *push.Gateway {
+func newGateway(t testing.TB, cfg redisconn.Config, s push.Provider, log io.Writer) *push.Gateway {
 	t.Helper()
 	return newGatewayWith(t, cfg, s, log, prometheus.NewRegistry())
 }
 
-func newGatewayWith(t testing.TB, cfg redisstore.Config, s push.Provider, log io.Writer, reg prometheus.Registerer) *push.Gateway {
+func newGatewayWith(t testing.TB, cfg redisconn.Config, s push.Provider, log io.Writer, reg prometheus.Registerer) *push.Gateway {
 	t.Helper()
 	own, err := push.NewMemory(push.DefaultTerms(), push.MinMemoryEvents)
 	if err != nil {
@@ -122,8 +122,8 @@ func waiting(t *testing.T, reg *prometheus.Registry) (n int) {
 }
 
 // patient is a configuration whose budget a busy test machine does not exceed.
-func patient(cfg redisstore.Config) redisstore.Config {
-	cfg.Budget = redisstore.DefaultConfig().Budget * 100
+func patient(cfg redisconn.Config) redisconn.Config {
+	cfg.Budget = redisconn.DefaultConfig("herald:push:").Budget * 100
 	return cfg
 }
 

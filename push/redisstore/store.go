@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -44,29 +44,18 @@ type app struct {
 }
 
 // New returns a Store. It does not connect: Redis may come later.
-func New(cfg Config, terms push.Terms) (*Store, error) {
+func New(cfg redisconn.Config, terms push.Terms) (*Store, error) {
 	if err := terms.Check(); err != nil {
 		return nil, err
 	}
-	if !cfg.Enabled() {
-		return nil, errors.New("redis: no addresses")
-	}
-	opts, err := cfg.options()
+	client, err := cfg.Open()
 	if err != nil {
 		return nil, err
 	}
-	// The client logs each failed connection; push.Shared says once what
-	// matters.
-	redis.SetLogger(silent{})
-	client := redis.NewUniversalClient(opts)
 	return &Store{
 		client: client, batches: batches{client: client, budget: cfg.Budget.Std()}, prefix: cfg.KeyPrefix, terms: terms, scripts: newScripts(), apps: make(map[push.Key]*app),
 	}, nil
 }
-
-type silent struct{}
-
-func (silent) Printf(context.Context, string, ...any) {}
 
 // Close closes the connections.
 func (s *Store) Close() error { return s.client.Close() }

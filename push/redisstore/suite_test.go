@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/redisstore"
 )
@@ -36,15 +37,15 @@ func realRedis(t testing.TB) *redis.Options {
 }
 
 // configOf returns the settings for a Redis, with keys of the test's own.
-func configOf(opts *redis.Options) redisstore.Config {
-	cfg := redisstore.DefaultConfig()
+func configOf(opts *redis.Options) redisconn.Config {
+	cfg := redisconn.DefaultConfig("herald:push:")
 	cfg.Addresses = []string{opts.Addr}
 	cfg.Username, cfg.Password, cfg.DB = opts.Username, conf.Secret(opts.Password), opts.DB
 	cfg.KeyPrefix = "test:" + rand.Text() + ":"
 	return cfg
 }
 
-func openStore(t testing.TB, cfg redisstore.Config, terms push.Terms) *redisstore.Store {
+func openStore(t testing.TB, cfg redisconn.Config, terms push.Terms) *redisstore.Store {
 	t.Helper()
 	s, err := redisstore.New(cfg, terms)
 	if err != nil {

@@ -1,6 +1,7 @@
-package redisstore
+package redisconn
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -38,8 +39,7 @@ type Config struct {
 	TLS TLSConfig `yaml:"tls"`
 	// KeyPrefix begins every key.
 	KeyPrefix string `yaml:"key_prefix"`
-	// Budget is how long a request waits for Redis, before and after the push
-	// services.
+	// Budget is how long a request waits for Redis each time it asks.
 	Budget conf.Duration `yaml:"budget"`
 	// PoolSize bounds the connections to each server.
 	PoolSize int `yaml:"pool_size"`
@@ -55,16 +55,17 @@ type TLSConfig struct {
 	KeyFile  string `yaml:"key_file"`
 }
 
-// DefaultConfig returns the defaults; they have no address.
-func DefaultConfig() Config {
-	return Config{KeyPrefix: "herald:push:", Budget: conf.Duration(50 * time.Millisecond), PoolSize: 20}
+// DefaultConfig returns the defaults, with prefix before every key; they have no
+// address.
+func DefaultConfig(prefix string) Config {
+	return Config{KeyPrefix: prefix, Budget: conf.Duration(50 * time.Millisecond), PoolSize: 20}
 }
 
 // Enabled reports whether there is a Redis.
 func (c Config) Enabled() bool { return len(c.Addresses) > 0 }
 
 const (
-	// maxBudget leaves most of a request's time to the push services.
+	// maxBudget leaves most of a request's time to what it is for.
 	maxBudget = 5 * time.Second
 	maxPool   = 1000
 	maxPrefix = 100 // bytes
@@ -99,7 +100,26 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	}
 }
 
-// options translates the settings. It reads the files of tls.
+// Open returns a client with these settings. It reads the files of tls, but does
+// not connect: Redis may come later. The client logs nothing, so that whoever
+// uses it says once what matters instead of the client at each failed
+// connection. Close it.
+func (c Config) Open() (redis.UniversalClient, error) {
+	if !c.Enabled() {
+		return nil, errors.New("redis: no addresses")
+	}
+	opts, err := c.options()
+	if err != nil {
+		return nil, err
+	}
+	redis.SetLogger(silent{})
+	return redis.NewUniversalClient(opts), nil
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 func (c Config) options() (*redis.UniversalOptions, error) {
 	tlsConfig, err := c.TLS.load()
 	if err != nil {

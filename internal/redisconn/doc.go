@@ -1,0 +1,4 @@
+// Package redisconn is how both services reach Redis: the settings, which are
+// the same for both, and a client of a single server, of one behind Sentinels, or
+// of a Cluster. It stores nothing.
+package redisconn
