@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,7 +18,8 @@ import (
 // of the files. It returns an error only when a file cannot be read or parsed.
 //
 // Beside the direction of imports it refuses source files of more than 450
-// lines, init functions and time.Sleep.
+// lines, init functions and time.Sleep, and outside tests any way to open a
+// connection but those listed in exits.
 func Check(fsys fs.FS) ([]string, error) {
 	c := checker{table: make(map[string]pkg)}
 	for _, p := range packages() {
@@ -74,6 +76,9 @@ func (c *checker) file(name string, src []byte) error {
 	if !ok {
 		c.report(name, "package %s is not in the table of internal/layers", path.Dir(name))
 		return nil
+	}
+	if !test && from.kind != testOnly {
+		c.connections(name, from.path, f)
 	}
 	for _, spec := range f.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)
@@ -146,7 +151,7 @@ func (c *checker) foreign(name string, from pkg, imported string, test bool) {
 
 // body checks what the file declares and calls.
 func (c *checker) body(name string, f *ast.File) {
-	clock := timeName(f)
+	clock := importName(f, "time")
 	ast.Inspect(f, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.FuncDecl:
@@ -162,15 +167,38 @@ func (c *checker) body(name string, f *ast.File) {
 	})
 }
 
-// timeName returns the name under which f imports package time, "" if it does not.
-func timeName(f *ast.File) string {
+// connections reports what opens connections where no exit is.
+func (c *checker) connections(name, from string, f *ast.File) {
+	if _, listed := exits()[from]; listed {
+		return
+	}
+	for imported, symbols := range dialers() {
+		local := importName(f, imported)
+		if local == "" {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if n, ok := n.(*ast.SelectorExpr); ok && slices.Contains(symbols, n.Sel.Name) {
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == local {
+					c.report(name, "uses %s.%s: connections to addresses that others choose go through internal/safehttp, others through the exits of internal/layers",
+						imported, n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// importName returns the name under which f imports a package of the standard
+// library, "" if it does not.
+func importName(f *ast.File, imported string) string {
 	for _, spec := range f.Imports {
 		switch {
-		case spec.Path.Value != `"time"`:
+		case spec.Path.Value != strconv.Quote(imported):
 		case spec.Name != nil:
 			return spec.Name.Name
 		default:
-			return "time"
+			return path.Base(imported)
 		}
 	}
 	return ""

@@ -135,6 +135,26 @@ func TestCheck(t *testing.T) {
 			want: "threepid/email/smtp.go: threepid/email must not import threepid/validation",
 		},
 		{
+			name: "an adapter makes a client of its own",
+			file: "identity/homeserver/client.go", src: "package p\n\nimport web \"net/http\"\n\nvar c = &web.Client{}\n",
+			want: "identity/homeserver/client.go: uses net/http.Client: connections to addresses that others choose go through internal/safehttp, " +
+				"others through the exits of internal/layers",
+		},
+		{
+			name: "a command dials",
+			file: "cmd/identity/run.go", src: "package p\n\nimport \"net\"\n\nvar d net.Dialer\n",
+			want: "cmd/identity/run.go: uses net.Dialer: connections to addresses that others choose go through internal/safehttp, " +
+				"others through the exits of internal/layers",
+		},
+		{
+			name: "the guard dials",
+			file: "internal/safehttp/safehttp.go", src: "package p\n\nimport \"net\"\n\nvar d net.Dialer\n",
+		},
+		{
+			name: "a test dials",
+			file: "identity/homeserver/client_test.go", src: "package p\n\nimport \"net\"\n\nvar d net.Dialer\n",
+		},
+		{
 			name: "the HTTP layer imports gin, its domain and the conventions",
 			file: "push/httpapi/api.go",
 			src:  source("github.com/gin-gonic/gin", herald+"push", herald+"internal/mxhttp", herald+"internal/ratelimit"),
