@@ -73,7 +73,7 @@ func TestInviteIsSignedWithTheKeyOfItsTime(t *testing.T) {
 	if diff := cmp.Diff(want, invite); diff != "" {
 		t.Error(diff)
 	}
-	record(t, invites, token, identity.InviteUsed)
+	record(t, s.db, token, identity.InviteUsed)
 }
 
 func TestInviteOfACompromisedKeyFails(t *testing.T) {
@@ -88,7 +88,7 @@ func TestInviteOfACompromisedKeyFails(t *testing.T) {
 	}
 	bindAs(t, s, s.directory(t, s.peppers(t, nil), nil), home.user("alice"), "alice@example.com")
 	s.deliver(t, n, nil)
-	if r := record(t, invites, token, identity.InviteFailed); !strings.Contains(r.Failure, "compromised") {
+	if r := record(t, s.db, token, identity.InviteFailed); !strings.Contains(r.Failure, "compromised") {
 		t.Errorf("failure %q", r.Failure)
 	}
 	if len(home.heard) != 0 {
@@ -123,7 +123,7 @@ func TestHomeserversThatAreNotWell(t *testing.T) {
 			token := invited(t, invites, "alice@example.com")
 			bindAs(t, s, s.directory(t, s.peppers(t, nil), nil), home.user("alice"), "alice@example.com")
 			stop := s.deliver(t, n, func(o *identity.DeliveriesOptions) { o.Timeout = 500 * time.Millisecond })
-			r := record(t, invites, token, c.state)
+			r := record(t, s.db, token, c.state)
 			if r.Failure != c.failure || r.TakenBy != home.user("alice") {
 				t.Errorf("failure %q, taken by %s", r.Failure, r.TakenBy)
 			}
@@ -164,7 +164,7 @@ func TestHomeserverThatComesBack(t *testing.T) {
 	if got := home.next(t); got.Invites[0].Token != token {
 		t.Errorf("told %v", got)
 	}
-	record(t, invites, token, identity.InviteUsed)
+	record(t, s.db, token, identity.InviteUsed)
 }
 
 // onBindFunc is a function as identity.Homeservers.
@@ -186,7 +186,7 @@ func TestDeliveriesSurviveARestart(t *testing.T) {
 	stop() // with the request still open
 	s.deliver(t, n, nil)
 	home.next(t) // at once, not when the first attempt would have been given up
-	record(t, invites, token, identity.InviteUsed)
+	record(t, s.db, token, identity.InviteUsed)
 }
 
 func TestDeliveriesSurviveACrash(t *testing.T) {
@@ -204,7 +204,7 @@ func TestDeliveriesSurviveACrash(t *testing.T) {
 	s.clock.advance(time.Minute)
 	s.deliver(t, n, nil)
 	home.next(t)
-	record(t, invites, token, identity.InviteUsed)
+	record(t, s.db, token, identity.InviteUsed)
 }
 
 func TestReplicasTellEachThingOnce(t *testing.T) {
@@ -313,7 +313,7 @@ func TestNothingOfOneUserIsToldToAnother(t *testing.T) {
 	if len(got.Invites) != 0 || strings.Contains(fmt.Sprint(got.raw), token) || strings.Contains(fmt.Sprint(got.raw), first.name) {
 		t.Errorf("told %v", got.raw)
 	}
-	record(t, invites, token, identity.InviteStranded)
+	record(t, s.db, token, identity.InviteStranded)
 	stop()
 	if len(first.heard) != 0 {
 		t.Error("the first homeserver is told of a binding that is no more")

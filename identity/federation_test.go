@@ -263,12 +263,12 @@ func bindAs(t testing.TB, s *service, d *identity.Directory, user, address strin
 }
 
 // record waits until an invite has come into a state.
-func record(t *testing.T, i *identity.Invites, token string, state identity.InviteState) identity.InviteRecord {
+func record(t *testing.T, s identity.InviteStore, token string, state identity.InviteState) identity.InviteRecord {
 	t.Helper()
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
 	for end := time.After(30 * time.Second); ; {
-		records, err := i.List(t.Context(), 0, 1000)
+		records, err := s.Invites(t.Context(), 0, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -136,7 +136,7 @@ func (i *Invites) Store(ctx context.Context, r InviteRequest) (s StoredInvite, e
 		return StoredInvite{}, fmt.Errorf("store an invite: %w", err)
 	}
 	return StoredInvite{
-		Token: invite.Token, DisplayName: i.redact(address.ID()), ServerKey: key.PublicBase64(),
+		Token: invite.Token, DisplayName: Redacted(address.ID(), i.opts.ShownLocal, i.opts.ShownDomain), ServerKey: key.PublicBase64(),
 		EphemeralKey: base64.RawURLEncoding.EncodeToString(ephemeral.Public()),
 	}, nil
 }
@@ -204,10 +204,11 @@ func (d InviteDetails) clean() InviteDetails {
 	return d
 }
 
-// redact returns an email address as everybody in a room may see it.
-func (i *Invites) redact(id threepid.ID) string {
+// Redacted returns an email address as everybody in a room may see it: with up to
+// so many characters of either half.
+func Redacted(id threepid.ID, shownLocal, shownDomain int) string {
 	local, domain, _ := strings.Cut(id.Address, "@")
-	return redacted(local, i.opts.ShownLocal) + "@" + redacted(domain, i.opts.ShownDomain)
+	return redacted(local, shownLocal) + "@" + redacted(domain, shownDomain)
 }
 
 // redacted returns the beginning of s, limit characters of it if there are more
@@ -327,19 +328,7 @@ func (i *Invites) Cancel(ctx context.Context, account, token string) error {
 	if account == "" || !validToken(token) {
 		return ErrNoInvite
 	}
-	return i.remove(ctx, token, account)
-}
-
-// Remove cancels anybody's invite. It returns ErrNoInvite.
-func (i *Invites) Remove(ctx context.Context, token string) error {
-	if !validToken(token) {
-		return ErrNoInvite
-	}
-	return i.remove(ctx, token, "")
-}
-
-func (i *Invites) remove(ctx context.Context, token, sender string) error {
-	err := i.opts.Store.DeleteInvite(ctx, token, sender)
+	err := i.opts.Store.DeleteInvite(ctx, token, account)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return ErrNoInvite
@@ -348,16 +337,6 @@ func (i *Invites) remove(ctx context.Context, token, sender string) error {
 	}
 	i.opts.Metrics.cancels.Inc()
 	return nil
-}
-
-// List returns up to limit invites that are kept, in the order of their IDs,
-// from the first one above after.
-func (i *Invites) List(ctx context.Context, after int64, limit int) ([]InviteRecord, error) {
-	records, err := i.opts.Store.Invites(ctx, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list invites: %w", err)
-	}
-	return records, nil
 }
 
 // Sweep removes all invites that are not live any more.

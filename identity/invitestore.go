@@ -57,13 +57,16 @@ type InviteDetails struct {
 // InviteState is where an invite is in its life.
 type InviteState string
 
-// The states of an invite. A removed or expired one has none.
+// The states of an invite. A removed one has none.
 const (
 	InviteWaiting    InviteState = "waiting"    // nobody has bound the address
 	InviteDelivering InviteState = "delivering" // a homeserver is being told
 	InviteFailed     InviteState = "failed"     // a homeserver refused it for good
 	InviteStranded   InviteState = "stranded"   // unbound before a homeserver was told
 	InviteUsed       InviteState = "used"       // a homeserver was told
+	// InviteExpired is what the others but InviteUsed become once the invite has
+	// expired; AllInvites knows it, a store does not.
+	InviteExpired InviteState = "expired"
 )
 
 // InviteRecord is an Invite with what became of it.

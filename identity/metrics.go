@@ -106,7 +106,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		onbinds: counter("onbind_attempts_total",
 			"Attempts to tell a homeserver about a binding by outcome; refused ones are given up.", "outcome"),
 		cancels: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "herald_identity_invite_cancellations_total", Help: "Invites cancelled by their senders or the operator.",
+			Name: "herald_identity_invite_cancellations_total", Help: "Invites cancelled by their senders.",
 		}),
 		addresses: counter("lookup_addresses_total", "Addresses in answered lookups by algorithm.", "algorithm"),
 		sweeps: prometheus.NewCounter(prometheus.CounterOpts{

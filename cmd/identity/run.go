@@ -40,6 +40,10 @@ const usage = `identity is a Matrix Identity Service.
                                             sign with a new key, and declare another one compromised
   identity -config identity.yaml rotate-pepper
                                             replace the pepper of lookups now
+  identity -config identity.yaml invites list [-addresses]
+                                            show the invites that are kept, with addresses if need be
+  identity -config identity.yaml invites cancel ID|TOKEN...
+                                            take invites back
   identity -config identity.yaml import-sydent -db sydent.db -conf sydent.conf
                                             bring over what a Sydent knows
   identity -config identity.yaml health     exit with 0 if the running service is healthy
@@ -107,6 +111,8 @@ func (p *program) dispatch(ctx context.Context, f flags) error {
 		return p.rotateKey(ctx, f, args)
 	case "rotate-pepper":
 		return p.rotatePepper(ctx, f, args)
+	case "invites":
+		return p.invites(ctx, f, args)
 	case "import-sydent":
 		return p.importSydent(ctx, f, args)
 	case "health":
