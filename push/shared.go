@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -103,7 +104,7 @@ func (s *Shared) due() bool {
 }
 
 func (s *Shared) call(ctx context.Context, call storeCall, do func(context.Context) error) error {
-	within, cancel := context.WithTimeoutCause(ctx, s.opts.Budget, errStoreSlow)
+	within, cancel := context.WithTimeout(ctx, s.opts.Budget)
 	defer cancel()
 	err := do(within)
 	switch {
@@ -119,8 +120,9 @@ func (s *Shared) call(ctx context.Context, call storeCall, do func(context.Conte
 	case ctx.Err() != nil: // the request's time is over, which says nothing about the store
 		return err
 	}
-	if within.Err() != nil {
-		err = context.Cause(within)
+	// The client's own timers may ring a moment before the context's.
+	if within.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errStoreSlow
 	}
 	s.retryAt.Store(time.Now().Add(storePause).UnixNano())
 	s.opts.Metrics.ledger.errors.WithLabelValues(string(call)).Inc()
