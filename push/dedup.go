@@ -104,7 +104,7 @@ func (g *Gateway) await(ctx context.Context, n *Notification, t *task) {
 	if inTime {
 		g.serve(ctx, n, t)
 	} else {
-		t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter, Err: errStillInFlight}
+		t.out = Outcome{Kind: Temporary, Reason: ReasonInFlight, RetryAfter: busyRetryAfter, Err: errStillInFlight}
 	}
 	g.end(ctx, n, []*task{t})
 }
@@ -157,7 +157,7 @@ func (g *Gateway) judge(t *task, guard Guard) {
 	}
 	if err := believed(t.out.Reason, guard); err != nil {
 		g.opts.Metrics.withheld(t.app)
-		t.out = Outcome{Kind: Temporary, Reason: ReasonConfig, Status: t.out.Status, Detail: t.out.Detail, Err: err}
+		t.out = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: t.out.Status, Detail: t.out.Detail, Err: err}
 	}
 }
 

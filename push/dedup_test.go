@@ -137,7 +137,7 @@ func TestAConcurrentDuplicateReportsTheFirstOnesOutcome(t *testing.T) {
 		"dropped":        {tooLarge, duplicate},
 		"failed":         {unavailable, report(unavailable)},
 		"rejected":       {gone, remembered},
-		"not believed":   {badToken, push.Outcome{Kind: push.Temporary, Reason: push.ReasonConfig}},
+		"not believed":   {badToken, push.Outcome{Kind: push.Temporary, Reason: push.ReasonWithheld}},
 		"at its quota":   {tooMany, report(tooMany)},
 		"malformed data": {push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}},
 	} {
@@ -186,7 +186,7 @@ func TestADuplicateGivesUpWaitingAtItsDeadline(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		got := g.Deliver(ctx, event("$1"), devices("k"))[0]
-		if got.Kind != push.Temporary || got.Reason != push.ReasonBusy || got.RetryAfter <= 0 || got.Err == nil {
+		if got.Kind != push.Temporary || got.Reason != push.ReasonInFlight || got.RetryAfter <= 0 || got.Err == nil {
 			t.Errorf("%+v", got)
 		}
 		if took := time.Since(start); took < 4*time.Second || took > 5*time.Second {

@@ -42,7 +42,7 @@ func TestWrongPushkeysAreBelievedOnceAPushWasAccepted(t *testing.T) {
 			if got.Kind != tt.atFirst || got.Status != tt.answer.Status || got.Detail != tt.answer.Detail {
 				t.Errorf("before an accepted push: %+v", got)
 			}
-			if got.Kind == push.Temporary && (got.Reason != push.ReasonConfig || got.Err == nil) {
+			if got.Kind == push.Temporary && (got.Reason != push.ReasonWithheld || got.Err == nil) {
 				t.Errorf("before an accepted push: %+v", got)
 			}
 			if got := g.Deliver(t.Context(), event("$1"), devices("alive"))[0]; got != sent {
@@ -114,7 +114,7 @@ func TestTheGuardTripsAndRecovers(t *testing.T) {
 			t.Fatalf("the guard trips before 100 pushes: %+v", got)
 		}
 		early := fmt.Sprint("device ", c.n)
-		if got := c.push(gone); got.Kind != push.Temporary || got.Reason != push.ReasonConfig || got.Status != 410 || !tripped() {
+		if got := c.push(gone); got.Kind != push.Temporary || got.Reason != push.ReasonWithheld || got.Status != 410 || !tripped() {
 			t.Fatalf("51 of 100 pushes come back dead: %+v", got)
 		}
 

@@ -20,8 +20,8 @@ var reasons = map[Kind][]Reason{
 		ReasonMalformedData, ReasonRemembered,
 	},
 	Temporary: {
-		ReasonBusy, ReasonRateLimited, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
-		ReasonCredentials, ReasonConfig, ReasonBreaker, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
+		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
+		ReasonCredentials, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
 	Dropped: {ReasonTooLarge, ReasonBadMessage},
 }

@@ -79,14 +79,16 @@ const (
 
 // Reasons of temporary outcomes. ReasonUnknownApp is one of them too.
 const (
-	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached, or another request still delivers the same
+	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached
+	ReasonInFlight    Reason = "in_flight"    // another request still delivers the same, and this one's time is over
 	ReasonRateLimited Reason = "rate_limited" // the push service asks for patience (429)
 	ReasonUnavailable Reason = "unavailable"  // the push service failed (5xx or an answer that makes no sense)
 	ReasonConnection  Reason = "connection"   // the push service could not be reached, or refused the stream
 	ReasonUncertain   Reason = "uncertain"    // cut after the request was written: it may have been accepted
 	ReasonTimeout     Reason = "timeout"      // our own deadline passed before the request was written
 	ReasonCredentials Reason = "credentials"  // the push service refuses the app's credentials
-	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment), or what it says looks like it
+	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment)
+	ReasonWithheld    Reason = "withheld"     // the push service calls the pushkey dead and is not believed
 	ReasonBreaker     Reason = "breaker"      // the push service refused the app several times and is left alone for a while
 	ReasonStaleReport Reason = "stale_report" // the token was reported dead before it was registered again
 	ReasonInternal    Reason = "internal"     // a fault of ours

@@ -273,7 +273,7 @@ func TestOneRequestOfAProcessWaitsForTheOtherProcess(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		wg.Go(func() { // gives up, which must not hold up the others
-			if out := b.Deliver(short, event("$1"), devices("k"))[0]; out.Reason != push.ReasonBusy {
+			if out := b.Deliver(short, event("$1"), devices("k"))[0]; out.Reason != push.ReasonInFlight {
 				t.Errorf("the impatient one: %+v", out)
 			}
 		})

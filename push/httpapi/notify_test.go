@@ -271,6 +271,8 @@ func TestAnswers(t *testing.T) {
 		"down30":  temporary(push.ReasonUnavailable, 30*time.Second),
 		"limited": temporary(push.ReasonRateLimited, 60*time.Second),
 		"busy":    temporary(push.ReasonBusy, 2*time.Second),
+		"waiting": temporary(push.ReasonInFlight, 2*time.Second),
+		"wrong":   temporary(push.ReasonWithheld, 0),
 		"broken":  temporary(push.ReasonInternal, 0),
 	}
 	tests := map[string]struct {
@@ -288,6 +290,8 @@ func TestAnswers(t *testing.T) {
 		"only rate limits are a rate limit":            {[]string{"a", "limited", "limited"}, 429, nil, "M_LIMIT_EXCEEDED", "60"},
 		"a rate limit beside a fault is a bad gateway": {[]string{"limited", "down"}, 502, nil, "M_UNKNOWN", "60"},
 		"only at the limit is unavailable":             {[]string{"busy"}, 503, nil, "M_UNKNOWN", "2"},
+		"waiting in vain is unavailable":               {[]string{"waiting", "busy"}, 503, nil, "M_UNKNOWN", "2"},
+		"a rejection withheld is a bad gateway":        {[]string{"wrong"}, 502, nil, "M_UNKNOWN", "5"},
 		"only faults of ours are an internal error":    {[]string{"broken", "a"}, 500, nil, "M_UNKNOWN", "5"},
 		"at the limit and rate limited":                {[]string{"busy", "limited"}, 502, nil, "M_UNKNOWN", "60"},
 	}

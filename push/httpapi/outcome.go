@@ -21,6 +21,7 @@ const defaultRetryAfter = 5 * time.Second
 // want a stranger to know.
 var problems = map[push.Reason]string{
 	push.ReasonBusy:        "the gateway is at its limit for this app",
+	push.ReasonInFlight:    "another request still delivers the same notification",
 	push.ReasonRateLimited: "the push service asks for fewer requests",
 	push.ReasonUnavailable: "the push service is not available",
 	push.ReasonConnection:  "the push service could not be reached",
@@ -28,6 +29,7 @@ var problems = map[push.Reason]string{
 	push.ReasonTimeout:     "the push service could not be reached in time",
 	push.ReasonCredentials: "the push service refuses the gateway's credentials for this app",
 	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
+	push.ReasonWithheld:    "the push service refuses so many devices of this app that it is not believed",
 	push.ReasonBreaker:     "the push service has just refused the gateway's credentials or settings for this app",
 	push.ReasonStaleReport: "the push service reported an older registration of this device",
 	push.ReasonInternal:    "the gateway failed",
@@ -48,7 +50,7 @@ func failure(outcomes []push.Outcome) *mxhttp.Error {
 		failed++
 		status, code := http.StatusBadGateway, "M_UNKNOWN"
 		switch out.Reason {
-		case push.ReasonBusy:
+		case push.ReasonBusy, push.ReasonInFlight:
 			status = http.StatusServiceUnavailable
 		case push.ReasonRateLimited:
 			status, code = http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"

@@ -131,6 +131,10 @@ func (a *APNs) CA() *CA { return a.ca }
 // CloseConnections cuts all connections without a word.
 func (a *APNs) CloseConnections() { a.listener.closeConns() }
 
+// HoldHandshakes leaves connections that are made from now on without an answer,
+// the TLS handshake included, until release is called.
+func (a *APNs) HoldHandshakes() (release func()) { return a.listener.hold() }
+
 // Connections returns how many connections have been made so far.
 func (a *APNs) Connections() int { return a.listener.count() }
 

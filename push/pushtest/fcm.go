@@ -52,6 +52,7 @@ type FCMAnswer struct {
 	Body       string
 	Hang       bool // never answer
 	Cut        bool // close the connection without an answer
+	GoAway     bool // answer, and ask the client to leave the connection
 }
 
 // FCM is a stand-in for FCM's HTTP v1 API and Google's token endpoint, over TLS
@@ -131,6 +132,10 @@ func (f *FCM) Close() { f.close() }
 
 // CloseConnections cuts all connections without a word.
 func (f *FCM) CloseConnections() { f.listener.closeConns() }
+
+// HoldHandshakes leaves connections that are made from now on without an answer,
+// the TLS handshake included, until release is called.
+func (f *FCM) HoldHandshakes() (release func()) { return f.listener.hold() }
 
 // Connections returns how many connections have been made so far, those for
 // access tokens included.
@@ -237,6 +242,9 @@ func (f *FCM) write(w http.ResponseWriter, r *http.Request, answer FCMAnswer) {
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
 	if answer.RetryAfter != "" {
 		w.Header().Set("Retry-After", answer.RetryAfter)
+	}
+	if answer.GoAway {
+		w.Header().Set("Connection", "close") // net/http turns it into GOAWAY
 	}
 	if answer.Location != "" {
 		w.Header().Set("Location", answer.Location)

@@ -11,6 +11,7 @@ type trackingListener struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 	total int
+	held  chan struct{} // closed to let held handshakes go on; nil when none are held
 }
 
 // Accept implements net.Listener.
@@ -21,7 +22,7 @@ func (l *trackingListener) Accept() (net.Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	tracked := &trackedConn{Conn: conn, listener: l}
+	tracked := &trackedConn{Conn: conn, listener: l, held: l.held, closed: make(chan struct{})}
 	l.conns[tracked] = struct{}{}
 	l.total++
 	return tracked, nil
@@ -31,6 +32,23 @@ func (l *trackingListener) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.total
+}
+
+// hold makes the connections of from now on silent: not even their TLS
+// handshake goes on before the returned function is called.
+func (l *trackingListener) hold() (release func()) {
+	held := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = held
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		close(held)
+		if l.held == held {
+			l.held = nil
+		}
+	})
 }
 
 func (l *trackingListener) closeConns() { l.closeConn("") }
@@ -53,12 +71,29 @@ func (l *trackingListener) closeConn(addr string) {
 type trackedConn struct {
 	net.Conn
 	listener *trackingListener
+	held     chan struct{}
+	closing  sync.Once
+	closed   chan struct{}
+}
+
+// Read implements net.Conn.
+func (c *trackedConn) Read(b []byte) (int, error) {
+	if c.held != nil {
+		select {
+		case <-c.held:
+		case <-c.closed:
+		}
+	}
+	return c.Conn.Read(b)
 }
 
 // Close implements net.Conn.
 func (c *trackedConn) Close() error {
-	c.listener.mu.Lock()
-	delete(c.listener.conns, c)
-	c.listener.mu.Unlock()
+	c.closing.Do(func() {
+		close(c.closed)
+		c.listener.mu.Lock()
+		delete(c.listener.conns, c)
+		c.listener.mu.Unlock()
+	})
 	return c.Conn.Close()
 }
