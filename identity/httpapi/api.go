@@ -1,7 +1,7 @@
-// Package httpapi speaks the Matrix Identity Service API, version 2: what is on
-// the wire, who may ask for it, and which answer tells a client what to do. It
-// also shows the pages that people see who follow a mailed link. It decides
-// nothing about sessions, bindings or accounts.
+// Package httpapi speaks the Matrix Identity Service API, version 2 and what is
+// still asked for of version 1: what is on the wire, who may ask for it, and which
+// answer tells a client what to do. It also shows the pages that people see who
+// follow a mailed link. It decides nothing about sessions, bindings or accounts.
 package httpapi
 
 import (
@@ -46,6 +46,8 @@ type Options struct {
 	// ConfirmPage makes a mailed link show a button, which then proves the
 	// address, because some mail scanners follow links.
 	ConfirmPage bool
+	// V1 is what there is of version 1; by default, nothing.
+	V1 V1
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -106,8 +108,8 @@ func (a *api) routes(g *gin.RouterGroup) {
 	v2.GET("/terms", open(a.policies))
 	v2.POST("/terms", account(a.acceptTerms))
 
-	v2.GET("/pubkey/:keyId", open(a.publicKey))
-	v2.GET("/pubkey/isvalid", open(a.keyIsValid))
+	a.keyRoutes(v2)
+	a.linkRoutes(v2)
 
 	// Synapse has not stopped sending the token in the query here.
 	v2.GET("/hash_details", mxhttp.Wrap(a.authenticated(bearerOrQuery, a.agreed(a.hashDetails))))
@@ -116,20 +118,13 @@ func (a *api) routes(g *gin.RouterGroup) {
 	v2.POST("/validate/email/requestToken", signed(a.requestEmailToken))
 	v2.POST("/validate/msisdn/requestToken", signed(a.requestSMSToken))
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
-		validate := v2.Group("/validate/" + string(medium))
-		validate.POST("/submitToken", signed(a.submitToken(medium)))
-		validate.GET("/submitToken", open(a.followLink(medium)))
-		validate.HEAD("/submitToken", open(a.inspectLink))
-		if a.ConfirmPage {
-			validate.POST("/"+confirmAction, open(a.confirmLink(medium)))
-		}
+		v2.POST("/validate/"+string(medium)+"/submitToken", signed(a.submitToken(medium)))
 	}
 
 	v2.GET("/3pid/getValidated3pid", signed(a.validated))
 	v2.POST("/3pid/bind", signed(a.bind))
 	v2.POST("/3pid/unbind", open(a.unbind))
 
-	v2.GET("/pubkey/ephemeral/isvalid", open(a.ephemeralKeyIsValid))
 	v2.POST("/store-invite", signed(a.storeInvite))
 	v2.POST("/sign-ed25519", open(a.signInvite)) // which asks for a token where it needs one
 
@@ -138,6 +133,27 @@ func (a *api) routes(g *gin.RouterGroup) {
 	own.GET("/invite", open(a.showInvite))
 	own.HEAD("/invite", open(a.inspectLink))
 	own.DELETE("/invites/:token", account(a.cancelInvite))
+
+	a.legacyRoutes(g.Group("/api/v1"))
+}
+
+// keyRoutes are those about public keys, in both versions.
+func (a *api) keyRoutes(g *gin.RouterGroup) {
+	g.GET("/pubkey/:keyId", mxhttp.Wrap(a.publicKey))
+	g.GET("/pubkey/isvalid", mxhttp.Wrap(a.keyIsValid))
+	g.GET("/pubkey/ephemeral/isvalid", mxhttp.Wrap(a.ephemeralKeyIsValid))
+}
+
+// linkRoutes are those of the pages that prove an address, in both versions.
+func (a *api) linkRoutes(g *gin.RouterGroup) {
+	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
+		validate := g.Group("/validate/" + string(medium))
+		validate.GET("/submitToken", mxhttp.Wrap(a.followLink(medium)))
+		validate.HEAD("/submitToken", mxhttp.Wrap(a.inspectLink))
+		if a.ConfirmPage {
+			validate.POST("/"+confirmAction, mxhttp.Wrap(a.confirmLink(medium)))
+		}
+	}
 }
 
 // empty is the answer {}.

@@ -75,6 +75,9 @@ var answers = []struct {
 	{identity.ErrNotItsUser, http.StatusForbidden, "M_FORBIDDEN", "mxid is not a user of the homeserver that signed this request"},
 	{ErrNotSigned, http.StatusForbidden, "M_FORBIDDEN", "Invalid homeserver signature, and no sid and client_secret of a session instead"},
 	{ErrWrongDestination, http.StatusUnauthorized, "M_UNAUTHORIZED", "This request is signed for another server"},
+	{errNoSource, http.StatusForbidden, "M_FORBIDDEN", "No homeserver that may use version 1 of this API is known to be at this address; use version 2"},
+	{errForeignUser, http.StatusForbidden, "M_FORBIDDEN", "The user is not one of the homeservers that are known to be at this address"},
+	{errNoLookup, http.StatusForbidden, "M_FORBIDDEN", "Lookups by version 1 of this API are switched off; use version 2"},
 	{identity.ErrForbidden, http.StatusForbidden, "M_FORBIDDEN", "sid and client_secret do not prove that this address is yours"},
 }
 

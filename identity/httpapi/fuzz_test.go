@@ -11,6 +11,7 @@ func FuzzBodies(f *testing.F) {
 	paths := []string{
 		"/_matrix/identity/v2/account/register", termsPath, lookupPath, emailRequest, msisdnRequest, emailSubmit,
 		msisdnSubmit, bindPath, unbindPath, confirmPath,
+		v1 + "/sign-ed25519", v1 + "/validate/email/requestToken", v1 + "/3pid/bind", v1 + "/store-invite",
 	}
 	for i, seed := range []string{
 		`{"access_token":"x","token_type":"Bearer","matrix_server_name":"example.org","expires_in":3600}`,
@@ -23,10 +24,14 @@ func FuzzBodies(f *testing.F) {
 		`{"sid":"1234","client_secret":"monkeys_are_GREAT","mxid":"@ears:matrix.org"}`,
 		`{"sid":"1234","client_secret":"s","mxid":"@e:example.org","threepid":{"medium":"email","address":"m@example.org"}}`,
 		`sid=1234&client_secret=monkeys_are_GREAT&token=atoken`,
+		`token=x&private_key=a+b&mxid=@ears:matrix.org`,
+		`client_secret=monkeys_are_GREAT&email=alice%40example.org&send_attempt=1`,
+		`sid=1234&client_secret=s&mxid=%40e%3Aexample.org&mxid=%FF`,
+		`medium=email&address=a%40example.net&room_id=!r&sender=%40e%3Aexample.org`,
 	} {
 		f.Add(uint8(i), seed)
 	}
-	w := newWorld(f, func(s *settings) { s.api.ConfirmPage = true })
+	w := newWorld(f, func(s *settings) { s.api.ConfirmPage, s.api.V1 = true, everything() })
 	token := w.register(f, alice)
 	f.Fuzz(func(t *testing.T, path uint8, body string) {
 		r := post(paths[int(path)%len(paths)], token, body)

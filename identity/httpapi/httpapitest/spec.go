@@ -23,7 +23,12 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 )
 
-const prefix = "/_matrix/identity/v2"
+const (
+	prefix = "/_matrix/identity/v2"
+	// legacyPrefix begins the endpoints of version 1. The specification does not
+	// have them any more; what they answer is what those of version 2 do.
+	legacyPrefix = "/_matrix/identity/api/v1"
+)
 
 // divergence is an answer that the specification's OpenAPI files do not know.
 type divergence struct {
@@ -57,9 +62,10 @@ func diverges(path string, status int) bool {
 	})
 }
 
-// extensions are the endpoints that the files do not know.
+// extensions are the endpoints that the files do not know. The lookup is that of
+// version 1, by GET.
 func extensions() []string {
-	return []string{"/validate/email/confirm", "/validate/msisdn/confirm"}
+	return []string{"/validate/email/confirm", "/validate/msisdn/confirm", "/lookup"}
 }
 
 // ownPrefix begins the endpoints that are none of the specification's business.
@@ -82,6 +88,13 @@ func Check(t testing.TB, r *http.Request, status int, header http.Header, body [
 	}
 	if r.Method == http.MethodOptions || r.Method == http.MethodHead || strings.HasPrefix(r.URL.Path, ownPrefix) {
 		return
+	}
+	if rest, ok := strings.CutPrefix(r.URL.Path, legacyPrefix); ok {
+		if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
+			return // it may be switched off
+		}
+		r = r.Clone(r.Context())
+		r.URL.Path = prefix + rest
 	}
 	path := strings.TrimPrefix(r.URL.Path, prefix)
 	where := fmt.Sprintf("%s %s: %d %s", r.Method, r.URL.Path, status, body)

@@ -1,0 +1,229 @@
+package httpapi
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/threepid"
+)
+
+// V1 says what there is of version 1 of the API, which the specification has
+// not had since v1.1 (MSC2713). What is off is answered with 404.
+type V1 struct {
+	// Keys are the public keys and whether they are valid. Rooms hold their
+	// addresses for good, and Dendrite writes them into new ones.
+	Keys bool
+	// Links are what mails lead to, and the clients that they open: submitToken
+	// by GET, and sign-ed25519.
+	Links bool
+	// Homeserver is what homeservers ask for without an access token: validation,
+	// bindings, lookups and invites. Only Sources are answered.
+	Homeserver bool
+	// Lookup answers lookups, which are in clear. Else they are refused with 403,
+	// while all else of Homeserver is as it was (MSC2134).
+	Lookup bool
+	// Sources say who is behind an address. All that fit count.
+	Sources []Source
+}
+
+// Source is where homeservers ask from.
+type Source struct {
+	Network netip.Prefix
+	// Servers are the names of those that may be there. They are taken at their
+	// word about their own users.
+	Servers []string
+}
+
+// servers returns the names of the homeservers that may be at an address.
+func (v V1) servers(at netip.Addr) []string {
+	var servers []string
+	for _, s := range v.Sources {
+		if s.Network.Contains(at) {
+			servers = append(servers, s.Servers...)
+		}
+	}
+	return servers
+}
+
+var (
+	// errNoSource means that no homeserver is known to be at the client's address.
+	errNoSource = errors.New("not the address of a homeserver")
+	// errForeignUser means that the homeserver spoke for another one's user.
+	errForeignUser = errors.New("not a user of the homeserver at this address")
+	// errNoLookup means that lookups by version 1 are switched off.
+	errNoLookup = errors.New("lookups by version 1 are off")
+)
+
+// legacyRoutes are those of version 1. They have no handlers of their own but
+// the lookup: what differs is where the parameters are and who may ask.
+func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
+	if a.V1.Keys {
+		v1.GET("", mxhttp.Wrap(a.ping)) // with which clients look whether there is a service
+		a.keyRoutes(v1)
+	}
+	if a.V1.Links {
+		a.linkRoutes(v1)
+		// Token and private key prove enough, wherever the request has them.
+		v1.POST("/sign-ed25519", mxhttp.Wrap(anybody(a.signInviteJSON)))
+	}
+	if !a.V1.Homeserver {
+		return
+	}
+	source := func(h sourceHandler) gin.HandlerFunc { return mxhttp.Wrap(a.fromSource(h)) }
+	v1.POST("/validate/email/requestToken", source(noUser(a.requestEmailToken)))
+	v1.POST("/validate/msisdn/requestToken", source(noUser(a.requestSMSToken)))
+	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
+		v1.POST("/validate/"+string(medium)+"/submitToken", source(noUser(a.submitToken(medium))))
+	}
+	v1.GET("/3pid/getValidated3pid", source(noUser(a.validated)))
+	v1.POST("/3pid/bind", source(itsUser("mxid", a.bind)))
+	v1.POST("/3pid/unbind", source(func(w http.ResponseWriter, r *http.Request, _ []string) error {
+		return a.unbind(w, r) // which needs a proof of its own, and the very body
+	}))
+	v1.POST("/store-invite", source(itsUser("sender", a.storeInvite)))
+	v1.GET("/lookup", source(noUser(a.association)))
+}
+
+// sourceHandler is a handler for requests of homeservers that are known by their
+// address.
+type sourceHandler func(w http.ResponseWriter, r *http.Request, servers []string) error
+
+// fromSource lets only those requests through to h that come from a source.
+func (a *api) fromSource(h sourceHandler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		servers := a.V1.servers(mxhttp.ClientAddr(r.Context()))
+		if len(servers) == 0 {
+			return errNoSource
+		}
+		return h(w, r, servers)
+	}
+}
+
+// anybody makes a handler for everybody of one that needs no account.
+func anybody(h accountHandler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := gather(w, r); err != nil {
+			return err
+		}
+		return h(w, r, identity.Account{})
+	}
+}
+
+// noUser makes a handler for homeservers of one that needs no account.
+func noUser(h accountHandler) sourceHandler {
+	return func(w http.ResponseWriter, r *http.Request, _ []string) error { return anybody(h)(w, r) }
+}
+
+// itsUser makes a handler for homeservers of one that needs the account of the
+// user whom the parameter name has. The homeserver stands for its own users.
+func itsUser(name string, h accountHandler) sourceHandler {
+	return func(w http.ResponseWriter, r *http.Request, servers []string) error {
+		params, err := gather(w, r)
+		if err != nil {
+			return err
+		}
+		var account identity.Account
+		// What is no string, or not there, h refuses by itself.
+		if p := params[name]; len(p) > 0 && p.Kind() == '"' {
+			if err := json.Unmarshal(p, &account.UserID); err != nil {
+				return err
+			}
+			server, ok := identity.UserServer(account.UserID)
+			if !ok || !slices.Contains(servers, server) {
+				return errForeignUser
+			}
+		}
+		return h(w, r, account)
+	}
+}
+
+// gather finds the parameters of a request of version 1, which may be in a JSON
+// object, in a form and in the query; those in the body count before others. It
+// makes them the request's body as version 2 has it, so that one handler does
+// for both.
+func gather(w http.ResponseWriter, r *http.Request) (map[string]jsontext.Value, error) {
+	params := make(map[string]jsontext.Value)
+	body := bufio.NewReader(r.Body)
+	first, err := body.Peek(1)
+	r.Body = io.NopCloser(body)
+	var form url.Values
+	switch {
+	case errors.Is(err, io.EOF): // clients post to a signurl with a query alone
+	case err == nil && first[0] != '{' && isForm(r):
+		if form, err = readForm(w, r); err != nil {
+			return nil, err
+		}
+	default:
+		if err := mxhttp.ReadJSON(w, r, maxBody, &params); err != nil {
+			return nil, err
+		}
+	}
+	for _, values := range []url.Values{form, r.URL.Query()} {
+		for name := range values {
+			if p := params[name]; len(p) > 0 && p.Kind() != 'n' {
+				continue
+			}
+			if params[name], err = jsontext.AppendQuote(nil, values.Get(name)); err != nil {
+				return nil, invalidParam("The parameters are not valid UTF-8")
+			}
+		}
+	}
+	content, err := json.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(content)), int64(len(content))
+	return params, nil
+}
+
+func isForm(r *http.Request) bool {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && mediaType == "application/x-www-form-urlencoded"
+}
+
+// readForm reads the body of a request, a form.
+func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	err := r.ParseForm()
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, &mxhttp.Error{Status: http.StatusRequestEntityTooLarge, Code: "M_TOO_LARGE", Msg: "The form is too large"}
+	}
+	if err != nil {
+		return nil, invalidParam("The form or the query is malformed")
+	}
+	return r.PostForm, nil
+}
+
+// association handles GET /_matrix/identity/api/v1/lookup, of which version 2 has
+// nothing: it is for one address, in clear, and answers with its signed
+// association, or with {}.
+func (a *api) association(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+	if !a.V1.Lookup {
+		return errNoLookup
+	}
+	query := r.URL.Query()
+	if err := require(param{"medium", query.Has("medium")}, param{"address", query.Has("address")}); err != nil {
+		return err
+	}
+	found, err := a.Directory.Association(r.Context(), query.Get("medium"), query.Get("address"))
+	if errors.Is(err, identity.ErrNotFound) {
+		return mxhttp.WriteJSON(w, http.StatusOK, empty{})
+	}
+	if err != nil {
+		return err
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, found.Signed)
+}
