@@ -269,7 +269,7 @@ func TestUserInfoTakesNoLongerThanItsTimeout(t *testing.T) {
 			start := time.Now()
 			_, err := c.UserInfo(t.Context(), parse(t, server), token)
 			wantError(t, err, homeserver.ErrUnreachable)
-			if took := time.Since(start); took > 4*time.Second { // a loaded machine is slow, the resolver's own 10 s slower
+			if took := time.Since(start); took > 9*time.Second { // a loaded machine is slow, the resolver's own 10 s slower
 				t.Errorf("took %v", took)
 			}
 		})

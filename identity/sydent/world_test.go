@@ -38,7 +38,7 @@ type old struct {
 }
 
 // newOld makes the database of a Sydent that has a pepper and nothing else.
-func newOld(t *testing.T) *old {
+func newOld(t testing.TB) *old {
 	t.Helper()
 	schema, err := os.ReadFile("testdata/schema.sql")
 	if err != nil {
@@ -54,7 +54,7 @@ func newOld(t *testing.T) *old {
 	return o
 }
 
-func (o *old) exec(t *testing.T, statement string, args ...any) {
+func (o *old) exec(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	if _, err := o.db.ExecContext(t.Context(), statement, args...); err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func (o *old) account(t *testing.T, user string, created time.Time, tokens ...st
 
 // open opens the database as an import does, for the length of the test or until
 // it is closed.
-func (o *old) open(t *testing.T) *sydent.Database {
+func (o *old) open(t testing.TB) *sydent.Database {
 	t.Helper()
 	db, err := sydent.Open(t.Context(), o.path)
 	if err != nil {
@@ -117,7 +117,7 @@ func (o *old) open(t *testing.T) *sydent.Database {
 	return db
 }
 
-func (o *old) close(t *testing.T, db *sydent.Database) {
+func (o *old) close(t testing.TB, db *sydent.Database) {
 	t.Helper()
 	if err := db.Close(); err != nil {
 		t.Errorf("close Sydent's database: %v", err)
@@ -163,7 +163,7 @@ func (h herald) imports(t *testing.T, o *old) sydent.Report {
 	return r
 }
 
-func newKey(t *testing.T, id, seed string) signing.Key {
+func newKey(t testing.TB, id, seed string) signing.Key {
 	t.Helper()
 	key, err := signing.NewKey(id, seed)
 	if err != nil {
@@ -265,7 +265,7 @@ func (noOpenID) UserInfo(context.Context, string, string) (string, error) {
 }
 
 // part returns the part of a report with that name.
-func part(t *testing.T, r sydent.Report, name string) sydent.Part {
+func part(t testing.TB, r sydent.Report, name string) sydent.Part {
 	t.Helper()
 	for _, p := range r.Parts {
 		if p.Name == name {
