@@ -1,14 +1,17 @@
 package main
 
-import (
-	"net/url"
-)
+import "net/url"
 
 // warnings say what of the configuration works but should not stay so.
 func (c *Config) warnings() []string {
+	var found []string
 	u, err := url.Parse(c.PublicBaseURL)
-	if err != nil || u.Scheme != "http" || isLoopbackHost(u.Hostname()) {
-		return nil
+	if err == nil && u.Scheme == "http" && !isLoopbackHost(u.Hostname()) {
+		found = append(found, "public_base_url: it is not https, so tokens and codes can be read on their way")
 	}
-	return []string{"public_base_url: it is not https, so tokens and codes can be read on their way"}
+	if c.trustsThisMachine() {
+		found = append(found, "v1.sources: it names this machine. If a proxy here passes requests on, "+
+			"everybody may speak for the homeserver unless http.trusted_proxies names the proxy")
+	}
+	return found
 }

@@ -45,6 +45,7 @@ type Config struct {
 	Invites     InvitesConfig     `yaml:"invites"`
 	Accounts    AccountsConfig    `yaml:"accounts"`
 	Homeservers HomeserversConfig `yaml:"homeservers"`
+	V1          V1Config          `yaml:"v1"`
 	// Pages is a folder of pages that replace the built-in ones.
 	Pages   string                `yaml:"pages"`
 	Log     telemetry.LogConfig   `yaml:"log"`
@@ -175,6 +176,7 @@ func defaultConfig() *Config {
 		},
 		Accounts:    AccountsConfig{IdleLife: conf.Duration(identity.DefaultIdleLife)},
 		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 256},
+		V1:          V1Config{Keys: true, Links: true, Lookup: true},
 		Log:         telemetry.LogConfig{Level: "info", Format: "text"},
 		Tracing:     telemetry.TraceConfig{SampleRatio: 1},
 	}

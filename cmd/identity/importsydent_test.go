@@ -21,6 +21,12 @@ const (
 	sydentPepper = "kX9aQ"
 )
 
+// mailedSeed is the secret half of mailedPublic, the key in an invite's mail.
+const (
+	mailedSeed   = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	mailedPublic = "O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik"
+)
+
 // newSydent makes a folder with what a Sydent leaves behind, and a configuration
 // of ours beside it.
 func newSydent(t *testing.T) (dir string) {
@@ -50,6 +56,7 @@ func newSydent(t *testing.T) (dir string) {
 		`INSERT INTO tokens (token, user_id) VALUES ('aliceToken', '@alice:example.org')`,
 		fmt.Sprintf(`INSERT INTO invite_tokens (medium, address, room_id, sender, token, received_ts) VALUES
 			('email', 'bob@example.com', '!r:example.org', '@alice:example.org', 'x', %d)`, made/1000),
+		fmt.Sprintf(`INSERT INTO ephemeral_public_keys (public_key, persistence_ts) VALUES ('%s', %d)`, mailedPublic, made/1000),
 	} {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
@@ -107,6 +114,19 @@ func TestUsersOfASydentNoticeNothing(t *testing.T) {
 	}
 	if got := c.get(t, "/pubkey/ed25519:0")["public_key"]; got != sydentPublic {
 		t.Errorf("the key is %v", got)
+	}
+	// What the room holds, and where the client posts to that the mail led to.
+	const v1 = "/_matrix/identity/api/v1/"
+	for _, path := range []string{
+		"pubkey/isvalid?public_key=" + sydentPublic, "pubkey/ephemeral/isvalid?public_key=" + mailedPublic,
+	} {
+		if status, answer := fetch(t, s.api+v1+path); answer != `{"valid":true}` {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+	signURL := s.api + v1 + "sign-ed25519?token=x&private_key=" + mailedSeed + "&mxid=%40bob%3Aexample.org"
+	if status, signed := send(t, http.MethodPost, signURL, "", ""); status != http.StatusOK || member(t, signed, "sender") != "@alice:example.org" {
+		t.Errorf("signurl: %d %s", status, signed)
 	}
 	s.stop()
 

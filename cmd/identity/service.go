@@ -189,7 +189,7 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 	return httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
 		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
-		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, Log: env.log, Registerer: env.reg,
+		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Log: env.log, Registerer: env.reg,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})
 }

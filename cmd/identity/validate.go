@@ -49,6 +49,7 @@ func (c *Config) validate(p *conf.Problems) {
 	c.validateInvites(p)
 	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
 	c.validateHomeservers(p)
+	c.validateV1(p)
 	c.Log.Validate("log", p)
 	c.Tracing.Validate("tracing", p)
 	c.validateTerms(p)

@@ -63,6 +63,16 @@ func TestInvitationsSayWhoInvitesWhereto(t *testing.T) {
 			func(i *threepid.Invitation) { i.RoomName, i.Space = "", true }, "Bob invites you to a space",
 			[]string{"invites you to a space on Matrix"}, []string{"Tea"},
 		},
+		"by somebody to somewhere with names as long as they are shown": {
+			func(i *threepid.Invitation) { i.SenderName, i.RoomName = strings.Repeat("é", 20), strings.Repeat("ö", 30) },
+			strings.Repeat("é", 20) + " invites you to " + strings.Repeat("ö", 30),
+			[]string{strings.Repeat("é", 20) + " (@bob:example.org)"}, []string{"…"},
+		},
+		"by somebody to somewhere with longer names": {
+			func(i *threepid.Invitation) { i.SenderName, i.RoomName = strings.Repeat("é", 21), strings.Repeat("ö", 31) },
+			strings.Repeat("é", 19) + "… invites you to " + strings.Repeat("ö", 29) + "…",
+			[]string{strings.Repeat("é", 19) + "… (@bob:example.org)"}, []string{strings.Repeat("é", 20), strings.Repeat("ö", 30)},
+		},
 		"by somebody without a name": {
 			func(i *threepid.Invitation) { i.SenderName = "" }, "You are invited to Tea",
 			[]string{"@bob:example.org invites you to a room"}, []string{"Bob ("},
