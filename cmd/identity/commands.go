@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/sqlstore"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 )
@@ -37,15 +38,21 @@ func (p *program) rotateKey(ctx context.Context, f flags, args []string) error {
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE rotate-key [-compromised ID]")
 		return errUsage
 	}
-	return p.withStore(ctx, f, func(_ *Config, db *store, env environment) error {
-		keys, err := openKeyring(ctx, db, env.log)
-		if err != nil {
-			return err
+	return p.withStore(ctx, f, func(_ *Config, db *store, env environment) (err error) {
+		lost := false
+		if file, ok := db.keys.(*sqlstore.KeyFile); ok && *compromised == "" {
+			if lost, err = file.ForgetLost(ctx); err != nil {
+				return err
+			}
 		}
-		if *compromised == "" {
-			_, err = keys.Rotate(ctx)
-		} else {
+		keys, err := openKeyring(ctx, db, env.log)
+		switch {
+		case err != nil:
+			return err
+		case *compromised != "":
 			err = keys.Compromise(ctx, *compromised)
+		case !lost: // else this one is new
+			_, err = keys.Rotate(ctx)
 		}
 		if errors.Is(err, identity.ErrNoKey) {
 			return fmt.Errorf("the service has no signing key %q", *compromised)

@@ -91,7 +91,7 @@ func openStore(ctx context.Context, cfg *Config, provider trace.TracerProvider) 
 	}
 	s := &store{DB: db, keys: db}
 	if !cfg.usesPostgres() {
-		s.keys = sqlstore.NewKeyFile(cfg.keyFile())
+		s.keys = sqlstore.NewKeyFile(cfg.keyFile(), db)
 	}
 	return s, nil
 }
@@ -174,7 +174,11 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 }
 
 func openKeyring(ctx context.Context, db *store, log *slog.Logger) (*identity.Keyring, error) {
-	return identity.OpenKeyring(ctx, identity.KeyringOptions{Store: db.keys, Now: time.Now, Log: log})
+	keys, err := identity.OpenKeyring(ctx, identity.KeyringOptions{Store: db.keys, Now: time.Now, Log: log})
+	if errors.Is(err, sqlstore.ErrKeyLost) {
+		err = fmt.Errorf("%w; restore signing.keys from backup, or run `identity rotate-key` to make a new one", err)
+	}
+	return keys, err
 }
 
 func openPeppers(ctx context.Context, cfg *Config, db *store, log *slog.Logger, metrics *identity.Metrics) (*identity.Peppers, error) {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,20 +21,79 @@ const lockRetry = 10 * time.Millisecond
 
 const keyFileHeader = "# Signing keys of the identity service: state, algorithm, version and secret of each.\n"
 
+// ErrKeyLost means that a key file is gone or older than its database: it does
+// not hold the key that was the last one to sign.
+var ErrKeyLost = errors.New("the signing key is lost")
+
 // KeyFile keeps signing keys in a text file beside a SQLite database, so that a
 // copy of the database holds no secret of the service. It may be changed while
-// servers use it.
+// servers use it. The database notes which key signs, and so tells a new service
+// from one that has lost its file.
 type KeyFile struct {
 	path string
+	db   *DB
 }
 
-// NewKeyFile returns the store in the file at path, which need not exist. It
-// keeps a lock in a second file, path with ".lock" added.
-func NewKeyFile(path string) *KeyFile { return &KeyFile{path: path} }
+// NewKeyFile returns the store in the file at path, which need not exist, of the
+// service whose database is db, one of SQLite. It keeps a lock in a second file,
+// path with ".lock" added.
+func NewKeyFile(path string, db *DB) *KeyFile { return &KeyFile{path: path, db: db} }
 
-// Keys implements identity.KeyStore. Errors name the line at fault and do not
-// quote it.
-func (f *KeyFile) Keys(context.Context) ([]identity.StoredKey, error) {
+// Keys implements identity.KeyStore. It returns ErrKeyLost. Errors name the line
+// at fault and do not quote it.
+func (f *KeyFile) Keys(ctx context.Context) ([]identity.StoredKey, error) {
+	// In this order: what is noted has been in the file before.
+	noted, err := f.db.notedKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	keys, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	find := func(match func(identity.StoredKey) bool) int { return slices.IndexFunc(keys, match) }
+	if noted != "" && find(func(k identity.StoredKey) bool { return k.Key.ID() == noted }) < 0 {
+		return nil, fmt.Errorf("signing keys: %w: %s does not hold %s", ErrKeyLost, f.path, noted)
+	}
+	active := find(func(k identity.StoredKey) bool { return k.State == identity.KeyActive })
+	if active >= 0 && keys[active].Key.ID() != noted {
+		if err := f.db.noteKey(ctx, keys[active].Key.ID()); err != nil {
+			return nil, fmt.Errorf("signing keys: %w", err)
+		}
+	}
+	return keys, nil
+}
+
+// ForgetLost reports whether the service has lost the key that signed last. If
+// so it may begin anew with another one, and what the lost one signed stays
+// invalid.
+func (f *KeyFile) ForgetLost(ctx context.Context) (lost bool, err error) {
+	_, err = f.Keys(ctx)
+	if lost = errors.Is(err, ErrKeyLost); lost {
+		err = f.db.noteKey(ctx, "")
+	}
+	if err != nil {
+		return false, fmt.Errorf("forget a lost signing key: %w", err)
+	}
+	return lost, nil
+}
+
+// notedKey returns the ID of the key that was noted last, "" for none.
+func (db *DB) notedKey(ctx context.Context) (id string, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT key_id FROM service WHERE id = 1`).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) { // before ClaimServerName
+		return "", nil
+	}
+	return id, err
+}
+
+func (db *DB) noteKey(ctx context.Context, id string) error {
+	_, err := db.write.ExecContext(ctx, `UPDATE service SET key_id = $1 WHERE id = 1`, id)
+	return err
+}
+
+// read returns the keys in the file, none if there is no file.
+func (f *KeyFile) read() ([]identity.StoredKey, error) {
 	data, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -18,8 +18,20 @@ import (
 func TestKeyFileContract(t *testing.T) {
 	t.Parallel()
 	storetest.RunKeys(t, func(t *testing.T) identity.KeyStore {
-		return sqlstore.NewKeyFile(filepath.Join(t.TempDir(), "keys"))
+		file, _ := newKeyFile(t)
+		return file
 	})
+}
+
+// newKeyFile returns a key file that is not there yet, of a new service.
+func newKeyFile(t *testing.T) (file *sqlstore.KeyFile, path string) {
+	t.Helper()
+	db := open(t, storetest.SQLite(t))
+	if err := db.ClaimServerName(t.Context(), "id.example.org"); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "keys")
+	return sqlstore.NewKeyFile(path, db), path
 }
 
 func key(t *testing.T, version string) identity.StoredKey {
@@ -33,9 +45,8 @@ func key(t *testing.T, version string) identity.StoredKey {
 
 func TestKeyFileIsItsOwnersOnly(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "keys")
-	file := sqlstore.NewKeyFile(path)
+	file, path := newKeyFile(t)
+	dir := filepath.Dir(path)
 	if err := file.ActivateKey(t.Context(), "", key(t, "a")); err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +82,10 @@ func TestKeyFileRefusesWhatIsNoKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(t.TempDir(), "keys")
+			file, path := newKeyFile(t)
 			if err := os.WriteFile(path, []byte("# comment\n\n"+line+"\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			file := sqlstore.NewKeyFile(path)
 			_, err := file.Keys(t.Context())
 			if err == nil || !strings.Contains(err.Error(), "line 3") || strings.Contains(err.Error(), seed[:20]) {
 				t.Errorf("got %v", err)
@@ -90,7 +100,7 @@ func TestKeyFileRefusesWhatIsNoKey(t *testing.T) {
 
 func TestKeyFileWaitsForItsLockUntilTheDeadline(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "keys")
+	file, path := newKeyFile(t)
 	lock, err := os.Create(path + ".lock")
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +111,7 @@ func TestKeyFileWaitsForItsLockUntilTheDeadline(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
-	go func() { result <- sqlstore.NewKeyFile(path).ActivateKey(ctx, "", key(t, "a")) }()
+	go func() { result <- file.ActivateKey(ctx, "", key(t, "a")) }()
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
@@ -109,4 +119,58 @@ func TestKeyFileWaitsForItsLockUntilTheDeadline(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("the file was written without the lock: %v", err)
 	}
+}
+
+func TestALostKeyFileIsToldFromANewService(t *testing.T) {
+	t.Parallel()
+	file, path := newKeyFile(t)
+	ctx := t.Context()
+	expect := func(want error, keys int) {
+		t.Helper()
+		found, err := file.Keys(ctx)
+		if !errors.Is(err, want) || len(found) != keys {
+			t.Errorf("got %d keys and %v, want %d and %v", len(found), err, keys, want)
+		}
+	}
+	forget := func(want bool) {
+		t.Helper()
+		if lost, err := file.ForgetLost(ctx); lost != want || err != nil {
+			t.Errorf("forgot %t, %v; want %t", lost, err, want)
+		}
+	}
+	expect(nil, 0)
+	if err := file.ActivateKey(ctx, "", key(t, "a")); err != nil {
+		t.Fatal(err)
+	}
+	expect(nil, 1)
+	forget(false)
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file.ActivateKey(ctx, "ed25519:a", key(t, "b")); err != nil {
+		t.Fatal(err)
+	}
+	expect(nil, 2)
+	if err := os.WriteFile(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(sqlstore.ErrKeyLost, 0)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	expect(sqlstore.ErrKeyLost, 0)
+	if err := file.ActivateKey(ctx, "", key(t, "c")); !errors.Is(err, sqlstore.ErrKeyLost) {
+		t.Errorf("another key: %v", err)
+	}
+	forget(true)
+	expect(nil, 0)
+	if err := file.ActivateKey(ctx, "", key(t, "c")); err != nil {
+		t.Fatal(err)
+	}
+	expect(nil, 1)
+	if err := os.WriteFile(path, append(old, strings.Repeat("#", 10)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(sqlstore.ErrKeyLost, 0)
 }
