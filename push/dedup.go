@@ -150,12 +150,17 @@ func (t *task) result(n *Notification) (r Result, needed bool) {
 }
 
 // judge withholds a rejection that is not believed: the homeserver keeps the
-// pusher and tries again.
+// pusher and tries again. What the push service was asked before it was to be
+// believed is not believed either, even if it has been right about others since.
 func (g *Gateway) judge(t *task, guard Guard) {
 	if t.out.verdict() != Dead {
 		return
 	}
-	if err := believed(t.out.Reason, guard); err != nil {
+	err := believed(t.out.Reason, t.found.Guard)
+	if err == nil {
+		err = believed(t.out.Reason, guard)
+	}
+	if err != nil {
 		g.opts.Metrics.withheld(t.app)
 		t.out = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: t.out.Status, Detail: t.out.Detail, Err: err}
 	}

@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -206,5 +207,42 @@ func TestWhatTripsTheGuard(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// slow answers for one device late, and takes all others.
+type slow struct {
+	asked, answer chan struct{}
+}
+
+func (s slow) Send(_ context.Context, d push.Delivery) push.Outcome {
+	if d.Device.PushKey != "k" {
+		return sent
+	}
+	close(s.asked)
+	<-s.answer
+	return badToken
+}
+
+// The wrong settings were wrong when the push service was asked, although it was
+// right about another device before it answered.
+func TestAVerdictFromBeforeTheFirstAcceptedPushIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	p := slow{make(chan struct{}), make(chan struct{})}
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGateway(t, prometheus.NewRegistry(), nil, nil)
+	g.SetApps(apps)
+	late := make(chan push.Outcome)
+	go func() { late <- g.Deliver(t.Context(), event("$1"), devices("k"))[0] }()
+	<-p.asked
+	if got := g.Deliver(t.Context(), event("$1"), devices("alive"))[0]; got != sent {
+		t.Errorf("a right pushkey: %+v", got)
+	}
+	close(p.answer)
+	if got := <-late; got.Kind != push.Temporary || got.Reason != push.ReasonWithheld {
+		t.Errorf("a pushkey that was asked about before: %+v", got)
 	}
 }
