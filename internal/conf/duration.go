@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -12,7 +11,7 @@ import (
 // time, not calendar dates, so a day has always 24 hours.
 const day = 24 * time.Hour
 
-var errDuration = errors.New(`not a duration: write a number and a unit, such as "500ms", "25s", "1h30m" or "7d"`)
+const errDuration = Remedy(`not a duration: write a number and a unit, such as "500ms", "25s", "1h30m" or "7d"`)
 
 // Duration is a span of time in a configuration: the text of
 // time.ParseDuration, optionally led by whole days ("25s", "1h30m", "7d",

@@ -48,15 +48,23 @@ func setText(dst reflect.Value, text string) (remedy string) {
 	return ""
 }
 
-func unmarshalText(u encoding.TextUnmarshaler, text string, t reflect.Type) (remedy string) {
-	switch err := u.UnmarshalText([]byte(text)); {
-	case err == nil:
+// Remedy is an error of UnmarshalText that says what to write instead. Load shows
+// it, unlike other errors, whose text may quote the value: that may be a secret in
+// the wrong place.
+type Remedy string
+
+// Error returns the remedy.
+func (r Remedy) Error() string { return string(r) }
+
+func unmarshalText(u encoding.TextUnmarshaler, text string, t reflect.Type) string {
+	err := u.UnmarshalText([]byte(text))
+	if err == nil {
 		return ""
-	case errors.Is(err, errDuration):
-		return err.Error()
-	default: // whose text would quote the value
-		return "is not a valid " + t.Name()
 	}
+	if remedy, ok := errors.AsType[Remedy](err); ok {
+		return remedy.Error()
+	}
+	return "is not a valid " + t.Name()
 }
 
 func numberRemedy(err error) string {

@@ -70,6 +70,7 @@ func packages() []pkg {
 		{"internal/mxhttp", adapter, []string{"internal/*"}},
 		{"internal/ratelimit", adapter, []string{"internal/*"}},
 		{"internal/redisconn", adapter, []string{"internal/*"}},
+		{"internal/redisconn/redistest", testOnly, []string{"internal/conf", "internal/redisconn"}},
 		{"internal/safehttp", adapter, []string{"internal/*"}},
 		{"internal/safehttp/safehttptest", testOnly, nil},
 		{"internal/serve", adapter, []string{"internal/*"}},
@@ -114,7 +115,7 @@ func technologies() []technology {
 		{
 			name:  "Redis",
 			paths: []string{"github.com/redis/"},
-			in:    []string{"internal/redisconn", "internal/ratelimit", "push/redisstore"},
+			in:    []string{"internal/redisconn", "internal/redisconn/redistest", "internal/ratelimit", "push/redisstore"},
 		},
 		{
 			name:  "YAML",

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -13,7 +14,7 @@ import (
 // when others have given up in between.
 func TestManyRequestsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, patient(configOf(realRedis(t))), push.DefaultTerms())
+	s := openStore(t, redistest.Shared(t), push.DefaultTerms())
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for round, want := range []push.State{push.Claimed, push.Delivered} {

@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -15,7 +15,7 @@ func FuzzValues(f *testing.F) {
 		f.Add(seed, seed, "1")
 	}
 	server := miniredis.RunT(f)
-	cfg := patient(configOf(&redis.Options{Addr: server.Addr()}))
+	cfg := redistest.Config(server.Addr())
 	s := openStore(f, cfg, push.DefaultTerms())
 	q := query("$1", 1)
 	if _, err := s.Begin(f.Context(), []push.Query{q}); err != nil {

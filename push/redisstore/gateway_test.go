@@ -13,9 +13,9 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/internal/redisconn"
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -121,15 +121,9 @@ func waiting(t *testing.T, reg *prometheus.Registry) (n int) {
 	return n
 }
 
-// patient is a configuration whose budget a busy test machine does not exceed.
-func patient(cfg redisconn.Config) redisconn.Config {
-	cfg.Budget = redisconn.DefaultConfig("herald:push:").Budget * 100
-	return cfg
-}
-
 func TestGatewaysShareRedis(t *testing.T) {
 	t.Parallel()
-	cfg := patient(configOf(realRedis(t)))
+	cfg := redistest.Shared(t)
 	s := newService()
 	s.started, s.hold = make(chan struct{}, 100), make(chan struct{})
 	s.answers["dead"] = []push.Outcome{{Kind: push.Rejected, Reason: push.ReasonUnregistered}}
@@ -169,14 +163,16 @@ func TestGatewaysShareRedis(t *testing.T) {
 
 func TestKeysExpireAndHoldNoPushkey(t *testing.T) {
 	t.Parallel()
-	opts := realRedis(t)
-	cfg := patient(configOf(opts))
+	cfg := redistest.Shared(t)
 	s := newService()
 	const dead, failed, alive = "secret-pushkey-dead", "secret-pushkey-failed", "secret-pushkey-alive"
 	s.answers[dead] = []push.Outcome{{Kind: push.Rejected, Reason: push.ReasonUnregistered}}
 	s.answers[failed] = []push.Outcome{{Kind: push.Temporary, Reason: push.ReasonRateLimited}}
 	deliver(t, newGateway(t, cfg, s, io.Discard), "$secret-event", dead, failed, alive)
-	client := redis.NewClient(opts)
+	client, err := cfg.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer client.Close()
 	terms := push.DefaultTerms()
 	lifetimes := map[string]time.Duration{"d": terms.Lifetime, "f": push.EndedLifetime, "1": terms.RejectionLifetime, "app": 31 * 24 * time.Hour}
@@ -204,7 +200,7 @@ func TestKeysExpireAndHoldNoPushkey(t *testing.T) {
 func TestAQuestionLengthensTheLifetime(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
-	cfg := patient(configOf(&redis.Options{Addr: server.Addr()}))
+	cfg := redistest.Config(server.Addr())
 	s := newService()
 	for i, want := range []push.Reason{push.ReasonSent, push.ReasonDuplicate, push.ReasonDuplicate, push.ReasonDuplicate} {
 		// A new gateway knows nothing by itself.
@@ -217,75 +213,11 @@ func TestAQuestionLengthensTheLifetime(t *testing.T) {
 	compare(t, "after the lifetime", deliver(t, newGateway(t, cfg, s, io.Discard), "$1", "k"), []push.Reason{push.ReasonSent})
 }
 
-// wire passes bytes on to Redis and counts the round trips.
-type wire struct {
-	address string
-	mu      sync.Mutex
-	asked   bool // the last bytes were the client's
-	trips   int
-}
-
-func startWire(t *testing.T, to string) *wire {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{address: listener.Addr().String()}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			wg.Go(func() { w.pass(server, client, true) })
-			wg.Go(func() { w.pass(client, server, false) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		wg.Wait()
-	})
-	return w
-}
-
-func (w *wire) pass(to, from net.Conn, asks bool) {
-	defer to.Close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			return
-		}
-		w.mu.Lock()
-		if asks && !w.asked {
-			w.trips++
-		}
-		w.asked = asks
-		w.mu.Unlock()
-		if _, err := to.Write(buf[:n]); err != nil {
-			return
-		}
-	}
-}
-
-func (w *wire) count() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.trips
-}
-
 func TestARequestTakesTwoRoundTrips(t *testing.T) {
 	t.Parallel()
-	opts := realRedis(t)
-	cfg := patient(configOf(opts))
-	w := startWire(t, opts.Addr)
-	cfg.Addresses = []string{w.address}
+	cfg := redistest.Shared(t)
+	w := redistest.StartWire(t, cfg.Addresses[0])
+	cfg.Addresses = []string{w.Address}
 	s := newService()
 	g := newGateway(t, cfg, s, io.Discard)
 	s.answers["a0"] = []push.Outcome{{Kind: push.Temporary}}
@@ -296,9 +228,9 @@ func TestARequestTakesTwoRoundTrips(t *testing.T) {
 	}
 	s.answers[keys[3]] = []push.Outcome{{Kind: push.Rejected, Reason: push.ReasonUnregistered}}
 	s.answers[keys[7]] = []push.Outcome{{Kind: push.Temporary}}
-	before := w.count()
+	before := w.RoundTrips()
 	deliver(t, g, "$1", keys...)
-	if trips := w.count() - before; trips != 2 {
+	if trips := w.RoundTrips() - before; trips != 2 {
 		t.Errorf("%d round trips for ten devices, want 2", trips)
 	}
 }
@@ -310,7 +242,8 @@ func TestABlackHoleCostsTheBudgetOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	cfg := configOf(&redis.Options{Addr: listener.Addr().String()})
+	cfg := redistest.Config(listener.Addr().String())
+	cfg.Budget = redisconn.DefaultConfig("").Budget
 	s := newService()
 	var log bytes.Buffer
 	g := newGateway(t, cfg, s, &log)
@@ -324,7 +257,7 @@ func TestABlackHoleCostsTheBudgetOnce(t *testing.T) {
 func TestRedisDiesDuringARequestAndComesBack(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)
-	cfg := patient(configOf(&redis.Options{Addr: server.Addr()}))
+	cfg := redistest.Config(server.Addr())
 	s := newService()
 	s.started, s.hold = make(chan struct{}, 100), make(chan struct{})
 	logs := &events{lines: make(chan string, 100)}

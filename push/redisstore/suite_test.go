@@ -2,48 +2,19 @@ package redisstore_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/redis/go-redis/v9"
 
-	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn"
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/redisstore"
 )
-
-// realRedis returns the options of the Redis that the environment names.
-func realRedis(t testing.TB) *redis.Options {
-	t.Helper()
-	url := os.Getenv("TEST_REDIS_URL")
-	if url == "" {
-		if os.Getenv("HERALD_REQUIRE_SERVICES") == "1" {
-			t.Fatal("TEST_REDIS_URL is not set")
-		}
-		t.Skip("TEST_REDIS_URL is not set: run this with scripts/services run")
-	}
-	opts, err := redis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return opts
-}
-
-// configOf returns the settings for a Redis, with keys of the test's own.
-func configOf(opts *redis.Options) redisconn.Config {
-	cfg := redisconn.DefaultConfig("herald:push:")
-	cfg.Addresses = []string{opts.Addr}
-	cfg.Username, cfg.Password, cfg.DB = opts.Username, conf.Secret(opts.Password), opts.DB
-	cfg.KeyPrefix = "test:" + rand.Text() + ":"
-	return cfg
-}
 
 func openStore(t testing.TB, cfg redisconn.Config, terms push.Terms) *redisstore.Store {
 	t.Helper()
@@ -86,11 +57,11 @@ var backends = map[string]func(t *testing.T) (open func(push.Terms) push.Store){
 		}
 	},
 	"miniredis": func(t *testing.T) func(push.Terms) push.Store {
-		cfg := patient(configOf(&redis.Options{Addr: miniredis.RunT(t).Addr()}))
+		cfg := redistest.Config(miniredis.RunT(t).Addr())
 		return func(terms push.Terms) push.Store { return openStore(t, cfg, terms) }
 	},
 	"Redis": func(t *testing.T) func(push.Terms) push.Store {
-		cfg := patient(configOf(realRedis(t)))
+		cfg := redistest.Shared(t)
 		return func(terms push.Terms) push.Store { return openStore(t, cfg, terms) }
 	},
 }
@@ -234,6 +205,36 @@ var cases = map[string]func(t *testing.T, a, b push.Store){
 			verdict(a, push.Dead)
 		}
 		compare(t, "it trips again", verdict(a, push.Dead), push.Guard{Proven: true, Tripped: true, Trips: 2})
+	},
+	"a pause is for all with the same quota until it ends": func(t *testing.T, a, b push.Store) {
+		pausing := func(s push.Store, quota string) time.Duration {
+			q := query("", 1)
+			q.Quota = key(quota)
+			return begin(t, s, q)[0].Pause
+		}
+		q := query("$1", 1)
+		q.Quota = key("project")
+		begin(t, a, q)
+		if p := pausing(b, "project"); p != 0 {
+			t.Errorf("%s before anybody asked for a pause", p)
+		}
+		end(t, a, push.Result{Query: q, Held: true, Outcome: push.Outcome{Kind: push.Temporary}, Pause: time.Minute})
+		for range 2 {
+			if p := pausing(b, "project"); p <= 50*time.Second || p > time.Minute {
+				t.Errorf("%s of a pause of a minute", p)
+			}
+		}
+		if p := pausing(b, "another"); p != 0 {
+			t.Errorf("%s of another quota's pause", p)
+		}
+		end(t, b, push.Result{Query: q, Pause: time.Hour})
+		if p := pausing(a, "project"); p <= 59*time.Minute || p > time.Hour {
+			t.Errorf("%s after the other one made it an hour", p)
+		}
+		end(t, a, push.Result{Query: q, Resume: true})
+		if p := pausing(b, "project"); p != 0 {
+			t.Errorf("%s of a pause that was ended", p)
+		}
 	},
 	"good verdicts that wait are counted with the next bad one": func(t *testing.T, a, b push.Store) {
 		for range 60 { // Redis is told of the first, and of the others within a second
