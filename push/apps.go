@@ -23,11 +23,16 @@ type App struct {
 	// a pushkey is one of the app's. What is known about the app's pushkeys is
 	// forgotten when it changes.
 	Fingerprint string
+	// Quota stands for what the push service counts the app's pushes under, such
+	// as a project or a team with its key. When it asks for patience, all apps
+	// with the same Quota leave it alone. Empty is a quota of the app's own.
+	Quota string
 	// CertificateExpiry is when the credentials stop working, zero when they
 	// do not expire.
 	CertificateExpiry time.Time
 
-	key Key // of name and fingerprint
+	key   Key // of name and fingerprint
+	quota Key // of Quota
 
 	breaker breaker // of this generation: new settings are asked anew
 }
@@ -52,6 +57,9 @@ func NewApps(apps []App) (*Apps, error) {
 		app := &apps[i]
 		app.breaker = newBreaker()
 		app.key = keyOf(app.Name, app.Fingerprint)
+		if app.quota = app.key; app.Quota != "" {
+			app.quota = keyOf("quota", app.Quota)
+		}
 		a.all = append(a.all, app)
 		if !strings.ContainsAny(app.Name, "*?") {
 			if a.exact[app.Name] != nil {

@@ -31,7 +31,9 @@ type task struct {
 	found   Finding
 	out     Outcome
 	waited  bool
-	settled bool // out is final, and the app's lane is not held
+	pause   time.Duration // what the answer asked of all that share the quota
+	resume  bool          // the answer ended such a pause
+	settled bool          // out is final, and the app's lane is not held
 }
 
 // deliver takes the tasks that are not settled to their outcomes. What waits
@@ -78,14 +80,14 @@ func (g *Gateway) serve(ctx context.Context, n *Notification, t *task) {
 	case t.found.State == Ended:
 		t.out = t.found.Outcome
 	case t.found.State != Delivered:
-		t.out = g.send(ctx, n, t)
+		t.out = g.heed(ctx, n, t)
 	case !n.Counts.Known() || n.Counts.digest() == t.found.Counts:
 		g.opts.Metrics.duplicate(t.app, suppressed)
 		t.out = Outcome{Kind: Accepted, Reason: ReasonDuplicate}
 	default:
 		// The device has had the event, but not these counts.
 		g.opts.Metrics.duplicate(t.app, countsUpdate)
-		t.out = g.send(ctx, &Notification{Counts: n.Counts}, t)
+		t.out = g.heed(ctx, &Notification{Counts: n.Counts}, t)
 	}
 }
 
@@ -134,7 +136,7 @@ func (g *Gateway) end(ctx context.Context, n *Notification, tasks []*task) {
 
 // result is what the Ledger must know about a task, if anything.
 func (t *task) result(n *Notification) (r Result, needed bool) {
-	r = Result{Query: t.query, Outcome: t.out, own: t.found.own, kept: t.found.kept}
+	r = Result{Query: t.query, Outcome: t.out, own: t.found.own, kept: t.found.kept, Pause: t.pause, Resume: t.resume}
 	r.Held = t.found.State == Claimed && r.Event != Key{}
 	sent := t.found.State != Ended && t.out.Reason != ReasonDuplicate && t.out.Reason != ReasonRemembered
 	if sent {
@@ -146,7 +148,7 @@ func (t *task) result(n *Notification) (r Result, needed bool) {
 	if r.Verdict == Dead && believed(t.out.Reason, t.found.Guard) == nil {
 		r.Rejection = Rejection{Known: true, PushKeyTS: t.device.PushKeyTS, Trips: t.found.Guard.Trips}
 	}
-	return r, r.Held || r.Done || r.kept || r.Verdict != NoVerdict
+	return r, r.Held || r.Done || r.kept || r.Verdict != NoVerdict || r.Pause > 0 || r.Resume
 }
 
 // judge withholds a rejection that is not believed: the homeserver keeps the

@@ -3,15 +3,11 @@ package push
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // UnknownApp says what becomes of a device whose app_id no app is configured
@@ -40,11 +36,9 @@ type Options struct {
 	// Ledger remembers what was delivered and rejected. When it is nil, it is a
 	// Memory with DefaultTerms and DefaultMemoryEvents.
 	Ledger Ledger
+	// Trouble, if zero, is DefaultTrouble.
+	Trouble Trouble
 }
-
-// maxAttempts bounds the attempts at one device within one delivery. A push
-// service that refuses three in a row is left to the homeserver's backoff.
-const maxAttempts = 3
 
 // busyRetryAfter is what a device is told when its app is at its limit: long
 // enough to shed load, short against the homeservers' backoff.
@@ -55,8 +49,12 @@ type Gateway struct {
 	opts Options
 	apps atomic.Pointer[routes]
 
-	mu    sync.Mutex // held while apps are replaced
-	lanes map[string]*lane
+	mu    sync.Mutex       // held while apps are replaced
+	loads map[string]*load // by app's name
+	// quotas stay for as long as the process: what a push service asked for
+	// outlives a change of configuration. There are as many as were ever
+	// configured.
+	quotas map[Key]*quota
 }
 
 // routes is one generation of apps with what belongs to each by name.
@@ -64,25 +62,6 @@ type routes struct {
 	apps  *Apps
 	lanes map[string]*lane
 }
-
-// lane counts what is in flight for one app, and knows what was last said
-// about it, across reloads.
-type lane struct {
-	max      atomic.Int64
-	inFlight atomic.Int64
-	tripped  atomic.Bool
-	proven   atomic.Bool
-}
-
-func (l *lane) acquire() bool {
-	if l.inFlight.Add(1) > l.max.Load() {
-		l.inFlight.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (l *lane) release() { l.inFlight.Add(-1) }
 
 // NewGateway returns a gateway for apps.
 func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
@@ -99,7 +78,13 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 		}
 		opts.Ledger = memory
 	}
-	g := &Gateway{opts: opts, lanes: make(map[string]*lane)}
+	if opts.Trouble == (Trouble{}) {
+		opts.Trouble = DefaultTrouble()
+	}
+	if err := opts.Trouble.Check(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{opts: opts, loads: make(map[string]*load), quotas: make(map[Key]*quota)}
 	g.SetApps(apps)
 	return g, nil
 }
@@ -109,16 +94,19 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 func (g *Gateway) SetApps(apps *Apps) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	lanes := make(map[string]*lane)
+	loads, lanes := make(map[string]*load), make(map[string]*lane)
 	for _, app := range apps.All() {
-		l := g.lanes[app.Name]
+		l := g.loads[app.Name]
 		if l == nil {
-			l = new(lane)
+			l = new(load)
 		}
 		l.max.Store(int64(app.MaxInFlight))
-		lanes[app.Name] = l
+		if g.quotas[app.quota] == nil {
+			g.quotas[app.quota] = new(quota)
+		}
+		loads[app.Name], lanes[app.Name] = l, &lane{load: l, quota: g.quotas[app.quota]}
 	}
-	g.lanes = lanes
+	g.loads = loads
 	g.opts.Metrics.setApps(apps)
 	g.apps.Store(&routes{apps, lanes})
 }
@@ -144,6 +132,7 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 			t.query = request
 			t.query.Event = n.eventKey(id)
 			t.query.App = t.app.key
+			t.query.Quota = t.app.quota
 			t.query.PushKey = keyOf(string(t.app.key[:]), t.device.PushKey)
 			open = append(open, t)
 		}
@@ -200,86 +189,5 @@ func (g *Gateway) report(ctx context.Context, t *task) {
 	if t.app != nil && g.opts.Log.Enabled(ctx, slog.LevelDebug) {
 		g.opts.Log.DebugContext(ctx, "device done", "app", t.app.Name, "device", t.device, "outcome", t.out.Kind.String(),
 			"reason", t.out.Reason, "status", t.out.Status, "detail", t.out.Detail, "waited", t.waited, "err", t.out.Err)
-	}
-}
-
-// send makes the attempts that n at the task's device needs.
-func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
-	app := t.app
-	delivery := Delivery{Notification: n, Device: t.device, ID: uuid.NewString()}
-	resent := false // after an uncertain attempt: once, with the same ID
-	for attempt := 1; ; attempt++ {
-		out := g.attempt(ctx, app, delivery)
-		uncertain := out.Kind == Temporary && out.Reason == ReasonUncertain
-		if uncertain {
-			g.opts.Metrics.uncertain(app)
-		}
-		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < attemptsFor(out) &&
-			(out.Unprocessed || uncertain && !resent)
-		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
-			return out
-		}
-		resent = resent || uncertain
-		g.opts.Metrics.retry(app, out.Reason)
-	}
-}
-
-// attemptsFor returns how many attempts an outcome allows. A push service that
-// refuses the connection as idle (APNs' 400 IdleTimeout) is asked once more.
-func attemptsFor(out Outcome) int {
-	if out.Status == 400 {
-		return 2
-	}
-	return maxAttempts
-}
-
-var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
-
-func (g *Gateway) attempt(ctx context.Context, app *App, delivery Delivery) Outcome {
-	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
-	defer cancel()
-	if !app.breaker.TryAcquirePermit() {
-		return Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: app.breaker.left()}
-	}
-	start := time.Now()
-	out := g.ask(ctx, app, delivery)
-	g.tellBreaker(ctx, app, out)
-	g.opts.Metrics.attempt(app, out, time.Since(start))
-	return out
-}
-
-var errPanic = errors.New("the provider panicked")
-
-// ask has the provider make the attempt. A fault in its code costs this
-// delivery and not the process. The panic's value may quote the message: only
-// its type is logged.
-func (g *Gateway) ask(ctx context.Context, app *App, delivery Delivery) (out Outcome) {
-	defer func() {
-		if v := recover(); v != nil {
-			g.opts.Log.ErrorContext(ctx, "provider panicked", "app", app.Name, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
-			out = Outcome{Kind: Temporary, Reason: ReasonInternal, Err: errPanic}
-		}
-	}()
-	return app.Provider.Send(ctx, delivery)
-}
-
-// jitter spreads d over its half to one and a half, so that what failed
-// together does not come back together.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d) //nolint:gosec // nobody gains by guessing it
-}
-
-// wait waits d and reports true, or false at once when ctx ends before that.
-func wait(ctx context.Context, d time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
-		return false
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -64,6 +64,8 @@ type Query struct {
 	PushKey Key
 	// App stands for the app with its provider's settings.
 	App Key
+	// Quota stands for what the push service counts the app's pushes under.
+	Quota Key
 }
 
 // State is how far a notification has come at a device.
@@ -91,6 +93,9 @@ type Finding struct {
 	Outcome   Outcome
 	Rejection Rejection
 	Guard     Guard
+	// Pause is how long the push service is still to be left alone by all that
+	// share the quota, 0 when it is not.
+	Pause time.Duration
 
 	own  bool // only the process's own memory knows of it
 	kept bool // that memory holds a claim which the store did not grant
@@ -143,6 +148,10 @@ type Result struct {
 	// Rejection is remembered if it is Known.
 	Rejection Rejection
 	Verdict   Verdict
+	// Pause, unless 0, is how long all that share the quota are to leave the push
+	// service alone from now on. Resume ends such a pause.
+	Pause  time.Duration
+	Resume bool
 
 	own, kept bool // as in the Finding
 }

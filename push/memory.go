@@ -25,7 +25,8 @@ type Memory struct {
 	shards [memoryShards]shard
 
 	mu      sync.RWMutex
-	tallies map[Key]*tally // by app
+	tallies map[Key]*tally    // by app
+	pauses  map[Key]time.Time // when they end, by quota
 }
 
 // shard is the part of a Memory that one lock guards.
@@ -75,7 +76,7 @@ func NewMemory(terms Terms, events int) (*Memory, error) {
 	if events < MinMemoryEvents {
 		return nil, errors.New("remembered events: too few")
 	}
-	m := &Memory{terms: terms, tallies: make(map[Key]*tally)}
+	m := &Memory{terms: terms, tallies: make(map[Key]*tally), pauses: make(map[Key]time.Time)}
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.claims = make(map[Key]*claim)
@@ -111,6 +112,7 @@ func (m *Memory) Begin(_ context.Context, queries []Query) []Finding {
 		}
 		f.Rejection = m.shard(q.PushKey).rejection(q.PushKey, now)
 		f.Guard = m.tally(q.App).read()
+		f.Pause = m.pause(q.Quota, now)
 	}
 	return findings
 }
@@ -128,6 +130,9 @@ func (m *Memory) End(_ context.Context, results []Result) []Guard {
 			m.shard(r.PushKey).reject(r.PushKey, r.Rejection, now, m.terms.RejectionLifetime)
 		}
 		guards[i] = m.tally(r.App).add(r.Verdict, now, &m.terms)
+		if r.Pause > 0 || r.Resume {
+			m.setPause(r.Quota, r.Pause, now)
+		}
 	}
 	return guards
 }
@@ -155,6 +160,24 @@ func (m *Memory) tally(app Key) *tally {
 		m.tallies[app] = new(tally)
 	}
 	return m.tallies[app]
+}
+
+// pause returns what is left of a quota's pause.
+func (m *Memory) pause(quota Key, now time.Time) time.Duration {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return max(0, m.pauses[quota].Sub(now))
+}
+
+// setPause begins or ends a pause. There are as many as quotas were configured.
+func (m *Memory) setPause(quota Key, length time.Duration, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if length > 0 {
+		m.pauses[quota] = now.Add(length)
+	} else {
+		delete(m.pauses, quota)
+	}
 }
 
 func (s *shard) begin(q *Query, f *Finding, now time.Time, lifetime time.Duration) {

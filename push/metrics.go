@@ -20,7 +20,7 @@ var reasons = map[Kind][]Reason{
 		ReasonMalformedData, ReasonRemembered,
 	},
 	Temporary: {
-		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
+		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonPaused, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
 		ReasonCredentials, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
 	Dropped: {ReasonTooLarge, ReasonBadMessage},
@@ -43,6 +43,7 @@ type Metrics struct {
 	latency       *prometheus.HistogramVec
 	expiry        *prometheus.GaugeVec
 	breakers      *prometheus.GaugeVec
+	pauses        *prometheus.GaugeVec
 	ledger        *ledgerMetrics
 	sygnal        *sygnalMetrics // nil when not asked for
 
@@ -90,7 +91,11 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 	m.breakers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "herald_push_breaker_open", Help: "1 while the push service refuses the app and is asked only now and then.",
 	}, app)
-	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers)
+	m.pauses = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "herald_push_paused_until_timestamp_seconds",
+		Help: "Until when the push service asked to be left alone, as last seen, in seconds since the epoch; 0 when it did not.",
+	}, app)
+	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers, m.pauses)
 	m.ledger = newLedgerMetrics(reg)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
@@ -117,6 +122,7 @@ func (m *Metrics) setApps(apps *Apps) {
 		m.ledger.init(app)
 		per[app] = m.series(app)
 		m.breakers.WithLabelValues(app.Name, app.ProviderName).Set(0)
+		m.pauses.WithLabelValues(app.Name, app.ProviderName)
 		if t := app.CertificateExpiry; !t.IsZero() {
 			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))
 			if m.sygnal != nil {
@@ -201,6 +207,15 @@ func (m *Metrics) attempt(app *App, out Outcome, took time.Duration) {
 
 func (m *Metrics) retry(app *App, reason Reason) {
 	m.retries.WithLabelValues(app.Name, app.ProviderName, string(reason)).Inc()
+}
+
+// pausedFor notes how long the app's push service is to be left alone.
+func (m *Metrics) pausedFor(app *App, left time.Duration) {
+	until := 0.0
+	if left > 0 {
+		until = float64(time.Now().Add(left).Unix())
+	}
+	m.pauses.WithLabelValues(app.Name, app.ProviderName).Set(until)
 }
 
 func (m *Metrics) breakerOpen(app *App, is bool) { set(m.breakers, app, is) }

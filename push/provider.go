@@ -82,6 +82,7 @@ const (
 	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached
 	ReasonInFlight    Reason = "in_flight"    // another request still delivers the same, and this one's time is over
 	ReasonRateLimited Reason = "rate_limited" // the push service asks for patience (429)
+	ReasonPaused      Reason = "paused"       // it has just asked all who share the app's quota for patience, and is not asked
 	ReasonUnavailable Reason = "unavailable"  // the push service failed (5xx or an answer that makes no sense)
 	ReasonConnection  Reason = "connection"   // the push service could not be reached, or refused the stream
 	ReasonUncertain   Reason = "uncertain"    // cut after the request was written: it may have been accepted
@@ -101,6 +102,19 @@ const (
 	ReasonBadMessage Reason = "bad_message" // the push service finds the payload invalid
 )
 
+// Reach says for whom a push service's wish for patience is.
+type Reach uint8
+
+const (
+	// ReachDevice: for this device alone.
+	ReachDevice Reach = iota
+	// ReachUnclear: for this device, or for all that share the app's quota; the
+	// answer does not say.
+	ReachUnclear
+	// ReachQuota: for all that share the app's quota.
+	ReachQuota
+)
+
 // Outcome is what came of one attempt, or in the end of one delivery.
 type Outcome struct {
 	Kind   Kind
@@ -108,6 +122,8 @@ type Outcome struct {
 	// RetryAfter is how long the push service asked to be left alone; 0 when it
 	// did not say. It is only set with Temporary.
 	RetryAfter time.Duration
+	// Reach says whose RetryAfter is.
+	Reach Reach
 	// Unprocessed says that the push service cannot have accepted the
 	// notification, so that another attempt within the same request repeats
 	// nothing. It is only set with Temporary.

@@ -163,6 +163,9 @@ func (s *Shared) merge(ctx context.Context, queries []Query, findings, own []Fin
 		if r := o.Rejection; r.Known && r.Trips == o.Guard.Trips && !f.Rejection.Known {
 			f.Rejection = Rejection{Known: true, PushKeyTS: r.PushKeyTS, Trips: f.Guard.Trips}
 		}
+		if f.Pause != o.Pause { // the other processes have the last word, also if the store goes away
+			s.own.setPause(queries[i].Quota, f.Pause, time.Now())
+		}
 		switch {
 		case queries[i].Event == Key{} || f.State == o.State:
 			continue

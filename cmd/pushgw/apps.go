@@ -109,14 +109,14 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider, app.Fingerprint, app.CertificateExpiry = provider, provider.Fingerprint(), provider.NotAfter()
+		app.Provider, app.Fingerprint, app.Quota, app.CertificateExpiry = provider, provider.Fingerprint(), provider.Quota(), provider.NotAfter()
 		return app, provider.Close, nil
 	case a.FCM != nil:
 		provider, err := shared.fcm.Open(name, *a.FCM)
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
+		app.Provider, app.Fingerprint, app.Quota = provider, provider.Fingerprint(), provider.Quota()
 		return app, provider.Close, nil
 	default:
 		app.Provider = unsupported{}

@@ -40,6 +40,8 @@ type Config struct {
 	Duplicates DuplicatesConfig `yaml:"duplicates"`
 	Rejections RejectionsConfig `yaml:"rejections"`
 	Redis      redisconn.Config `yaml:"redis"`
+	// Trouble says what is done when a push service is in trouble.
+	Trouble TroubleConfig `yaml:"trouble"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
 	// with user and password in it if it asks for them.
 	Proxy     conf.Secret `yaml:"proxy"`
@@ -89,6 +91,7 @@ func defaultConfig() *Config {
 		},
 		Duplicates: defaultDuplicates(),
 		Rejections: defaultRejections(),
+		Trouble:    defaultTrouble(),
 		Redis:      redisconn.DefaultConfig("herald:push:"),
 
 		Log:     telemetry.LogConfig{Level: "info", Format: "text"},
@@ -161,6 +164,7 @@ func (c *Config) validate(p *conf.Problems) {
 		p.Add("delivery.retry_wait", c.Delivery.RetryWait, `use a duration such as "250ms"`)
 	}
 	c.validateLedger(p)
+	c.Trouble.validate("trouble", p)
 	if c.ReloadInterval <= 0 {
 		p.Add("reload_interval", c.ReloadInterval, `use a duration such as "10s"`)
 	}

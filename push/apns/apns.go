@@ -136,6 +136,7 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	}
 	p.settings.deriveVoIP()
 	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.settings.topic}, "\x00"))
+	p.quota = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))
 	if err := c.connect(p, host, cred, cmp.Or(cfg.MaxConnections, DefaultMaxConnections)); err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}

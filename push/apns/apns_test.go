@@ -193,6 +193,18 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("%s: changes the fingerprint", name)
 		}
 	}
+	quota := func(change func(*apns.Config)) string {
+		cfg := base
+		change(&cfg)
+		return open(t, connections, cfg).Quota()
+	}
+	ours := quota(func(*apns.Config) {})
+	if quota(func(c *apns.Config) { c.Topic = "org.example.second" }) != ours {
+		t.Error("two topics of one key have two quotas")
+	}
+	if quota(func(c *apns.Config) { c.Platform = apns.PlatformSandbox }) == ours || quota(func(c *apns.Config) { c.TeamID = "OTHERTEAM0" }) == ours {
+		t.Error("two hosts or teams share a quota")
+	}
 	if strings.Contains(same, topic) || strings.Contains(same, key.KeyID) {
 		t.Errorf("the fingerprint %q shows what it stands for", same)
 	}

@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net"
@@ -92,8 +93,24 @@ func (x *exchange) outcome(d *push.Device, now time.Time, rejectTopic bool) push
 		out.RetryAfter = retryAfter(x.retryAfter, now)
 		// Apple that asks for patience is not asked again within a request.
 		out.Unprocessed = r.unprocessed && x.retryAfter == ""
+		out.Reach, out.RetryAfter = reach(a.Reason, out.RetryAfter)
 	}
 	return out
+}
+
+// tokenRetryAfter is how long a team whose provider token changes too often
+// leaves APNs alone when that names no time.
+const tokenRetryAfter = time.Minute
+
+// reach says whose matter an answer's Retry-After is, and how long it is.
+func reach(reason string, after time.Duration) (push.Reach, time.Duration) {
+	switch {
+	case reason == apns2.ReasonTooManyProviderTokenUpdates:
+		return push.ReachQuota, cmp.Or(after, tokenRetryAfter)
+	case after == 0, reason == apns2.ReasonTooManyRequests: // the latter is about one device token
+		return push.ReachDevice, after
+	}
+	return push.ReachUnclear, after // of a server, perhaps, of which there are many
 }
 
 // parseAnswer reads the body of an answer, as far as it is one. Each member is

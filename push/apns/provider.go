@@ -29,6 +29,7 @@ type Provider struct {
 	tokens      *tokenSource // nil with a certificate
 	settings    settings
 	fingerprint string
+	quota       string
 	notAfter    time.Time
 	log         *slog.Logger
 	now         func() time.Time
@@ -86,6 +87,10 @@ func (p *Provider) NotAfter() time.Time { return p.notAfter }
 // Fingerprint stands for the settings that decide which device tokens are
 // valid: host, credentials and topic. It shows none of them.
 func (p *Provider) Fingerprint() string { return p.fingerprint }
+
+// Quota stands for what Apple counts pushes by: the credentials, at a host. It
+// shows neither.
+func (p *Provider) Quota() string { return p.quota }
 
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.

@@ -142,14 +142,18 @@ var answers = []struct {
 	{"too many pushes, with too long a time", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "2000000000"}, rateLimited(24 * time.Hour)},
 	{"too many pushes, with a time that is none", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "-1"}, rateLimited(0)},
 	{"too many pushes, with a date in the past", pushtest.APNsAnswer{Status: 429, RetryAfter: "Sun, 06 Nov 1994 08:49:37 GMT"}, rateLimited(0)},
-	{"too many provider tokens", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates"}, rateLimited(0)},
+	{"too many provider tokens", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates"}, ofTeam(rateLimited(time.Minute))},
+	{"too many provider tokens, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates", RetryAfter: "9"},
+		ofTeam(rateLimited(9 * time.Second))},
+	{"too many of something, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManySomething", RetryAfter: "9"},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: 9 * time.Second, Reach: push.ReachUnclear}},
 
 	{"internal error", pushtest.APNsAnswer{Status: 500, Reason: "InternalServerError"}, again},
 	{"unavailable", pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable"}, again},
 	{"shutting down", pushtest.APNsAnswer{Status: 503, Reason: "Shutdown"}, again},
 	{"unavailable without a reason", pushtest.APNsAnswer{Status: 503, Body: "<html>"}, again},
 	{"unavailable, with a time to wait", pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable", RetryAfter: "3"},
-		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second}},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second, Reach: push.ReachUnclear}},
 	{"internal error, with a time to wait that is none", pushtest.APNsAnswer{Status: 500, RetryAfter: "soon"}, unavailable},
 
 	{"a redirect", pushtest.APNsAnswer{Status: 307, Body: "x"}, unavailable},
@@ -170,6 +174,12 @@ var (
 
 func rateLimited(wait time.Duration) push.Outcome {
 	return push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: wait}
+}
+
+// ofTeam is an outcome that concerns all pushes with the same credentials.
+func ofTeam(out push.Outcome) push.Outcome {
+	out.Reach = push.ReachQuota
+	return out
 }
 
 func TestAnswers(t *testing.T) {

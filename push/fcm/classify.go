@@ -42,7 +42,9 @@ type answer struct {
 	code string
 	// blamesToken says that the request was refused because of its token.
 	blamesToken bool
-	retryAfter  time.Duration // 0 when not said
+	// ofProject says that it is the project's quota that is used up.
+	ofProject  bool
+	retryAfter time.Duration // 0 when not said
 }
 
 func parseAnswer(status int, header http.Header, body []byte, now time.Time) answer {
@@ -57,6 +59,7 @@ func parseAnswer(status int, header http.Header, body []byte, now time.Time) ans
 				Violations []struct {
 					Field string `json:"field"`
 				} `json:"fieldViolations"`
+				Metadata json.RawMessage `json:"metadata"`
 			} `json:"details"`
 		} `json:"error"`
 	}
@@ -72,6 +75,12 @@ func parseAnswer(status int, header http.Header, body []byte, now time.Time) ans
 		}
 		for _, v := range d.Violations {
 			a.blamesToken = a.blamesToken || v.Field == "message.token"
+		}
+		var info struct { // Google's ErrorInfo
+			QuotaUnit string `json:"quota_unit"` // such as 1/min/{project}
+		}
+		if json.Unmarshal(d.Metadata, &info) == nil {
+			a.ofProject = a.ofProject || strings.HasSuffix(info.QuotaUnit, "/{project}")
 		}
 	}
 	return a
@@ -113,6 +122,12 @@ func (a answer) outcome(rejectMismatch bool) push.Outcome {
 	}
 	if a.retryAfter > 0 {
 		out.RetryAfter = a.retryAfter
+	}
+	switch {
+	case out.Reason == push.ReasonRateLimited && !a.ofProject:
+		out.Reach = push.ReachUnclear // a device has a quota too
+	case out.Reason == push.ReasonRateLimited, a.status >= http.StatusInternalServerError && a.retryAfter > 0:
+		out.Reach = push.ReachQuota
 	}
 	out.Err = errors.New(strings.TrimSpace(fmt.Sprintf("fcm answered %d %s", a.status, a.code)))
 	return out

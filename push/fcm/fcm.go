@@ -25,6 +25,7 @@ type Provider struct {
 	payload        Payload
 	rejectMismatch bool
 	fingerprint    string
+	quota          string
 	close          sync.Once
 }
 
@@ -42,12 +43,17 @@ func newProvider(c *Connections, l *link, s settings) (*Provider, error) {
 		fingerprint: push.Fingerprint(strings.Join([]string{
 			"fcm", s.endpoint.String(), s.projectID, s.account.identity(), fmt.Sprint(s.rejectMismatch),
 		}, "\n")),
+		quota: push.Fingerprint(strings.Join([]string{"fcm", s.endpoint.String(), s.projectID}, "\n")),
 	}, nil
 }
 
 // Fingerprint stands for what FCM's judgement of a pushkey depends on: host,
 // project and service account. It shows none of them.
 func (p *Provider) Fingerprint() string { return p.fingerprint }
+
+// Quota stands for what FCM counts messages by: the project, at its host. It
+// shows neither.
+func (p *Provider) Quota() string { return p.quota }
 
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.

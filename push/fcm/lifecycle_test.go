@@ -91,17 +91,26 @@ func TestAnotherAccountOrLimitHasItsOwnConnections(t *testing.T) {
 	other.ServiceAccount = conf.Secret(fake.ServiceAccount("another"))
 	narrow := configFor(fake)
 	narrow.MaxConnections = 1
-	fingerprints := make(map[string]bool)
+	fingerprints, quotas := make(map[string]bool), make(map[string]bool)
 	for _, cfg := range []fcm.Config{configFor(fake), other, narrow} {
 		provider := openWith(t, connections, cfg)
 		expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 		fingerprints[provider.Fingerprint()] = true
+		quotas[provider.Quota()] = true
 	}
 	if n := fake.TokenCount(); n != 3 {
 		t.Errorf("there were %d token requests, want 3", n)
 	}
 	if len(fingerprints) != 2 {
 		t.Errorf("there are %d fingerprints, want one for each account", len(fingerprints))
+	}
+	if len(quotas) != 2 {
+		t.Errorf("there are %d quotas, want one for each project", len(quotas))
+	}
+	guest := configFor(fake)
+	guest.ProjectID = "another"
+	if !quotas[openWith(t, connections, guest).Quota()] {
+		t.Error("the other project's quota depends on the account")
 	}
 }
 

@@ -30,9 +30,17 @@ func answerCases(now time.Time) map[string]struct {
 	temporary := func(status int, detail string, reason push.Reason, retryAfter time.Duration) push.Outcome {
 		return push.Outcome{Kind: push.Temporary, Reason: reason, Status: status, Detail: detail, RetryAfter: retryAfter}
 	}
+	reaching := func(r push.Reach, out push.Outcome) push.Outcome {
+		out.Reach = r
+		return out
+	}
 	date := func(d time.Duration) string { return now.Add(d).UTC().Format(http.TimeFormat) }
 	unavailable := fcmError(503, "UNAVAILABLE", "UNAVAILABLE", "The service is currently unavailable.")
 	quota := fcmError(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "Quota exceeded.")
+	projectQuota := pushtest.FCMAnswer{Status: 429, Body: `{"error":{"code":429,"status":"RESOURCE_EXHAUSTED",
+		"message":"Quota exceeded for quota metric 'Send requests' and limit 'Send requests per minute' of service 'fcm.googleapis.com'.",
+		"details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED","domain":"googleapis.com",
+		"metadata":{"quota_unit":"1/min/{project}","quota_limit":"SendsPerMinutePerProject"}},{"metadata":[]}]}}`}
 	return map[string]row{
 		"200 is accepted": {pushtest.FCMAnswer{}, push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Status: 200}},
 		"200 without a name is no acceptance": {pushtest.FCMAnswer{Status: 200, Body: `{}`},
@@ -70,15 +78,19 @@ func answerCases(now time.Time) map[string]struct {
 		"THIRD_PARTY_AUTH_ERROR with another status is so too": {fcmError(400, "INVALID_ARGUMENT", "THIRD_PARTY_AUTH_ERROR", "Auth error"),
 			temporary(400, "THIRD_PARTY_AUTH_ERROR", push.ReasonCredentials, 0)},
 
-		"429 waits a minute":              {quota, temporary(429, "QUOTA_EXCEEDED", push.ReasonRateLimited, time.Minute)},
-		"429 waits as long as it says":    {after(quota, "7"), temporary(429, "QUOTA_EXCEEDED", push.ReasonRateLimited, 7*time.Second)},
+		"429 waits a minute, and may be about the device": {quota,
+			reaching(push.ReachUnclear, temporary(429, "QUOTA_EXCEEDED", push.ReasonRateLimited, time.Minute))},
+		"429 waits as long as it says": {after(quota, "7"),
+			reaching(push.ReachUnclear, temporary(429, "QUOTA_EXCEEDED", push.ReasonRateLimited, 7*time.Second))},
+		"429 of the project is for all its devices": {projectQuota,
+			reaching(push.ReachQuota, temporary(429, "RESOURCE_EXHAUSTED", push.ReasonRateLimited, time.Minute))},
 		"500 waits ten seconds":           {fcmError(500, "INTERNAL", "INTERNAL", "Internal error."), temporary(500, "INTERNAL", push.ReasonUnavailable, 10*time.Second)},
 		"503 waits ten seconds":           {unavailable, temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 10*time.Second)},
-		"503 waits as long as it says":    {after(unavailable, "120"), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 2*time.Minute)},
-		"503 waits until the date":        {after(unavailable, date(30*time.Second)), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 30*time.Second)},
+		"503 waits as long as it says":    {after(unavailable, "120"), reaching(push.ReachQuota, temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 2*time.Minute))},
+		"503 waits until the date":        {after(unavailable, date(30*time.Second)), reaching(push.ReachQuota, temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 30*time.Second))},
 		"a date in the past says nothing": {after(unavailable, date(-time.Hour)), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 10*time.Second)},
-		"an endless wait is an hour":      {after(unavailable, "9223372036854775807"), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, time.Hour)},
-		"a far date is an hour":           {after(unavailable, date(365*24*time.Hour)), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, time.Hour)},
+		"an endless wait is an hour":      {after(unavailable, "9223372036854775807"), reaching(push.ReachQuota, temporary(503, "UNAVAILABLE", push.ReasonUnavailable, time.Hour))},
+		"a far date is an hour":           {after(unavailable, date(365*24*time.Hour)), reaching(push.ReachQuota, temporary(503, "UNAVAILABLE", push.ReasonUnavailable, time.Hour))},
 		"a negative wait says nothing":    {after(unavailable, "-5"), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 10*time.Second)},
 		"a wait that is no time is none":  {after(unavailable, "soon"), temporary(503, "UNAVAILABLE", push.ReasonUnavailable, 10*time.Second)},
 		"502 with a page":                 {pushtest.FCMAnswer{Status: 502, Body: "<html>"}, temporary(502, "", push.ReasonUnavailable, 10*time.Second)},

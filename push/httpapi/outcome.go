@@ -23,6 +23,7 @@ var problems = map[push.Reason]string{
 	push.ReasonBusy:        "the gateway is at its limit for this app",
 	push.ReasonInFlight:    "another request still delivers the same notification",
 	push.ReasonRateLimited: "the push service asks for fewer requests",
+	push.ReasonPaused:      "the push service asks for fewer requests",
 	push.ReasonUnavailable: "the push service is not available",
 	push.ReasonConnection:  "the push service could not be reached",
 	push.ReasonUncertain:   "the push service did not answer",
@@ -52,7 +53,7 @@ func failure(outcomes []push.Outcome) *mxhttp.Error {
 		switch out.Reason {
 		case push.ReasonBusy, push.ReasonInFlight:
 			status = http.StatusServiceUnavailable
-		case push.ReasonRateLimited:
+		case push.ReasonRateLimited, push.ReasonPaused:
 			status, code = http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"
 		case push.ReasonInternal:
 			status = http.StatusInternalServerError

@@ -72,6 +72,16 @@ func (c *commands) hmget(ctx context.Context, key string, fields ...string) *red
 	return cmd
 }
 
+func (c *commands) pttl(ctx context.Context, key string) *redis.DurationCmd {
+	cmd := c.pipe.PTTL(ctx, key)
+	c.plain = append(c.plain, cmd)
+	return cmd
+}
+
+func (c *commands) del(ctx context.Context, key string) {
+	c.plain = append(c.plain, c.pipe.Del(ctx, key))
+}
+
 func (c *commands) set(ctx context.Context, key, value string, lifetime time.Duration) {
 	c.plain = append(c.plain, c.pipe.Set(ctx, key, value, lifetime))
 }

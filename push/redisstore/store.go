@@ -67,6 +67,7 @@ func (s *Store) key(kind string, k push.Key) string {
 func (s *Store) eventKey(k push.Key) string   { return s.key("event:", k) }
 func (s *Store) pushKeyKey(k push.Key) string { return s.key("dead:", k) }
 func (s *Store) appKey(k push.Key) string     { return s.key("app:", k) }
+func (s *Store) quotaKey(k push.Key) string   { return s.key("pause:", k) }
 
 func owner(o uint64) string { return strconv.FormatUint(o, 36) }
 
@@ -75,6 +76,7 @@ func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding
 	claims := make([]*call, len(queries))
 	rejections := make([]*redis.StringCmd, len(queries))
 	guards := make(map[push.Key]*redis.SliceCmd, 1)
+	pauses := make(map[push.Key]*redis.DurationCmd, 1)
 	err := s.batches.do(ctx, func(c *commands) {
 		for i, q := range queries {
 			if q.Event != (push.Key{}) {
@@ -84,6 +86,9 @@ func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding
 			rejections[i] = c.get(ctx, s.pushKeyKey(q.PushKey))
 			if guards[q.App] == nil {
 				guards[q.App] = c.hmget(ctx, s.appKey(q.App), "proven", "tripped", "trips")
+			}
+			if pauses[q.Quota] == nil {
+				pauses[q.Quota] = c.pttl(ctx, s.quotaKey(q.Quota))
 			}
 		}
 	})
@@ -100,6 +105,7 @@ func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding
 		f.Rejection = readRejection(rejections[i].Val())
 		f.Guard = readGuard(guards[q.App].Val())
 		s.saw(q.App, f.Guard)
+		f.Pause = max(0, pauses[q.Quota].Val()) // negative where there is none
 	}
 	return findings, nil
 }
@@ -136,7 +142,7 @@ func (s *Store) End(ctx context.Context, results []push.Result) ([]push.Guard, e
 // recorded reports whether there is something to record of a result beside its
 // verdict.
 func recorded(r push.Result) bool {
-	return r.Event != push.Key{} && (r.Done || r.Held) || r.Rejection.Known
+	return r.Event != push.Key{} && (r.Done || r.Held) || r.Rejection.Known || r.Pause > 0 || r.Resume
 }
 
 func (s *Store) record(ctx context.Context, c *commands, r *push.Result) {
@@ -153,6 +159,12 @@ func (s *Store) record(ctx context.Context, c *commands, r *push.Result) {
 	if r.Rejection.Known {
 		value := strconv.FormatInt(r.Rejection.PushKeyTS, 10) + ":" + strconv.FormatUint(uint64(r.Rejection.Trips), 10)
 		c.set(ctx, s.pushKeyKey(r.PushKey), value, s.terms.RejectionLifetime)
+	}
+	switch {
+	case r.Pause > 0:
+		c.set(ctx, s.quotaKey(r.Quota), "", max(r.Pause, time.Millisecond))
+	case r.Resume:
+		c.del(ctx, s.quotaKey(r.Quota))
 	}
 }
 
