@@ -145,8 +145,12 @@ func (t *task) result(n *Notification) (r Result, needed bool) {
 			r.Done, r.Counts = true, n.Counts.digest()
 		}
 	}
-	if r.Verdict == Dead && believed(t.out.Reason, t.found.Guard) == nil {
-		r.Rejection = Rejection{Known: true, PushKeyTS: t.device.PushKeyTS, Trips: t.found.Guard.Trips}
+	if r.Verdict == Dead {
+		if err := believed(t.out.Reason, t.found.Guard); err != nil {
+			r.Outcome = t.out.withheld(err)
+		} else {
+			r.Rejection = Rejection{Known: true, PushKeyTS: t.device.PushKeyTS, Trips: t.found.Guard.Trips}
+		}
 	}
 	return r, r.Held || r.Done || r.kept || r.Verdict != NoVerdict || r.Pause > 0 || r.Resume
 }
@@ -164,8 +168,14 @@ func (g *Gateway) judge(t *task, guard Guard) {
 	}
 	if err != nil {
 		g.opts.Metrics.withheld(t.app)
-		t.out = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: t.out.Status, Detail: t.out.Detail, Err: err}
+		t.out = t.out.withheld(err)
 	}
+}
+
+// withheld is what the homeserver is told instead of a rejection that is not
+// believed.
+func (o *Outcome) withheld(err error) Outcome {
+	return Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: o.Status, Detail: o.Detail, Err: err}
 }
 
 // believed returns why a push service is not believed that rejects a pushkey

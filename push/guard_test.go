@@ -228,21 +228,28 @@ func (s slow) Send(_ context.Context, d push.Delivery) push.Outcome {
 // right about another device before it answered.
 func TestAVerdictFromBeforeTheFirstAcceptedPushIsNotBelieved(t *testing.T) {
 	t.Parallel()
-	p := slow{make(chan struct{}), make(chan struct{})}
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 10}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newGateway(t, prometheus.NewRegistry(), nil, nil)
-	g.SetApps(apps)
-	late := make(chan push.Outcome)
-	go func() { late <- g.Deliver(t.Context(), event("$1"), devices("k"))[0] }()
-	<-p.asked
-	if got := g.Deliver(t.Context(), event("$1"), devices("alive"))[0]; got != sent {
-		t.Errorf("a right pushkey: %+v", got)
-	}
-	close(p.answer)
-	if got := <-late; got.Kind != push.Temporary || got.Reason != push.ReasonWithheld {
-		t.Errorf("a pushkey that was asked about before: %+v", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		p := slow{make(chan struct{}), make(chan struct{})}
+		apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 10}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := newGateway(t, prometheus.NewRegistry(), nil, nil)
+		g.SetApps(apps)
+		late := make(chan push.Outcome)
+		deliver := func() { late <- g.Deliver(t.Context(), event("$1"), devices("k"))[0] }
+		go deliver()
+		<-p.asked
+		go deliver() // waits for the first, and asks how the app fares after it
+		synctest.Wait()
+		if got := g.Deliver(t.Context(), event("$1"), devices("alive"))[0]; got != sent {
+			t.Errorf("a right pushkey: %+v", got)
+		}
+		close(p.answer)
+		for range 2 {
+			if got := <-late; got.Kind != push.Temporary || got.Reason != push.ReasonWithheld {
+				t.Errorf("a pushkey that was asked about before: %+v", got)
+			}
+		}
+	})
 }
