@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,8 +35,8 @@ const (
 )
 
 var (
-	originatorKey = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
-	originator    = regexp.MustCompile(`^(\+?[0-9]{3,15}|[A-Za-z0-9 ]{1,11}|MG[0-9a-f]{32})$`)
+	originatorDigits = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
+	originator       = regexp.MustCompile(`^(\+?[0-9]{3,15}|[A-Za-z0-9 ]{1,11}|MG[0-9a-f]{32})$`)
 )
 
 // Config says who sends text messages, where to and from whom. An option that
@@ -55,10 +56,12 @@ type Config struct {
 	// Reject lists regions that nothing is sent to although Allow has them.
 	Reject []string `yaml:"reject"`
 
-	// Originators is who messages are from, by the digits that the number begins
-	// with ("44", "1876"), or "default": a telephone number, a short code, up to
-	// 11 letters and digits, or one of Twilio's messaging services (MG…). The
-	// longest match counts.
+	// Originators is who messages are from, by the region of the number ("CA", as
+	// in Allow), the digits that it begins with ("44", "1876"), or "default": a
+	// telephone number, a short code, up to 11 letters and digits, or one of
+	// Twilio's messaging services (MG…). What says most about a number counts:
+	// digits beyond its calling code, the longest first; then its region; then
+	// its calling code.
 	Originators map[string]string `yaml:"originators"`
 
 	// Templates is a folder of templates that replace the built-in ones: see the
@@ -141,12 +144,13 @@ func (c Config) checkCountries(path string, p *conf.Problems) {
 }
 
 func (c Config) checkOriginators(path string, p *conf.Problems) {
-	for prefix, from := range c.Originators {
-		if prefix != defaultOriginator && !originatorKey.MatchString(prefix) {
-			p.Add(path+".originators", prefix, `must be the first digits of a number without "+", such as 44, or default`)
+	known := phonenumbers.GetSupportedRegions()
+	for key, from := range c.Originators {
+		if key != defaultOriginator && key != phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY && !known[key] && !originatorDigits.MatchString(key) {
+			p.Add(path+".originators", key, `must be a country such as GB, the first digits of a number without "+" such as 44, or default`)
 		}
 		if !originator.MatchString(from) {
-			p.Add(path+".originators."+prefix, from, "must be a telephone number, a short code, or up to 11 letters and digits")
+			p.Add(path+".originators."+key, from, "must be a telephone number, a short code, or up to 11 letters and digits")
 		}
 	}
 	if c.Provider == ProviderTwilio && c.Originators[defaultOriginator] == "" {
@@ -174,10 +178,14 @@ func (c Config) allowed(region string) bool {
 		(slices.Contains(c.Allow, region) || slices.Contains(c.Allow, anywhere))
 }
 
-// originatorFor returns who a message to a number is from, "" to leave it to
-// the provider.
-func (c Config) originatorFor(number string) string {
+// originatorFor returns who a message to a number of a region is from, "" to
+// leave it to the provider.
+func (c Config) originatorFor(number, region string) string {
+	callingCode := len(strconv.Itoa(phonenumbers.GetCountryCodeForRegion(region)))
 	for n := len(number); n > 0; n-- {
+		if from, ok := c.Originators[region]; ok && n == callingCode {
+			return from
+		}
 		if from, ok := c.Originators[number[:n]]; ok {
 			return from
 		}

@@ -48,11 +48,12 @@ func TestValidConfigurations(t *testing.T) {
 		yaml     string
 		warnings int
 	}{
-		"nothing at all":      {"sms: {}", 1},
-		"Twilio":              {twilioYAML, 0},
-		"a webhook":           {webhookYAML, 0},
-		"every country":       {strings.Replace(twilioYAML, "[GB]", "['*']\n  reject: [JM, '001']", 1), 1},
-		"a webhook over http": {strings.Replace(webhookYAML, "https://sms.example.org", "http://10.0.0.1", 1) + "    allow_networks: [10.0.0.0/8]\n", 1},
+		"nothing at all":       {"sms: {}", 1},
+		"Twilio":               {twilioYAML, 0},
+		"a webhook":            {webhookYAML, 0},
+		"senders of all kinds": {strings.Replace(twilioYAML, "default: Herald", "default: Herald, 44: '123', NO: Norge, 001: Nowhere, CA: '+15005550006'", 1), 0},
+		"every country":        {strings.Replace(twilioYAML, "[GB]", "['*']\n  reject: [JM, '001']", 1), 1},
+		"a webhook over http":  {strings.Replace(webhookYAML, "https://sms.example.org", "http://10.0.0.1", 1) + "    allow_networks: [10.0.0.0/8]\n", 1},
 		"everything of Twilio": {strings.Replace(twilioYAML, "auth_token: x",
 			"auth_token: x, key_sid: SK0123456789abcdef0123456789abcdef, base_url: 'https://api.ie1.twilio.com/'", 1) +
 			"  default_language: de\n  max_sending: 1\n  max_wait: 1s\n  timeout: 10s\n", 0},
@@ -83,6 +84,9 @@ func TestFaultyConfigurations(t *testing.T) {
 		"a rejected country of no name":  {twilio("allow: [GB]", "allow: [GB]\n  reject: ['*']"), "sms.reject: value"},
 		"no sender":                      {twilio("default: Herald", "'44': Herald"), "sms.originators.default: is missing"},
 		"a prefix with a plus":           {twilio("default: Herald", "default: Herald, '+44': Herald"), "sms.originators: value"},
+		"a sender for no country":        {twilio("default: Herald", "default: Herald, XX: Herald"), "sms.originators: value"},
+		"a sender for a country in full": {twilio("default: Herald", "default: Herald, Canada: Herald"), "sms.originators: value"},
+		"a sender for a small country":   {twilio("default: Herald", "default: Herald, ca: Herald"), "sms.originators: value"},
 		"a sender that is too long":      {twilio("Herald", "Heraldissimus"), "sms.originators.default: value"},
 		"no account":                     {twilio("account_sid: AC0123456789abcdef0123456789abcdef, ", ""), "sms.twilio.account_sid: value"},
 		"an account that is a path":      {twilio("AC0123456789abcdef0123456789abcdef", "AC/../x"), "sms.twilio.account_sid: value"},

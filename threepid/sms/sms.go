@@ -182,5 +182,5 @@ func (s *Sender) send(ctx context.Context, c threepid.Challenge) error {
 	defer s.metrics.took(time.Now())
 	ctx, cancel = context.WithTimeout(ctx, s.config.Timeout.Std())
 	defer cancel()
-	return s.provider.send(ctx, message{to: c.To, from: s.config.originatorFor(c.To), text: m.Text})
+	return s.provider.send(ctx, message{to: c.To, from: s.config.originatorFor(c.To, c.Region), text: m.Text})
 }

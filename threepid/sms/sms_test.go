@@ -204,16 +204,28 @@ func TestOriginators(t *testing.T) {
 	gateway := threepidtest.NewSMS(t)
 	config := twilio(gateway)
 	config.Allow = []string{"*"}
-	config.Originators = map[string]string{"default": "Herald", "1": "+15005550006", "1876": "12345", "44": service}
+	config.Originators = map[string]string{
+		"default": "Herald", "1": "+15005550006", "US": "+15005550001", "CA": "+15005550002", "1876": "12345", "JM": "54321",
+		"44": service, "447911": "Late", "DE": "Deutsch", "49": "+4915100000000", "001": "Nowhere",
+	}
 	s := newSender(t, config)
 	for i, tc := range []struct{ to, from, messaging string }{
-		{"12125550123", "+15005550006", ""},
-		{"18765550123", "12345", ""},
+		{"12125550123", "+15005550001", ""}, // the United States
+		{"14165550123", "+15005550002", ""}, // Canada, which has their calling code
+		{"12425550123", "+15005550006", ""}, // the Bahamas: neither
+		{"18765550123", "12345", ""},        // Jamaica, by digits that say as much
 		{"447700900001", "", service},
-		{"4915112345678", "Herald", ""},
+		{"447911123456", "Late", ""},
+		{"4915112345678", "Deutsch", ""}, // the country before its calling code
+		{"33612345678", "Herald", ""},
+		{"80012345678", "Nowhere", ""},
 	} {
+		phone, err := threepid.ParsePhone("", "+"+tc.to)
+		if err != nil {
+			t.Fatal(err)
+		}
 		c := challenge()
-		c.To = tc.to
+		c.To, c.Region = tc.to, phone.Region()
 		gateway.Answer(accepted())
 		if err := s.Send(t.Context(), c); err != nil {
 			t.Fatal(err)
