@@ -64,12 +64,16 @@ func TestInvitationsSayWhoInvitesWhereto(t *testing.T) {
 			[]string{"invites you to a space on Matrix"}, []string{"Tea"},
 		},
 		"by somebody to somewhere with names as long as they are shown": {
-			func(i *threepid.Invitation) { i.SenderName, i.RoomName = strings.Repeat("é", 20), strings.Repeat("ö", 30) },
+			func(i *threepid.Invitation) {
+				i.SenderName, i.RoomName = strings.Repeat("é", 20), strings.Repeat("ö", 30)
+			},
 			strings.Repeat("é", 20) + " invites you to " + strings.Repeat("ö", 30),
 			[]string{strings.Repeat("é", 20) + " (@bob:example.org)"}, []string{"…"},
 		},
 		"by somebody to somewhere with longer names": {
-			func(i *threepid.Invitation) { i.SenderName, i.RoomName = strings.Repeat("é", 21), strings.Repeat("ö", 31) },
+			func(i *threepid.Invitation) {
+				i.SenderName, i.RoomName = strings.Repeat("é", 21), strings.Repeat("ö", 31)
+			},
 			strings.Repeat("é", 19) + "… invites you to " + strings.Repeat("ö", 29) + "…",
 			[]string{strings.Repeat("é", 19) + "… (@bob:example.org)"}, []string{strings.Repeat("é", 20), strings.Repeat("ö", 30)},
 		},
