@@ -24,6 +24,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/internal/crowdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -45,6 +46,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	relayMain()
+	crowdtest.Main()
 	code := m.Run()
 	if name, err := binary(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(name))
@@ -66,11 +68,17 @@ type gateway struct {
 // it listens.
 func startGateway(t *testing.T, client *http.Client, args ...string) *gateway {
 	t.Helper()
+	return startGatewayAs(t, client, func(name string) *exec.Cmd { return exec.Command(name, args...) })
+}
+
+// startGatewayAs runs the command that is made of the binary's name.
+func startGatewayAs(t *testing.T, client *http.Client, command func(name string) *exec.Cmd) *gateway {
+	t.Helper()
 	name, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{cmd: exec.Command(name, args...), client: client, events: make(chan map[string]any, 1000), done: make(chan error, 1)}
+	g := &gateway{cmd: command(name), client: client, events: make(chan map[string]any, 1000), done: make(chan error, 1)}
 	log, err := g.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -225,6 +233,16 @@ apps:
     service_account_file: firebase.json
     endpoint: %s
 %s`, keyID, teamID, s.apns.URL(), s.fcm.URL(), more))
+}
+
+// speakPlainHTTP takes TLS out of the configuration.
+func (s *services) speakPlainHTTP(t *testing.T) {
+	t.Helper()
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, strings.Replace(string(config), "tls: {cert_file: tls.crt, key_file: tls.key}", "", 1))
 }
 
 const (

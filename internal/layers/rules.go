@@ -65,6 +65,7 @@ func packages() []pkg {
 		{"identity/storetest", testOnly, []string{"identity", "identity/signing", "threepid", "threepid/validation"}},
 
 		{"internal/conf", adapter, []string{"internal/*"}},
+		{"internal/crowdtest", testOnly, nil},
 		{"internal/h2pool", adapter, []string{"internal/*"}},
 		{"internal/layers", adapter, nil},
 		{"internal/mxhttp", adapter, []string{"internal/*"}},

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -21,8 +22,10 @@ type Config struct {
 	SocketMode string `yaml:"socket_mode"`
 	// TLS makes the API addresses other than Unix sockets speak TLS.
 	TLS TLSConfig `yaml:"tls"`
-	// MaxConnections bounds the simultaneous connections to each API address;
-	// more wait until one ends. 0 means no bound.
+	// MaxConnections bounds the simultaneous connections to the API. For one
+	// more, the one that has waited for a request the longest is closed; those
+	// with a request at work never are. 0 means three quarters of the files that
+	// the process may open, which also bounds any other number.
 	MaxConnections int `yaml:"max_connections"`
 	// MaxHeaderBytes bounds the headers of a request.
 	MaxHeaderBytes int `yaml:"max_header_bytes"`
@@ -61,6 +64,7 @@ func DefaultConfig() Config {
 	return Config{
 		SocketMode:        "0660",
 		TLS:               TLSConfig{ReloadInterval: conf.Duration(5 * time.Second)},
+		MaxConnections:    16384,
 		MaxHeaderBytes:    32 << 10,
 		ReadHeaderTimeout: conf.Duration(10 * time.Second),
 		ReadTimeout:       conf.Duration(30 * time.Second),
@@ -99,7 +103,7 @@ func (c Config) Validate(path string, p *conf.Problems) {
 // another default in most of them, so 0 is refused where it has no meaning here.
 func (c Config) validateBounds(path string, p *conf.Problems) {
 	if c.MaxConnections < 0 {
-		p.Add(path+".max_connections", c.MaxConnections, "write 0 for no bound, or more")
+		p.Add(path+".max_connections", c.MaxConnections, "write 0 for as many as the process may open files for, or more")
 	}
 	if c.MaxHeaderBytes <= 0 {
 		p.Add(path+".max_header_bytes", c.MaxHeaderBytes, "write a number of bytes, such as 32768")
@@ -121,6 +125,18 @@ func (c Config) validateBounds(path string, p *conf.Problems) {
 			p.Add(path+"."+d.name, d.value, "write a longer duration, such as \"10s\"")
 		}
 	}
+}
+
+// connections returns the bound of connections to the API.
+func (c Config) connections() int {
+	most := math.MaxInt
+	if files := openFiles(); files > 0 {
+		most = max(files/4*3, 1)
+	}
+	if c.MaxConnections > 0 {
+		return min(c.MaxConnections, most)
+	}
+	return most
 }
 
 // HealthTarget returns what CheckHealth asks for the health of a service that

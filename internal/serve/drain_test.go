@@ -150,11 +150,12 @@ func TestTheDrainDelayEndsByItself(t *testing.T) {
 
 func TestRequestsBeyondTheShutdownBudgetAreCutOff(t *testing.T) {
 	t.Parallel()
-	entered, cause := make(chan struct{}), make(chan error, 1)
+	entered, cut, cause := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	o := options(func(_ http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-r.Context().Done()
 		cause <- context.Cause(r.Context())
+		<-cut // it would be answered if its connection were not closed
 	})
 	o.Config.DrainDelay = 0
 	o.Config.ShutdownBudget = conf.Duration(20 * time.Millisecond)
@@ -172,6 +173,7 @@ func TestRequestsBeyondTheShutdownBudgetAreCutOff(t *testing.T) {
 	if err := <-answered; err == nil {
 		t.Error("the request was answered")
 	}
+	close(cut)
 	if err := <-cause; err == nil || !strings.Contains(err.Error(), "the service stopped before the request was done") {
 		t.Errorf("the request learns %v", err)
 	}

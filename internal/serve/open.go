@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-
-	"golang.org/x/net/netutil"
 )
 
 // open opens all listeners. Those already open when it fails stay in
@@ -23,16 +21,16 @@ func (r *runner) open(ctx context.Context) error {
 		}
 		tlsConfig = pair.config()
 	}
-	api := apiHandler(r.o, r.health)
+	room := newBound(c.connections(), r.o.Logger)
+	api := room.watch(apiHandler(r.o, r.health))
 	for _, address := range c.Listen {
 		l, err := listen(ctx, address, c.SocketMode)
 		if err != nil {
 			return err
 		}
-		if c.MaxConnections > 0 {
-			l = netutil.LimitListener(l, c.MaxConnections)
-		}
+		l = &boundedListener{Listener: l, b: room}
 		server := r.server(api)
+		server.ConnContext = room.connContext
 		server.WriteTimeout = c.WriteTimeout.Std()
 		_, isUnix := unixPath(address)
 		speaksTLS := tlsConfig != nil && !isUnix

@@ -247,33 +247,6 @@ func TestABusyAddressIsNamedAndTheOthersAreClosed(t *testing.T) {
 	}
 }
 
-func TestMaxConnectionsMakesFurtherOnesWait(t *testing.T) {
-	t.Parallel()
-	o := options(hello)
-	o.Config.MaxConnections = 1
-	s := start(t, o)
-	first, second := dial(t, s), dial(t, s)
-	if got := ask(t, first); got != http.StatusOK {
-		t.Fatalf("first connection: %d", got)
-	}
-	if _, err := io.WriteString(second, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := second.Read(make([]byte, 1)); err == nil {
-		t.Fatal("the second connection was served beside the first")
-	}
-	_ = first.Close()
-	if err := second.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := second.Read(make([]byte, 1)); err != nil {
-		t.Errorf("the second connection was not served after the first: %v", err)
-	}
-}
-
 func TestAnIdleConnectionIsClosed(t *testing.T) {
 	t.Parallel()
 	o := options(hello)

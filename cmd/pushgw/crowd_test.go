@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/matrix-herald/herald/internal/crowdtest"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// TestTenThousandIdleConnections has nothing to say about time: every request
+// that is made beside them, on connections old and new, is answered.
+func TestTenThousandIdleConnections(t *testing.T) {
+	t.Parallel()
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
+	s.speakPlainHTTP(t)
+	g := startGateway(t, s.client, "-config", s.config)
+	crowd := crowdtest.Start(t, crowdtest.Options{
+		Addr: strings.TrimPrefix(g.api, "http://"), Manners: crowdtest.Idle, Count: 10_000, Path: "/health", EveryMillis: 1000,
+	})
+	g.deliverSome(t, "beside the crowd", 0)
+	if report := crowd.Stop(t); report.Open == 0 {
+		t.Error("nobody was there")
+	}
+	g.deliverSome(t, "after the crowd has gone", 0)
+}
+
+// TestMoreConnectionsThanFilesAreNoTrouble gives the gateway room for 256 files
+// and lets more clients than that hold connections in silence. A new connection
+// that is closed among theirs is opened again, as a homeserver does.
+func TestMoreConnectionsThanFilesAreNoTrouble(t *testing.T) {
+	t.Parallel()
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
+	s.speakPlainHTTP(t)
+	g := startGatewayAs(t, s.client, func(name string) *exec.Cmd {
+		return exec.Command("sh", "-c", `ulimit -n 256 && exec "$0" -config "$1"`, name, s.config)
+	})
+	crowdtest.Start(t, crowdtest.Options{
+		Addr: strings.TrimPrefix(g.api, "http://"), Manners: crowdtest.Silent, Count: 400, EveryMillis: 100,
+	})
+	g.await(t, "connections are at their bound")
+	g.deliverSome(t, "among the silent", 5)
+}
+
+// deliverSome has notifications delivered over connections old and new. One that
+// meets a connection that ends is sent again, this often at most.
+func (g *gateway) deliverSome(t *testing.T, when string, again int) {
+	t.Helper()
+	fresh := *g
+	fresh.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range 5 {
+		for how, through := range map[string]*gateway{"kept": g, "new": &fresh} {
+			body := fmt.Sprintf(`{"notification":{"event_id":"$%d %s %s","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`,
+				i, how, when, iosApp, iosKey(i))
+			status, answer, err := through.notify(t.Context(), body)
+			for left := again; err != nil && left > 0; left-- {
+				status, answer, err = through.notify(t.Context(), body)
+			}
+			if err != nil || status != http.StatusOK {
+				t.Fatalf("%s, on a %s connection: %d %s %v", when, how, status, answer, err)
+			}
+		}
+	}
+}
