@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -306,7 +307,8 @@ func send(t *testing.T, method, target, token, body string) (status int, answer 
 	return do(t, r)
 }
 
-// do sends a request on a connection of its own: services come and go.
+// do sends a request on a connection of its own: services come and go. It holds
+// answers of the API against the specification.
 func do(t *testing.T, r *http.Request) (status int, answer string) {
 	t.Helper()
 	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -318,6 +320,9 @@ func do(t *testing.T, r *http.Request) (status int, answer string) {
 	data, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if strings.HasPrefix(res.Request.URL.Path, "/_matrix/identity/") { // and not where a redirect led to
+		httpapitest.Check(t, res.Request, res.StatusCode, res.Header, data)
 	}
 	return res.StatusCode, string(data)
 }
