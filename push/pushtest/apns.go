@@ -29,7 +29,7 @@ type APNsOptions struct {
 	// Answer decides on each well-formed and authorised push; nil takes all. It
 	// is called by many goroutines at once.
 	Answer func(APNsRequest) APNsAnswer
-	// Latency is how long each answer is kept back.
+	// Latency is how long each request takes before Answer decides.
 	Latency time.Duration
 	// MaxConcurrentStreams is the HTTP/2 setting; 0 is 1000, Apple's.
 	MaxConcurrentStreams int
@@ -62,6 +62,8 @@ type APNsAnswer struct {
 	Hang       bool   // never answer
 	Cut        bool   // close the connection without an answer
 	GoAway     bool   // answer, and ask the client to leave the connection
+	// Delay is how long the answer is kept back once it is decided.
+	Delay time.Duration
 }
 
 // APNs is a stand-in for the Apple Push Notification service: the protocol of
@@ -148,20 +150,15 @@ func (a *APNs) handle(w http.ResponseWriter, r *http.Request) {
 		Token: strings.TrimPrefix(r.URL.Path, "/3/device/"), Header: r.Header, Body: body, Time: time.Now(), Conn: r.RemoteAddr,
 	}
 	a.add(req)
-	if a.opts.Latency > 0 {
-		timer := time.NewTimer(a.opts.Latency)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
-			return
-		case <-a.stop:
-			return
-		}
+	if !pause(r.Context(), a.opts.Latency, a.stop) {
+		return
 	}
 	answer := a.judge(r, req)
 	if answer == (APNsAnswer{}) && a.opts.Answer != nil {
 		answer = a.opts.Answer(req)
+	}
+	if !pause(r.Context(), answer.Delay, a.stop) {
+		return
 	}
 	a.write(w, r, answer)
 }

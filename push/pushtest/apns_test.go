@@ -1,10 +1,13 @@
 package pushtest_test
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,5 +114,77 @@ func TestAPNsAuthorises(t *testing.T) {
 		if status != test.status || reason != test.reason {
 			t.Errorf("%s: answered %d %q, want %d %q", name, status, reason, test.status, test.reason)
 		}
+	}
+}
+
+func TestHeldHandshakesGoOnWhenReleased(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
+	release := fake.HoldHandshakes()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(fake.URL(), "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := tls.Client(conn, &tls.Config{RootCAs: fake.CA().Pool(), ServerName: "127.0.0.1"})
+	defer client.Close()
+	done := make(chan error, 1)
+	go func() { done <- client.HandshakeContext(t.Context()) }()
+	for fake.Connections() == 0 { // it is accepted, and as silent as before
+		runtime.Gosched()
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the handshake ended: %v", err)
+	default:
+	}
+	release()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if status, _ := post(t, fake, "POST", "/3/device/"+token, "{}", nil); status != 200 {
+		t.Errorf("a later connection: status %d", status)
+	}
+}
+
+func TestAHeldConnectionCanBeClosed(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
+	fake.HoldHandshakes()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(fake.URL(), "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for fake.Connections() == 0 {
+		runtime.Gosched()
+	}
+	fake.CloseConnections()
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection is open")
+	}
+}
+
+func TestADecidedAnswerIsKeptBack(t *testing.T) {
+	t.Parallel()
+	decided := make(chan struct{}, 1)
+	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
+		decided <- struct{}{}
+		return pushtest.APNsAnswer{Delay: time.Hour}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: fake.CA().Pool()}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fake.URL()+"/3/device/"+token, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("apns-topic", "org.example.app")
+	go func() {
+		<-decided
+		cancel()
+	}()
+	if res, err := transport.RoundTrip(req); err == nil {
+		res.Body.Close()
+		t.Errorf("it is answered with %d", res.StatusCode)
 	}
 }

@@ -24,7 +24,7 @@ type FCMOptions struct {
 	// Answer decides on each authorised and valid message; nil takes all. It is
 	// called by many goroutines at once.
 	Answer func(FCMRequest) FCMAnswer
-	// Latency is how long each answer is kept back.
+	// Latency is how long each request takes before Answer decides.
 	Latency time.Duration
 	// MaxConcurrentStreams is the HTTP/2 setting; 0 is net/http's default.
 	MaxConcurrentStreams int
@@ -53,6 +53,8 @@ type FCMAnswer struct {
 	Hang       bool // never answer
 	Cut        bool // close the connection without an answer
 	GoAway     bool // answer, and ask the client to leave the connection
+	// Delay is how long the answer is kept back once it is decided.
+	Delay time.Duration
 }
 
 // FCM is a stand-in for FCM's HTTP v1 API and Google's token endpoint, over TLS
@@ -191,16 +193,8 @@ func (f *FCM) serveMessage(w http.ResponseWriter, r *http.Request) {
 	req := FCMRequest{Project: r.PathValue("project"), Header: r.Header, Body: body}
 	fault := req.Message.parse(body)
 	f.add(req)
-	if f.opts.Latency > 0 {
-		timer := time.NewTimer(f.opts.Latency)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
-			return
-		case <-f.stop:
-			return
-		}
+	if !pause(r.Context(), f.opts.Latency, f.stop) {
+		return
 	}
 	answer := f.judge(r, fault)
 	if answer == (FCMAnswer{}) && f.opts.Answer != nil {
@@ -208,6 +202,9 @@ func (f *FCM) serveMessage(w http.ResponseWriter, r *http.Request) {
 	}
 	if answer.Status == 0 && answer.Body == "" {
 		answer.Body = `{"name":"projects/` + req.Project + `/messages/0:1"}`
+	}
+	if !pause(r.Context(), answer.Delay, f.stop) {
+		return
 	}
 	f.write(w, r, answer)
 }

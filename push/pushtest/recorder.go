@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxRecorded is how many requests a recorder keeps: the first ones.
@@ -62,5 +63,23 @@ func (r *recorder[T]) Wait(ctx context.Context, n int) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// pause waits for d and reports true, or false when the client has gone or the
+// fake ends before that.
+func pause(ctx context.Context, d time.Duration, end <-chan struct{}) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-end:
+		return false
 	}
 }
