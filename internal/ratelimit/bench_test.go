@@ -18,7 +18,7 @@ func benchmark(b *testing.B, l *ratelimit.Limiter) {
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
 				k := strconv.Itoa(rand.IntN(50_000))
-				err := l.Take(b.Context(), ratelimit.Rate("wide", limit, k), ratelimit.Rate("narrow", limit, k), ratelimit.Rate("other", limit, k),
+				_, err := l.Take(b.Context(), ratelimit.Rate("wide", limit, k), ratelimit.Rate("narrow", limit, k), ratelimit.Rate("other", limit, k),
 					ratelimit.Rate("members", limit, k), ratelimit.Rate("more members", limit, k))
 				if err != nil {
 					b.Fatal(err)
@@ -31,7 +31,7 @@ func benchmark(b *testing.B, l *ratelimit.Limiter) {
 		b.Run("members"+strconv.Itoa(n), func(b *testing.B) {
 			for b.Loop() {
 				k := strconv.Itoa(rand.IntN(20))
-				err := l.Take(b.Context(), ratelimit.Distinct("members", limit, k, list), ratelimit.Distinct("more members", limit, "k", list))
+				_, err := l.Take(b.Context(), ratelimit.Distinct("members", limit, k, list), ratelimit.Distinct("more members", limit, "k", list))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +23,7 @@ const (
 	// 200 bytes each. Budgets of distinct members are counted apart, and are as
 	// many at the most.
 	DefaultMaxKeys = 100_000
-	// DefaultMaxMembers is how many distinct members, of some 30 bytes each.
+	// DefaultMaxMembers is how many distinct members, of some 40 bytes each.
 	DefaultMaxMembers = 1_000_000
 )
 
@@ -108,16 +110,17 @@ func (l *Limiter) Close() error {
 // and a second one where it refuses. Without an answer of Redis within its budget
 // the process decides by itself. Only when ctx is over it returns another error,
 // that of ctx.
-func (l *Limiter) Take(ctx context.Context, asks ...Ask) error {
+func (l *Limiter) Take(ctx context.Context, asks ...Ask) (*Taken, error) {
 	h := l.hashers.Get().(*hasher) //nolint:forcetypeassert // the pool has no others
 	cells, names := h.cells(asks)
 	l.hashers.Put(h)
+	taken := &Taken{limiter: l, cells: cells, names: names, request: rand.Uint64()} //nolint:gosec // no secret: requests only have to differ
 	if len(cells) == 0 {
-		return nil
+		return taken, nil
 	}
-	waits, err := l.take(ctx, cells)
+	waits, err := l.take(ctx, taken)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	longest := 0
 	for i, w := range waits {
@@ -126,31 +129,62 @@ func (l *Limiter) Take(ctx context.Context, asks ...Ask) error {
 		}
 	}
 	if waits[longest] == 0 {
-		return nil
+		return taken, nil
 	}
 	l.metrics.refused.WithLabelValues(names[longest]).Inc()
-	return &Refused{Limit: names[longest], RetryAfter: time.Duration(waits[longest]) * time.Microsecond}
+	return nil, &Refused{Limit: names[longest], RetryAfter: time.Duration(waits[longest]) * time.Microsecond}
 }
 
-func (l *Limiter) take(ctx context.Context, cells []cell) ([]int64, error) {
-	if l.shared == nil {
-		return l.memory.take(cells), nil
-	}
-	if l.due() {
-		var waits []int64
+func (l *Limiter) take(ctx context.Context, t *Taken) (waits []int64, err error) {
+	if l.shared != nil && l.due() {
 		err := l.ask(ctx, func(ctx context.Context) (err error) {
-			waits, err = l.shared.take(ctx, cells)
+			waits, err = l.shared.take(ctx, t.cells, t.request)
 			return err
 		})
 		if waits != nil {
+			t.shared = true
 			return waits, nil
 		}
 		if err != nil && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
-	l.metrics.fallbacks.Inc()
-	return l.memory.take(cells), nil
+	if l.shared != nil {
+		l.metrics.fallbacks.Inc()
+	}
+	return l.memory.take(t.cells, t.request), nil
+}
+
+// Taken is what a request took.
+type Taken struct {
+	limiter *Limiter
+	cells   []cell
+	names   []string
+	request uint64
+	shared  bool // in Redis
+}
+
+// Return gives back what was taken of the limits with these names, for a request
+// that turned out not to be what they limit. Members that another request has
+// meanwhile been told are free stay taken, and so does what Redis cannot be told.
+func (t *Taken) Return(ctx context.Context, names ...string) {
+	var cells []cell
+	for i, c := range t.cells {
+		if slices.Contains(names, t.names[i]) {
+			cells = append(cells, c)
+		}
+	}
+	switch l := t.limiter; {
+	case len(cells) == 0:
+	case !t.shared:
+		l.memory.give(cells, t.request)
+	case l.due():
+		// The request may be over because its client has gone. The error is noted,
+		// and nothing else can be done about it.
+		_ = l.ask(context.WithoutCancel(ctx), func(ctx context.Context) error {
+			return l.shared.give(ctx, cells, t.request)
+		})
+	}
 }
 
 // Forget removes what is remembered of keys under all limits, and returns how

@@ -38,7 +38,7 @@ func tableOf(c *cell) int {
 
 // take takes from all cells or from none. It returns how long to wait for each,
 // in microseconds; all are 0 if it took.
-func (m *memory) take(cells []cell) []int64 {
+func (m *memory) take(cells []cell, request uint64) []int64 {
 	defer m.lock(cells)()
 	now := m.now().UnixMicro()
 	waits := make([]int64, len(cells))
@@ -51,10 +51,19 @@ func (m *memory) take(cells []cell) []int64 {
 	}
 	if !refused {
 		for i := range cells {
-			m.tables[tableOf(&cells[i])].take(&cells[i], now)
+			m.tables[tableOf(&cells[i])].take(&cells[i], now, request)
 		}
 	}
 	return waits
+}
+
+// give gives back what a request took.
+func (m *memory) give(cells []cell, request uint64) {
+	defer m.lock(cells)()
+	now := m.now().UnixMicro()
+	for i := range cells {
+		m.tables[tableOf(&cells[i])].give(&cells[i], now, request)
+	}
 }
 
 // forget returns how many of the keys there were.
@@ -118,9 +127,11 @@ type table struct {
 
 // entry is a key in debt.
 type entry struct {
-	id      fingerprint
-	full    int64 // when all of the limit is there again, in Unix microseconds
-	members map[uint64]struct{}
+	id   fingerprint
+	full int64 // when all of the limit is there again, in Unix microseconds
+	// members have the request that each was new to, as long as that request is
+	// the only one, and else 0.
+	members map[uint64]uint64
 	place   int // in the queue
 }
 
@@ -198,14 +209,14 @@ func windowEnd(l Limit, now int64) int64 {
 	return now - now%window + window
 }
 
-func (t *table) take(c *cell, now int64) {
+func (t *table) take(c *cell, now int64, request uint64) {
 	e := t.current(c, now)
-	if c.distinct && unknown(e, c.members) == 0 {
+	if c.distinct && len(c.members) == 0 {
 		return
 	}
 	next := &entry{id: c.id, full: now + debt(e, c.limit, now) + c.limit.step()}
 	if c.distinct {
-		next.full, next.members = windowEnd(c.limit, now), make(map[uint64]struct{})
+		next.full, next.members = windowEnd(c.limit, now), make(map[uint64]uint64)
 		if e != nil {
 			next.members = e.members
 		}
@@ -214,12 +225,40 @@ func (t *table) take(c *cell, now int64) {
 		t.remove(old)
 	}
 	for _, m := range c.members {
-		next.members[m] = struct{}{}
+		if _, there := next.members[m]; there {
+			next.members[m] = 0
+		} else {
+			next.members[m] = request
+		}
 	}
-	t.makeRoom(len(next.members))
-	t.entries[c.id] = next
-	t.members += len(next.members)
-	heap.Push(&t.order, next)
+	t.put(next)
+}
+
+func (t *table) give(c *cell, now int64, request uint64) {
+	e := t.current(c, now)
+	if e == nil {
+		return
+	}
+	t.remove(e)
+	for _, m := range c.members {
+		if by, there := e.members[m]; there && by == request {
+			delete(e.members, m)
+		}
+	}
+	if !c.distinct {
+		e.full -= c.limit.step()
+	}
+	if e.full > now && (!c.distinct || len(e.members) > 0) {
+		t.put(e)
+	}
+}
+
+// put adds an entry, and removes others if there is no room for it.
+func (t *table) put(e *entry) {
+	t.makeRoom(len(e.members))
+	t.entries[e.id] = e
+	t.members += len(e.members)
+	heap.Push(&t.order, e)
 }
 
 // makeRoom removes entries until one more with so many members fits: those that

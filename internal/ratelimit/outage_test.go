@@ -73,7 +73,7 @@ func TestRedisIsKilledAndComesBack(t *testing.T) {
 
 	server.Restart(t)
 	redistest.Await(t, func() bool {
-		_ = l.Take(t.Context(), ratelimit.Rate("other", per(100000, month), "k"))
+		_, _ = l.Take(t.Context(), ratelimit.Rate("other", per(100000, month), "k"))
 		return metric(t, reg, "herald_test_limit_store_away", "") == 0
 	})
 	take(t, l, "", wide(2), members(2, "c", "d"))
@@ -130,7 +130,7 @@ func TestARequestWhoseTimeIsOverSaysNothingAboutRedis(t *testing.T) {
 		cancel(errGone)
 		<-asked
 	}()
-	err = l.Take(ctx, wide(1))
+	_, err = l.Take(ctx, wide(1))
 	close(asked)
 	if !errors.Is(err, errGone) {
 		t.Errorf("got %v, want the request's own end", err)

@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -29,8 +28,7 @@ type call struct {
 // take is as memory's, but takes from all cells before it knows that one refuses,
 // and then gives back. With waits that are not nil an error means that it could
 // not give back.
-func (s *shared) take(ctx context.Context, cells []cell) (waits []int64, err error) {
-	request := rand.Text()[:8]
+func (s *shared) take(ctx context.Context, cells []cell, request uint64) (waits []int64, err error) {
 	calls := make([]*call, len(cells))
 	for i := range cells {
 		calls[i] = s.taking(&cells[i], request)
@@ -39,35 +37,42 @@ func (s *shared) take(ctx context.Context, cells []cell) (waits []int64, err err
 		return nil, err
 	}
 	waits = make([]int64, len(cells))
-	refused := false
+	var took []cell
 	for i, c := range calls {
 		if waits[i], err = c.Int64(); err != nil {
 			return nil, fmt.Errorf("answer of a script: %w", err)
 		}
-		refused = refused || waits[i] > 0
-	}
-	if !refused {
-		return waits, nil
-	}
-	var returns []*call
-	for i := range cells {
 		if waits[i] == 0 {
-			returns = append(returns, s.giving(&cells[i], request))
+			took = append(took, cells[i])
 		}
 	}
-	return waits, s.run(ctx, returns)
+	if len(took) == len(cells) {
+		return waits, nil
+	}
+	return waits, s.give(ctx, took, request)
 }
 
-func (s *shared) taking(c *cell, request string) *call {
+// give gives back what a request took.
+func (s *shared) give(ctx context.Context, cells []cell, request uint64) error {
+	calls := make([]*call, len(cells))
+	for i := range cells {
+		calls[i] = s.giving(&cells[i], request)
+	}
+	return s.run(ctx, calls)
+}
+
+func (s *shared) taking(c *cell, request uint64) *call {
 	if c.distinct {
-		return &call{script: s.scripts.takeMembers, key: s.key(c.id), args: []any{c.limit.Count, c.limit.Per.Milliseconds(), request, pack(c.members)}}
+		return &call{script: s.scripts.takeMembers, key: s.key(c.id), args: []any{
+			c.limit.Count, c.limit.Per.Milliseconds(), pack([]uint64{request}), pack(c.members),
+		}}
 	}
 	return &call{script: s.scripts.takeRate, key: s.key(c.id), args: []any{c.limit.step(), c.limit.room()}}
 }
 
-func (s *shared) giving(c *cell, request string) *call {
+func (s *shared) giving(c *cell, request uint64) *call {
 	if c.distinct {
-		return &call{script: s.scripts.giveMembers, key: s.key(c.id), args: []any{request, pack(c.members)}}
+		return &call{script: s.scripts.giveMembers, key: s.key(c.id), args: []any{pack([]uint64{request}), pack(c.members)}}
 	}
 	return &call{script: s.scripts.giveRate, key: s.key(c.id), args: []any{c.limit.step()}}
 }

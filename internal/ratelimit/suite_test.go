@@ -94,7 +94,7 @@ type world struct {
 // take asks and compares the refusal, "" for none, with want.
 func take(t *testing.T, l *ratelimit.Limiter, want string, asks ...ratelimit.Ask) time.Duration {
 	t.Helper()
-	err := l.Take(t.Context(), asks...)
+	_, err := l.Take(t.Context(), asks...)
 	refused, ok := errors.AsType[*ratelimit.Refused](err)
 	switch {
 	case err == nil && want == "":
@@ -246,6 +246,67 @@ var cases = map[string]func(t *testing.T, w world){
 		take(t, w.b, "", members(10000, list...))
 		take(t, w.b, "members", members(10000, "x"))
 	},
+	"what was taken can be returned, limit by limit": func(t *testing.T, w world) {
+		taken, err := w.a.Take(t.Context(), wide(1), narrow(1), members(2, "a", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // the client has gone
+		taken.Return(ctx)
+		taken.Return(ctx, "other")
+		take(t, w.b, "wide", wide(1))
+		taken.Return(ctx, "wide", "members")
+		take(t, w.b, "narrow", narrow(1))
+		take(t, w.b, "", wide(1), members(2, "c"))
+		take(t, w.b, "wide", wide(1))
+		take(t, w.b, "members", members(2, "d", "e"))
+		take(t, w.b, "", members(2, "d"))
+		nothing, err := w.a.Take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		nothing.Return(t.Context(), "wide")
+	},
+	"members that others had meanwhile are not returned": func(t *testing.T, w world) {
+		taken, err := w.a.Take(t.Context(), members(3, "a", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		take(t, w.b, "", members(3, "b"))
+		taken.Return(t.Context(), "members")
+		take(t, w.b, "", members(3, "c", "d"))
+		take(t, w.a, "members", members(3, "a"))
+		take(t, w.a, "", members(3, "b"))
+	},
+	"members that were there before are not returned": func(t *testing.T, w world) {
+		take(t, w.a, "", members(2, "a"))
+		taken, err := w.b.Take(t.Context(), members(2, "a", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken.Return(t.Context(), "members")
+		take(t, w.a, "", members(2, "c"))
+		take(t, w.a, "members", members(2, "d"))
+		take(t, w.a, "", members(2, "a"))
+	},
+	"no more is returned than the limit has": func(t *testing.T, w world) {
+		if w.advance == nil {
+			t.Skip("time passes by itself here")
+		}
+		two := ratelimit.Rate("wide", per(2, time.Hour), "k")
+		taken, err := w.a.Take(t.Context(), two)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.advance(time.Hour)
+		taken.Return(t.Context(), "wide")
+		take(t, w.a, "", two)
+		taken.Return(t.Context(), "wide")
+		take(t, w.a, "", two)
+		take(t, w.a, "", two)
+		take(t, w.a, "wide", two)
+	},
 	"forgetting a key frees it, and is counted": func(t *testing.T, w world) {
 		other := ratelimit.Rate("wide", per(1, month), "other")
 		take(t, w.a, "", wide(1), narrow(1), members(1, "a"), other)
@@ -299,7 +360,7 @@ var cases = map[string]func(t *testing.T, w world){
 		}
 		free := 0
 		for m := range had.Range {
-			if w.a.Take(t.Context(), members(50, m.(string))) == nil {
+			if _, err := w.a.Take(t.Context(), members(50, m.(string))); err == nil {
 				free++
 			}
 		}
@@ -316,9 +377,10 @@ var cases = map[string]func(t *testing.T, w world){
 		crowdOf(t, w, 25, func(i int, l *ratelimit.Limiter) error {
 			m := strconv.Itoa(i / 2 % 40)
 			if i%2 == 0 {
-				return l.Take(t.Context(), members(20, m), narrow(1))
+				_, err := l.Take(t.Context(), members(20, m), narrow(1))
+				return err
 			}
-			err := l.Take(t.Context(), members(20, m))
+			_, err := l.Take(t.Context(), members(20, m))
 			if err == nil {
 				mu.Lock()
 				defer mu.Unlock()
@@ -336,7 +398,10 @@ var cases = map[string]func(t *testing.T, w world){
 // let through. Each round of asks has a number of its own.
 func crowd(t *testing.T, w world, n int, asks func(i int) []ratelimit.Ask) int {
 	t.Helper()
-	return crowdOf(t, w, n, func(i int, l *ratelimit.Limiter) error { return l.Take(t.Context(), asks(i)...) })
+	return crowdOf(t, w, n, func(i int, l *ratelimit.Limiter) error {
+		_, err := l.Take(t.Context(), asks(i)...)
+		return err
+	})
 }
 
 func crowdOf(t *testing.T, w world, n int, try func(i int, l *ratelimit.Limiter) error) int {
