@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
@@ -60,8 +61,8 @@ func WriteBody(w http.ResponseWriter, status int, body []byte) error {
 // Struct tags have the meaning of github.com/go-json-experiment/json; to keep a
 // member as it came, give it the type jsontext.Value.
 //
-// Every error is an [*Error] for the client: 413 M_TOO_LARGE; 400 M_NOT_JSON
-// for what is not UTF-8, not JSON or followed by more; 400 M_BAD_JSON, naming
+// Every error is an [*Error] for the client: 413 M_TOO_LARGE; 408 M_UNKNOWN for
+// what the server's ReadTimeout did not wait for any longer; 400 M_NOT_JSON for what is not UTF-8, not JSON or followed by more; 400 M_BAD_JSON, naming
 // the member, for JSON of the wrong shape or nested too deeply.
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, dst any) error {
 	data, err := readBody(w, r, limit)
@@ -129,6 +130,9 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, errTooLarge(limit)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) { // the server's ReadTimeout
+			return nil, &Error{Status: http.StatusRequestTimeout, Code: codeUnknown, Msg: "The request body took too long to arrive"}
 		}
 		return nil, errNotJSON("The request body could not be read to its end")
 	}
