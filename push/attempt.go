@@ -18,10 +18,14 @@ const maxAttempts = 3
 // send makes the attempts that n at the task's device needs.
 func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
 	app := t.app
+	var last Outcome
 	delivery := Delivery{Notification: n, Device: t.device, ID: uuid.NewString()}
 	resent := false // after an uncertain attempt: once, with the same ID
 	for attempt := 1; ; attempt++ {
-		out := g.attempt(ctx, app, delivery)
+		out := g.attempt(ctx, t, delivery)
+		if attempt > 1 && (out.Reason == ReasonOutage || out.Reason == ReasonBreaker) {
+			return last // it was not asked again
+		}
 		uncertain := out.Kind == Temporary && out.Reason == ReasonUncertain
 		if uncertain {
 			g.opts.Metrics.uncertain(app)
@@ -31,7 +35,7 @@ func (g *Gateway) send(ctx context.Context, n *Notification, t *task) Outcome {
 		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
 			return out
 		}
-		resent = resent || uncertain
+		last, resent = out, resent || uncertain
 		g.opts.Metrics.retry(app, out.Reason)
 	}
 }
@@ -47,16 +51,25 @@ func attemptsFor(out Outcome) int {
 
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
-func (g *Gateway) attempt(ctx context.Context, app *App, delivery Delivery) Outcome {
+func (g *Gateway) attempt(ctx context.Context, t *task, delivery Delivery) Outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
 	defer cancel()
-	if !app.breaker.TryAcquirePermit() {
-		return Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: app.breaker.left()}
+	app, start := t.app, time.Now()
+	admitted, probe := t.lane.outage.admit(t.query.PushKey, start)
+	if !admitted {
+		return Outcome{Kind: Temporary, Reason: ReasonOutage, RetryAfter: t.lane.outage.left()}
 	}
-	start := time.Now()
+	if !app.breaker.TryAcquirePermit() {
+		out := Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: app.breaker.left()}
+		g.tellOutage(ctx, t, out, true, probe)
+		return out
+	}
 	out := g.ask(ctx, app, delivery)
+	took := time.Since(start)
+	// An attempt that our own deadline cut short says nothing.
+	g.tellOutage(ctx, t, out, ctx.Err() == nil || took >= g.opts.AttemptTimeout/2, probe)
 	g.tellBreaker(ctx, app, out)
-	g.opts.Metrics.attempt(app, out, time.Since(start))
+	g.opts.Metrics.attempt(app, out, took)
 	return out
 }
 

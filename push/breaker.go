@@ -37,7 +37,7 @@ func (g *Gateway) tellBreaker(ctx context.Context, app *App, out Outcome) {
 	was := app.breaker.IsClosed()
 	if out.Kind == Temporary && (out.Reason == ReasonCredentials || out.Reason == ReasonConfig) {
 		app.breaker.RecordFailure()
-	} else {
+	} else if out.Status != 0 || !was { // what it did not answer says nothing, but a permit must be given back
 		app.breaker.RecordSuccess()
 	}
 	switch is := app.breaker.IsClosed(); {

@@ -94,6 +94,10 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 func (g *Gateway) SetApps(apps *Apps) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	var before map[string]*lane
+	if r := g.apps.Load(); r != nil {
+		before = r.lanes
+	}
 	loads, lanes := make(map[string]*load), make(map[string]*lane)
 	for _, app := range apps.All() {
 		l := g.loads[app.Name]
@@ -104,10 +108,19 @@ func (g *Gateway) SetApps(apps *Apps) {
 		if g.quotas[app.quota] == nil {
 			g.quotas[app.quota] = new(quota)
 		}
-		loads[app.Name], lanes[app.Name] = l, &lane{load: l, quota: g.quotas[app.quota]}
+		n := &lane{load: l, quota: g.quotas[app.quota], key: app.key}
+		if was := before[app.Name]; was != nil && was.key == n.key {
+			n.outage = was.outage
+		} else {
+			n.outage = newOutage(g.opts.Trouble)
+		}
+		loads[app.Name], lanes[app.Name] = l, n
 	}
 	g.loads = loads
 	g.opts.Metrics.setApps(apps)
+	for _, app := range apps.All() {
+		g.opts.Metrics.outageState(app, lanes[app.Name].outage.state())
+	}
 	g.apps.Store(&routes{apps, lanes})
 }
 

@@ -2,10 +2,12 @@ package push
 
 import "sync/atomic"
 
-// lane is what the gateway keeps about an app across reloads.
+// lane is what the gateway keeps about an app.
 type lane struct {
-	*load
-	quota *quota
+	*load          // of its name
+	quota  *quota  // of its Quota
+	key    Key     // of the app
+	outage *outage // of the key: other settings are tried at once
 }
 
 // load counts what is in flight for one app, and knows what was last said

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -21,7 +22,7 @@ var reasons = map[Kind][]Reason{
 	},
 	Temporary: {
 		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonPaused, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
-		ReasonCredentials, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
+		ReasonCredentials, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonOutage, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
 	Dropped: {ReasonTooLarge, ReasonBadMessage},
 }
@@ -44,6 +45,7 @@ type Metrics struct {
 	expiry        *prometheus.GaugeVec
 	breakers      *prometheus.GaugeVec
 	pauses        *prometheus.GaugeVec
+	outages       *prometheus.GaugeVec
 	ledger        *ledgerMetrics
 	sygnal        *sygnalMetrics // nil when not asked for
 
@@ -95,7 +97,11 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		Name: "herald_push_paused_until_timestamp_seconds",
 		Help: "Until when the push service asked to be left alone, as last seen, in seconds since the epoch; 0 when it did not.",
 	}, app)
-	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers, m.pauses)
+	m.outages = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "herald_push_outage_state",
+		Help: "Whether the push service works, as far as this process can tell: 0 it does, 1 it is left alone, 2 a few pushes find out.",
+	}, app)
+	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers, m.pauses, m.outages)
 	m.ledger = newLedgerMetrics(reg)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
@@ -207,6 +213,10 @@ func (m *Metrics) attempt(app *App, out Outcome, took time.Duration) {
 
 func (m *Metrics) retry(app *App, reason Reason) {
 	m.retries.WithLabelValues(app.Name, app.ProviderName, string(reason)).Inc()
+}
+
+func (m *Metrics) outageState(app *App, s circuitbreaker.State) {
+	m.outages.WithLabelValues(app.Name, app.ProviderName).Set(float64(s))
 }
 
 // pausedFor notes how long the app's push service is to be left alone.

@@ -91,6 +91,7 @@ const (
 	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment)
 	ReasonWithheld    Reason = "withheld"     // the push service calls the pushkey dead and is not believed
 	ReasonBreaker     Reason = "breaker"      // the push service refused the app several times and is left alone for a while
+	ReasonOutage      Reason = "outage"       // the push service failed so often that it is left alone for a while
 	ReasonStaleReport Reason = "stale_report" // the token was reported dead before it was registered again
 	ReasonInternal    Reason = "internal"     // a fault of ours
 	ReasonUnsupported Reason = "unsupported"  // the app is configured as one we cannot deliver for

@@ -32,6 +32,7 @@ var problems = map[push.Reason]string{
 	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
 	push.ReasonWithheld:    "the push service refuses so many devices of this app that it is not believed",
 	push.ReasonBreaker:     "the push service has just refused the gateway's credentials or settings for this app",
+	push.ReasonOutage:      "the push service does not work at the moment",
 	push.ReasonStaleReport: "the push service reported an older registration of this device",
 	push.ReasonInternal:    "the gateway failed",
 	push.ReasonUnsupported: "the gateway cannot deliver for this app yet",
@@ -51,7 +52,7 @@ func failure(outcomes []push.Outcome) *mxhttp.Error {
 		failed++
 		status, code := http.StatusBadGateway, "M_UNKNOWN"
 		switch out.Reason {
-		case push.ReasonBusy, push.ReasonInFlight:
+		case push.ReasonBusy, push.ReasonInFlight, push.ReasonOutage:
 			status = http.StatusServiceUnavailable
 		case push.ReasonRateLimited, push.ReasonPaused:
 			status, code = http.StatusTooManyRequests, "M_LIMIT_EXCEEDED"
