@@ -168,10 +168,11 @@ func (i *Invites) check(ctx context.Context, r InviteRequest) (threepid.Email, e
 
 // mail sends the private half of the ephemeral key, which nobody else has.
 func (i *Invites) mail(ctx context.Context, invite Invite, ephemeral signing.Key, to string, r InviteRequest) error {
+	homeserver, _ := serverOf(invite.Sender)
 	return i.opts.Mailer.SendInvitation(ctx, threepid.Invitation{
 		ID: invite.Address, To: to, Token: invite.Token, PrivateKey: urlSafe(ephemeral.Seed()),
 		Sender: invite.Sender, SenderName: invite.About.SenderName, RoomName: invite.About.RoomName,
-		Space: invite.Space(), Brand: r.Brand, Language: r.Language, ValidFor: i.opts.Life,
+		Space: invite.Space(), Homeserver: homeserver, Brand: r.Brand, Language: r.Language, ValidFor: i.opts.Life,
 	})
 }
 

@@ -30,6 +30,9 @@ type Challenge struct {
 	// session keeps it; a message may mention it and must not carry it in its link.
 	NextLink string
 
+	// Homeserver is the server name of who asked for the message, empty if that is
+	// not known.
+	Homeserver string
 	// Brand and Language choose the wording; both may be empty. Language is a
 	// BCP 47 tag or an Accept-Language list.
 	Brand, Language string

@@ -28,6 +28,8 @@ type Invitation struct {
 	// Space says that the room is a space.
 	Space bool
 
+	// Homeserver is the server name of the sender.
+	Homeserver string
 	// Brand and Language choose the wording; both may be empty. Language is a
 	// BCP 47 tag or an Accept-Language list.
 	Brand, Language string

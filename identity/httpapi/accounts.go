@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 )
 
@@ -35,6 +34,9 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !a.allowed(*req.MatrixServerName) {
+		return errNotAllowed
+	}
 	token, err := a.Accounts.Register(r.Context(), *req.MatrixServerName, *req.AccessToken)
 	if err != nil {
 		mxhttp.AddLogAttrs(r.Context(), slog.Any("err", err))
@@ -57,6 +59,6 @@ type accountResponse struct {
 }
 
 // whoami handles GET /_matrix/identity/v2/account.
-func (a *api) whoami(w http.ResponseWriter, _ *http.Request, account identity.Account) error {
-	return mxhttp.WriteJSON(w, http.StatusOK, accountResponse{account.UserID})
+func (a *api) whoami(w http.ResponseWriter, _ *http.Request, by caller) error {
+	return mxhttp.WriteJSON(w, http.StatusOK, accountResponse{by.UserID})
 }

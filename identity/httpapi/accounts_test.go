@@ -2,11 +2,13 @@ package httpapi_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/httpapi"
 )
 
 func TestAccount(t *testing.T) {
@@ -62,6 +64,50 @@ var policies = []identity.Policy{
 	{ID: "privacy", Version: "1.2", Languages: map[string]identity.PolicyText{
 		"en": {Name: "Privacy Policy", URL: "https://example.org/privacy-1.2-en.html"},
 	}},
+}
+
+// TestHomeserversThatAreAllowed takes a homeserver off the list while tokens of its
+// users are about.
+func TestHomeserversThatAreAllowed(t *testing.T) {
+	t.Parallel()
+	var opts httpapi.Options
+	all := newWorld(t, func(s *settings) { s.options = &opts })
+	allowed, stranger := all.register(t, alice), all.register(t, "@alice:example.com")
+	all.send(t, get("/_matrix/identity/v2/account", stranger)).object(t)
+
+	opts.Allow, opts.Registerer, opts.V1 = []string{"example.org", "example.net:8448"}, nil, everything()
+	opts.V1.Sources[0].Servers = []string{"example.org", "example.com"}
+	h, err := httpapi.New(opts)
+	check(t, err)
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	w := *all
+	w.url = server.URL
+
+	register := func(user, homeserver string) answer {
+		return w.send(t, post("/_matrix/identity/v2/account/register", "", encode(t, map[string]string{"access_token": user, "matrix_server_name": homeserver})))
+	}
+	register(alice, "example.org").object(t)
+	register("@a:example.net:8448", "example.net:8448").object(t)
+	for _, name := range []string{"example.com", "example.net", "Example.org", "org", "", "a/b"} {
+		register("unreachable", name).refused(t, 403, "M_FORBIDDEN") // and is not asked
+	}
+	w.send(t, get("/_matrix/identity/v2/account", allowed)).object(t)
+	for _, r := range []request{
+		get("/_matrix/identity/v2/account", stranger), get(hashDetails, stranger), get(hashDetails+"?access_token="+stranger, ""),
+		post(termsPath, stranger, "{}"), post(lookupPath, stranger, "{}"), post(emailRequest, stranger, "{}"), post(emailSubmit, stranger, "{}"),
+		post(msisdnRequest, stranger, "{}"), post(msisdnSubmit, stranger, "{}"), get(getValidated, stranger), post(bindPath, stranger, "{}"),
+		post(storeInvitePath, stranger, "{}"), post(signPath, stranger, "{}"), {method: "DELETE", path: invitesPath + "x", token: stranger},
+	} {
+		w.send(t, r).refused(t, 403, "M_FORBIDDEN")
+	}
+	// By version 1 a source speaks for those alone that are allowed.
+	const bind = "sid=1&client_secret=s&mxid="
+	w.send(t, form("/3pid/bind", bind+"@alice:example.com")).refused(t, 403, "M_FORBIDDEN")
+	w.send(t, form("/3pid/bind", bind+"@alice:example.org")).refused(t, 404, "M_NO_VALID_SESSION")
+	// What a token cannot be used for any more it can still be given up for.
+	w.send(t, post("/_matrix/identity/v2/account/logout", stranger, "")).object(t)
+	all.send(t, get("/_matrix/identity/v2/account", stranger)).refused(t, 401, "M_UNAUTHORIZED")
 }
 
 func TestTermsAreListed(t *testing.T) {

@@ -43,6 +43,11 @@ type Options struct {
 	BaseURL string
 	// Clients are those to accept an invite with.
 	Clients []Client
+	// ClientsOf are those of users of some homeservers, by server name, in place of
+	// Clients.
+	ClientsOf map[string][]Client
+	// Allow are the homeservers whose users may use the service; none means all.
+	Allow []string
 	// ConfirmPage makes a mailed link show a button, which then proves the
 	// address, because some mail scanners follow links.
 	ConfirmPage bool

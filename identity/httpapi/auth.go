@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/matrix-herald/herald/identity"
@@ -11,8 +12,21 @@ import (
 // errTermsNotSigned means the account has to accept terms first.
 var errTermsNotSigned = errors.New("terms of service not accepted")
 
+// errNotAllowed means the service is for users of other homeservers.
+var errNotAllowed = errors.New("not a homeserver that may use the service")
+
+// caller is on whose behalf a request is made.
+type caller struct {
+	// UserID is the user whose access token it has. It is empty where a homeserver
+	// asks by version 1 and names no user.
+	UserID string
+	// Homeserver is the server name of the user, or of the homeserver. It is empty
+	// if it may be one of several.
+	Homeserver string
+}
+
 // accountHandler is a handler for requests with a valid access token.
-type accountHandler func(w http.ResponseWriter, r *http.Request, account identity.Account) error
+type accountHandler func(w http.ResponseWriter, r *http.Request, by caller) error
 
 // authenticated looks up whose access token the request has before h sees the
 // request: who may not ask learns nothing about the parameters.
@@ -22,21 +36,31 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 		if err != nil {
 			return err
 		}
-		return h(w, r, account)
+		server, _ := identity.UserServer(account.UserID)
+		// A homeserver may have been allowed when the token was made.
+		if !a.allowed(server) {
+			return errNotAllowed
+		}
+		return h(w, r, caller{UserID: account.UserID, Homeserver: server})
 	}
+}
+
+// allowed reports whether the users of a homeserver may use the service.
+func (a *api) allowed(homeserver string) bool {
+	return len(a.Allow) == 0 || slices.Contains(a.Allow, homeserver)
 }
 
 // agreed lets only those through to h who accepted the terms of service.
 func (a *api) agreed(h accountHandler) accountHandler {
-	return func(w http.ResponseWriter, r *http.Request, account identity.Account) error {
-		accepted, err := a.Terms.Accepted(r.Context(), account.UserID)
+	return func(w http.ResponseWriter, r *http.Request, by caller) error {
+		accepted, err := a.Terms.Accepted(r.Context(), by.UserID)
 		if err != nil {
 			return err
 		}
 		if !accepted {
 			return errTermsNotSigned
 		}
-		return h(w, r, account)
+		return h(w, r, by)
 	}
 }
 

@@ -31,6 +31,7 @@ var answers = []struct {
 	{identity.ErrUnknownToken, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "This access token is not known, or not any more"},
 	{errTermsNotSigned, http.StatusForbidden, "M_TERMS_NOT_SIGNED", "Accept the terms of service first; GET /_matrix/identity/v2/terms lists them"},
 
+	{errNotAllowed, http.StatusForbidden, "M_FORBIDDEN", "This service is for the users of other homeservers"},
 	{identity.ErrInvalidServerName, http.StatusBadRequest, "M_INVALID_PARAM", "matrix_server_name is not a server name"},
 	{identity.ErrOpenIDRefused, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver does not know this OpenID token; ask it for a new one"},
 	{identity.ErrOpenIDMismatch, http.StatusUnauthorized, "M_UNAUTHORIZED", "The homeserver answered for a user who is not its own"},

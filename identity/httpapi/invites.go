@@ -51,7 +51,7 @@ type storeInviteResponse struct {
 }
 
 // storeInvite handles POST /_matrix/identity/v2/store-invite.
-func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, account identity.Account) error {
+func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, by caller) error {
 	var req storeInviteRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
 		return err
@@ -66,10 +66,10 @@ func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, account identi
 		return err
 	}
 	stored, err := a.Invites.Store(r.Context(), identity.InviteRequest{
-		Account: account.UserID, Sender: *req.Sender, Medium: *req.Medium, Address: *req.Address, RoomID: *req.RoomID,
+		Account: by.UserID, Sender: *req.Sender, Medium: *req.Medium, Address: *req.Address, RoomID: *req.RoomID,
 		About: identity.InviteDetails{
 			RoomName: cmp.Or(req.RoomName, req.RoomAlias), RoomType: req.RoomType, RoomAvatar: req.RoomAvatar,
-			SenderName: req.SenderName, Client: a.offered(req.Client),
+			SenderName: req.SenderName, Client: a.offered(by.Homeserver, req.Client),
 		},
 		Brand: r.URL.Query().Get("brand"), Language: r.Header.Get("Accept-Language"),
 	})
@@ -88,10 +88,19 @@ func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, account identi
 	})
 }
 
+// clientsOf returns the clients to accept an invite with that a user of a
+// homeserver sent.
+func (a *api) clientsOf(homeserver string) []Client {
+	if clients, ok := a.ClientsOf[homeserver]; ok {
+		return clients
+	}
+	return a.Clients
+}
+
 // offered returns the address of the client that is at location, "" unless it is
 // one of ours to offer: a mail must not lead wherever a stranger likes.
-func (a *api) offered(location string) string {
-	for _, c := range a.Clients {
+func (a *api) offered(homeserver, location string) string {
+	for _, c := range a.clientsOf(homeserver) {
 		if strings.TrimRight(c.URL, "/") == strings.TrimRight(location, "/") {
 			return c.URL
 		}
@@ -119,7 +128,7 @@ func (a *api) signInvite(w http.ResponseWriter, r *http.Request) error {
 	return a.sign(w, r, query.Get("token"), query.Get("private_key"), query.Get("mxid"))
 }
 
-func (a *api) signInviteJSON(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) signInviteJSON(w http.ResponseWriter, r *http.Request, _ caller) error {
 	var req signRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
 		return err
@@ -146,8 +155,8 @@ func (a *api) sign(w http.ResponseWriter, r *http.Request, token, privateKey, mx
 
 // cancelInvite handles DELETE /_matrix/identity/herald/v1/invites/{token}, with
 // which a sender takes an invite back. The specification has nothing for it.
-func (a *api) cancelInvite(w http.ResponseWriter, r *http.Request, account identity.Account) error {
-	err := a.Invites.Cancel(r.Context(), account.UserID, r.PathValue("token"))
+func (a *api) cancelInvite(w http.ResponseWriter, r *http.Request, by caller) error {
+	err := a.Invites.Cancel(r.Context(), by.UserID, r.PathValue("token"))
 	if errors.Is(err, identity.ErrNoInvite) {
 		return errNoOwnInvite
 	}
@@ -161,22 +170,22 @@ func (a *api) cancelInvite(w http.ResponseWriter, r *http.Request, account ident
 // lead to. It offers the clients to accept the invite with, and changes nothing:
 // mail scanners follow links.
 func (a *api) showInvite(w http.ResponseWriter, r *http.Request) error {
-	query := r.URL.Query()
+	query, pages := r.URL.Query(), a.pages(r)
 	token, privateKey := query.Get("token"), strings.ReplaceAll(query.Get("private_key"), " ", "+")
 	if token == "" || privateKey == "" {
-		return a.Pages.failure(w, http.StatusBadRequest, threepid.MediumEmail, reasonBroken)
+		return pages.failure(w, http.StatusBadRequest, threepid.MediumEmail, reasonBroken)
 	}
 	invite, err := a.Invites.Open(r.Context(), token, privateKey)
 	switch {
 	case errors.Is(err, identity.ErrNoInvite) || errors.Is(err, identity.ErrInviteKey):
-		return a.Pages.failure(w, http.StatusNotFound, threepid.MediumEmail, reasonInvite)
+		return pages.failure(w, http.StatusNotFound, threepid.MediumEmail, reasonInvite)
 	case err != nil && r.Context().Err() != nil:
 		return err // nobody is there any more to look at a page
 	case err != nil:
 		a.Log.ErrorContext(r.Context(), "invite not shown", "err", err)
-		return a.Pages.failure(w, http.StatusInternalServerError, threepid.MediumEmail, reasonUnavailable)
+		return pages.failure(w, http.StatusInternalServerError, threepid.MediumEmail, reasonUnavailable)
 	}
-	return a.Pages.invite(w, invite, a.clientLinks(invite, token, privateKey))
+	return pages.invite(w, invite, a.clientLinks(invite, token, privateKey))
 }
 
 // clientLinks returns where to accept an invite: what the sender named first.
@@ -193,8 +202,10 @@ func (a *api) clientLinks(i identity.Invite, token, privateKey string) []clientL
 	}
 	// Clients read "+" in a fragment as it stands.
 	room := "/#/room/" + url.PathEscape(i.RoomID) + "?" + strings.ReplaceAll(fragment.Encode(), "+", "%20")
-	links := make([]clientLink, 0, len(a.Clients))
-	for _, c := range a.Clients {
+	sender, _ := identity.UserServer(i.Sender)
+	clients := a.clientsOf(sender)
+	links := make([]clientLink, 0, len(clients))
+	for _, c := range clients {
 		l := clientLink{Name: c.Name, URL: strings.TrimRight(c.URL, "/") + room}
 		if c.URL == i.About.Client {
 			links = slices.Insert(links, 0, l)

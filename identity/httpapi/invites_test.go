@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -98,7 +99,8 @@ func TestStoreInviteTellsTheRoomAndTheInvitee(t *testing.T) {
 	want := threepid.Invitation{
 		ID: threepid.ID{Medium: "email", Address: "carol@bücher.example"}, To: "carol@xn--bcher-kva.example",
 		Token: room.Token, PrivateKey: mail.PrivateKey, Sender: alice, SenderName: "Alice", RoomName: "Tea & cake", Space: true,
-		ValidFor: 90 * 24 * time.Hour,
+		Homeserver: "example.org",
+		ValidFor:   90 * 24 * time.Hour,
 	}
 	if mail != want {
 		t.Error("the mail says something else")
@@ -396,6 +398,38 @@ func TestInvitePage(t *testing.T) {
 	head := w.send(t, request{method: http.MethodHead, path: invitePath + query})
 	if head.status != http.StatusOK || len(head.body) != 0 {
 		t.Errorf("HEAD: %d", head.status)
+	}
+}
+
+// TestInvitesLeadToTheClientsOfTheirHomeserver is about the page, and about which
+// clients a homeserver may ask for.
+func TestInvitesLeadToTheClientsOfTheirHomeserver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *settings) {
+		s.api.ClientsOf = map[string][]httpapi.Client{"example.com": {{Name: "Own", URL: "https://chat.example.com"}, {Name: "Beta", URL: "https://beta.example.com"}}}
+	})
+	const own, other = "@alice:example.com", alice
+	for name, c := range map[string]struct {
+		sender, location string
+		want             []string
+	}{
+		"a user of the homeserver":                        {own, "", []string{"https://chat.example.com", "https://beta.example.com"}},
+		"a user of the homeserver, with one of its own":   {own, "https://beta.example.com/", []string{"https://beta.example.com", "https://chat.example.com"}},
+		"a user of the homeserver, with one of another's": {own, "https://app.element.example", []string{"https://chat.example.com", "https://beta.example.com"}},
+		"a user of another one":                           {other, "", []string{"https://app.element.example", "https://other.example/chat"}},
+		"a user of another one, with one of its own":      {other, "https://chat.example.com", []string{"https://app.element.example", "https://other.example/chat"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, mail := w.invite(t, w.register(t, c.sender), map[string]any{"sender": c.sender, "org.matrix.web_client_location": c.location})
+			page := string(w.send(t, get(invitePath+"?token="+mail.Token+"&private_key="+mail.PrivateKey, "")).body)
+			var got []string
+			for _, href := range regexp.MustCompile(`href="(.*?)/#/room/`).FindAllStringSubmatch(page, -1) {
+				got = append(got, href[1])
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -77,7 +77,7 @@ func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
 	if a.V1.Links {
 		a.linkRoutes(v1)
 		// Token and private key prove enough, wherever the request has them.
-		v1.POST("/sign-ed25519", mxhttp.Wrap(anybody(a.signInviteJSON)))
+		v1.POST("/sign-ed25519", mxhttp.Wrap(gathered(caller{}, a.signInviteJSON)))
 	}
 	if !a.V1.Homeserver {
 		return
@@ -104,7 +104,7 @@ type sourceHandler func(w http.ResponseWriter, r *http.Request, servers []string
 // fromSource lets only those requests through to h that come from a source.
 func (a *api) fromSource(h sourceHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		servers := a.V1.servers(mxhttp.ClientAddr(r.Context()))
+		servers := slices.DeleteFunc(a.V1.servers(mxhttp.ClientAddr(r.Context())), func(name string) bool { return !a.allowed(name) })
 		if len(servers) == 0 {
 			return errNoSource
 		}
@@ -112,19 +112,26 @@ func (a *api) fromSource(h sourceHandler) handler {
 	}
 }
 
-// anybody makes a handler for everybody of one that needs no account.
-func anybody(h accountHandler) handler {
+// gathered makes a handler of one for version 2, on behalf of a caller that is
+// known without an access token.
+func gathered(by caller, h accountHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if _, err := gather(w, r); err != nil {
 			return err
 		}
-		return h(w, r, identity.Account{})
+		return h(w, r, by)
 	}
 }
 
-// noUser makes a handler for homeservers of one that needs no account.
+// noUser makes a handler for homeservers of one that needs no user.
 func noUser(h accountHandler) sourceHandler {
-	return func(w http.ResponseWriter, r *http.Request, _ []string) error { return anybody(h)(w, r) }
+	return func(w http.ResponseWriter, r *http.Request, servers []string) error {
+		var by caller
+		if len(servers) == 1 {
+			by.Homeserver = servers[0]
+		}
+		return gathered(by, h)(w, r)
+	}
 }
 
 // itsUser makes a handler for homeservers of one that needs the account of the
@@ -135,18 +142,18 @@ func itsUser(name string, h accountHandler) sourceHandler {
 		if err != nil {
 			return err
 		}
-		var account identity.Account
+		var by caller
 		// What is no string, or not there, h refuses by itself.
 		if p := params[name]; len(p) > 0 && p.Kind() == '"' {
-			if err := json.Unmarshal(p, &account.UserID); err != nil {
+			if err := json.Unmarshal(p, &by.UserID); err != nil {
 				return err
 			}
-			server, ok := identity.UserServer(account.UserID)
-			if !ok || !slices.Contains(servers, server) {
+			var ok bool
+			if by.Homeserver, ok = identity.UserServer(by.UserID); !ok || !slices.Contains(servers, by.Homeserver) {
 				return errForeignUser
 			}
 		}
-		return h(w, r, account)
+		return h(w, r, by)
 	}
 }
 
@@ -210,7 +217,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 // association handles GET /_matrix/identity/api/v1/lookup, of which version 2 has
 // nothing: it is for one address, in clear, and answers with its signed
 // association, or with {}.
-func (a *api) association(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) association(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if !a.V1.Lookup {
 		return errNoLookup
 	}

@@ -73,7 +73,7 @@ Accept-Encoding: identity
 
 client_secret=monkeys_are_GREAT&email=Alice%%40Example.com&send_attempt=1`))
 	mail := w.mail.last(t)
-	if sid := asked.text(t, "sid"); sid != mail.SID || mail.To != "alice@example.com" {
+	if sid := asked.text(t, "sid"); sid != mail.SID || mail.To != "alice@example.com" || mail.Homeserver != "example.org" {
 		t.Fatalf("session %s, mailed to another", sid)
 	}
 	const validated = `

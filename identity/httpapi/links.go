@@ -18,6 +18,9 @@ type link struct {
 	sid, clientSecret, token string
 }
 
+// pages are those of the brand that a link names.
+func (a *api) pages(r *http.Request) *Pages { return a.Pages.of(r.URL.Query().Get("brand")) }
+
 // parseLink takes the parameters out of a query or a form.
 func parseLink(values url.Values) (link, error) {
 	l := link{values.Get("sid"), values.Get("client_secret"), values.Get("token")}
@@ -36,9 +39,9 @@ func (a *api) followLink(medium threepid.Medium) handler {
 		l, err := parseLink(r.URL.Query())
 		switch {
 		case err != nil:
-			return a.Pages.failure(w, http.StatusBadRequest, medium, reasonBroken)
+			return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonBroken)
 		case a.ConfirmPage:
-			return a.Pages.confirm(w, medium, l)
+			return a.pages(r).confirm(w, medium, l)
 		default:
 			return a.prove(w, r, medium, l, http.StatusFound)
 		}
@@ -58,11 +61,11 @@ func (a *api) confirmLink(medium threepid.Medium) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := r.ParseForm(); err != nil {
-			return a.Pages.failure(w, http.StatusBadRequest, medium, reasonBroken)
+			return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonBroken)
 		}
 		l, err := parseLink(r.PostForm)
 		if err != nil {
-			return a.Pages.failure(w, http.StatusBadRequest, medium, reasonBroken)
+			return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonBroken)
 		}
 		return a.prove(w, r, medium, l, http.StatusSeeOther)
 	}
@@ -75,17 +78,17 @@ func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medi
 	s, err := a.Sessions.Submit(r.Context(), medium, l.sid, l.clientSecret, l.token)
 	switch {
 	case errors.Is(err, validation.ErrExpired):
-		return a.Pages.failure(w, http.StatusBadRequest, medium, reasonExpired)
+		return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonExpired)
 	case errors.Is(err, validation.ErrTokenIncorrect) || errors.Is(err, validation.ErrNoSession):
-		return a.Pages.failure(w, http.StatusBadRequest, medium, reasonVoid)
+		return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonVoid)
 	case err != nil && r.Context().Err() != nil:
 		return err // nobody is there any more to look at a page
 	case err != nil:
 		// The person gets a page, so the error goes no further than here.
 		a.Log.ErrorContext(r.Context(), "link not followed", "err", err)
-		return a.Pages.failure(w, http.StatusInternalServerError, medium, reasonUnavailable)
+		return a.pages(r).failure(w, http.StatusInternalServerError, medium, reasonUnavailable)
 	case s.NextLink == "":
-		return a.Pages.success(w, medium)
+		return a.pages(r).success(w, medium)
 	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")

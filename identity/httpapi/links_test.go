@@ -292,6 +292,58 @@ func TestOwnPages(t *testing.T) {
 	w.send(t, get(emailSubmit, "")).isPage(t, 400, "This link is incomplete") // not overridden
 }
 
+// TestPagesOfBrands follows links of a brand: what it has no page for is shown as
+// for everybody.
+func TestPagesOfBrands(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	check(t, os.Mkdir(filepath.Join(dir, "acme"), 0o700))
+	write(t, dir, "failure.html", `{{template "style.css"}} failed: {{.Reason}}`)
+	write(t, dir, "style.css", `p { color: red }`)
+	write(t, dir, "acme/success.html", `Acme thanks`)
+	write(t, dir, "acme/style.css", `p { color: blue }`)
+	write(t, dir, "acme/invite.html", `Acme: {{.Sender}}`)
+	pages, err := httpapi.LoadPages(dir)
+	check(t, err)
+	if diff := cmp.Diff([]string{"acme"}, pages.Brands()); diff != "" {
+		t.Error(diff)
+	}
+	w := newWorld(t, func(s *settings) { s.pages, s.api.ConfirmPage = dir, true })
+	token := w.register(t, alice)
+	show := func(r request) string { return string(w.send(t, r).body) }
+	c := w.session(t, token, "alice@example.org", "secret")
+	confirm := show(get(linkTo(emailSubmit, c)+"&brand=acme", ""))
+	if !strings.Contains(confirm, `action="confirm?brand=acme"`) || !strings.Contains(confirm, "color: blue") {
+		t.Errorf("the page with the button: %s", confirm)
+	}
+	button := request{"POST", confirmPath + "?brand=acme", "", "", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}}
+	button.body = url.Values{"sid": {c.SID}, "client_secret": {c.ClientSecret}, "token": {c.Token}}.Encode()
+	if got := show(button); got != "Acme thanks" {
+		t.Errorf("after the button: %s", got)
+	}
+	if got := show(get(emailSubmit+"?brand=acme", "")); got != "p { color: blue } failed: broken" {
+		t.Errorf("a broken link of the brand: %s", got)
+	}
+	for _, brand := range []string{"", "other", "../acme", "acme/"} {
+		if got := show(get(emailSubmit+"?brand="+url.QueryEscape(brand), "")); got != "p { color: red } failed: broken" {
+			t.Errorf("a broken link of %q: %s", brand, got)
+		}
+	}
+	_, mail := w.invite(t, token, nil)
+	invite := invitePath + "?" + url.Values{"token": {mail.Token}, "private_key": {mail.PrivateKey}, "brand": {"acme"}}.Encode()
+	if got := show(get(invite, "")); got != "Acme: "+alice {
+		t.Errorf("the invite of the brand: %s", got)
+	}
+	write(t, dir, "acme/success.html", `{{.Adress}}`)
+	if _, err := httpapi.LoadPages(dir); err == nil || !strings.Contains(err.Error(), "brand acme: ") {
+		t.Errorf("a faulty page of a brand: %v", err)
+	}
+	check(t, os.Mkdir(filepath.Join(dir, "acme", "more"), 0o700))
+	if _, err := httpapi.LoadPages(dir); err == nil || !strings.Contains(err.Error(), "more") {
+		t.Errorf("a brand in a brand: %v", err)
+	}
+}
+
 func TestFaultyPagesAreFoundAtStart(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ name, content, want string }{

@@ -18,7 +18,7 @@ type hashDetailsResponse struct {
 }
 
 // hashDetails handles GET /_matrix/identity/v2/hash_details.
-func (a *api) hashDetails(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) hashDetails(w http.ResponseWriter, r *http.Request, _ caller) error {
 	d, err := a.Directory.HashDetails(r.Context())
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func cut(s string, ends []int) []string {
 }
 
 // lookup handles POST /_matrix/identity/v2/lookup.
-func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ caller) error {
 	req, err := readLookup(w, r)
 	if err != nil {
 		return err

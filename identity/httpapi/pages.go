@@ -9,9 +9,11 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -45,9 +47,26 @@ func reasons() []string {
 	return []string{reasonExpired, reasonVoid, reasonBroken, reasonInvite, reasonUnavailable}
 }
 
+// brandPattern is what the folder of a brand may be called, as among the words of
+// mails.
+var brandPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
 // Pages are what people see in a browser after following a link.
 type Pages struct {
 	templates *template.Template
+	brand     string            // "" for the pages of no brand in particular
+	brands    map[string]*Pages // those with pages of their own
+}
+
+// Brands are those with pages of their own.
+func (p *Pages) Brands() []string { return slices.Sorted(maps.Keys(p.brands)) }
+
+// of returns the pages of a brand, p itself if there are none.
+func (p *Pages) of(brand string) *Pages {
+	if b, ok := p.brands[brand]; ok {
+		return b
+	}
+	return p
 }
 
 // page is what a template knows.
@@ -74,8 +93,9 @@ type clientLink struct {
 // LoadPages returns the pages. Those in the folder dir, templates of
 // html/template named success.html, failure.html, confirm.html, invite.html and
 // style.css, take the place of the built-in ones; dir may be "", and any of them may be
-// missing. It fails if a file there has another name, or if a page cannot be
-// shown in one of the situations in which it will have to be.
+// missing. A folder in dir holds those of the brand it is named after, and any that
+// it does not have are dir's. It fails if a file there has another name, or if a page
+// cannot be shown in one of the situations in which it will have to be.
 func LoadPages(dir string) (*Pages, error) {
 	p := &Pages{}
 	var err error
@@ -87,32 +107,64 @@ func LoadPages(dir string) (*Pages, error) {
 			return nil, fmt.Errorf("pages: %w", err)
 		}
 	}
-	if err := p.check(); err != nil {
+	faults := []error{p.check()}
+	for _, name := range p.Brands() {
+		if err := p.brands[name].check(); err != nil {
+			faults = append(faults, fmt.Errorf("brand %s: %w", name, err))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	return p, nil
 }
 
-// override replaces templates by the files in dir.
+// override replaces templates by the files in dir, and has its folders do so for
+// their brands.
 func (p *Pages) override(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	var files []string
+	var files, folders []string
 	for _, e := range entries {
 		switch {
+		case p.brand == "" && brandPattern.MatchString(e.Name()) && isFolder(filepath.Join(dir, e.Name())):
+			folders = append(folders, e.Name())
 		case slices.Contains([]string{successPage, failurePage, confirmPage, invitePage, styleSheet}, e.Name()):
 			files = append(files, filepath.Join(dir, e.Name()))
 		case !strings.HasPrefix(e.Name(), "."):
 			err = errors.Join(err, &fs.PathError{Op: "load", Path: filepath.Join(dir, e.Name()), Err: errors.New("not the name of a page")})
 		}
 	}
-	if err != nil || len(files) == 0 {
+	if err == nil && len(files) > 0 {
+		_, err = p.templates.ParseFiles(files...)
+	}
+	for _, name := range folders {
+		if err == nil {
+			err = p.add(name, filepath.Join(dir, name))
+		}
+	}
+	return err
+}
+
+// add makes the pages of a brand out of p and the files in dir.
+func (p *Pages) add(brand, dir string) error {
+	templates, err := p.templates.Clone()
+	if err != nil {
 		return err
 	}
-	_, err = p.templates.ParseFiles(files...)
-	return err
+	if p.brands == nil {
+		p.brands = make(map[string]*Pages)
+	}
+	p.brands[brand] = &Pages{templates: templates, brand: brand}
+	return p.brands[brand].override(dir)
+}
+
+// isFolder follows links, as configuration maps of Kubernetes are made of.
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // check renders every page in every situation.
@@ -148,8 +200,12 @@ func (p *Pages) failure(w http.ResponseWriter, status int, medium threepid.Mediu
 }
 
 func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) error {
+	action := confirmAction
+	if p.brand != "" {
+		action += "?brand=" + p.brand
+	}
 	return p.show(w, http.StatusOK, confirmPage, page{
-		Medium: medium, Action: confirmAction, SID: l.sid, ClientSecret: l.clientSecret, Token: l.token,
+		Medium: medium, Action: action, SID: l.sid, ClientSecret: l.clientSecret, Token: l.token,
 	})
 }
 

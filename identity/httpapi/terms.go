@@ -3,7 +3,6 @@ package httpapi
 import (
 	"net/http"
 
-	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 )
 
@@ -37,7 +36,7 @@ type acceptTermsRequest struct {
 }
 
 // acceptTerms handles POST /_matrix/identity/v2/terms.
-func (a *api) acceptTerms(w http.ResponseWriter, r *http.Request, account identity.Account) error {
+func (a *api) acceptTerms(w http.ResponseWriter, r *http.Request, by caller) error {
 	var req acceptTermsRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
 		return err
@@ -45,7 +44,7 @@ func (a *api) acceptTerms(w http.ResponseWriter, r *http.Request, account identi
 	if err := require(param{"user_accepts", req.UserAccepts != nil}); err != nil {
 		return err
 	}
-	if err := a.Terms.Accept(r.Context(), account.UserID, *req.UserAccepts); err != nil {
+	if err := a.Terms.Accept(r.Context(), by.UserID, *req.UserAccepts); err != nil {
 		return err
 	}
 	return mxhttp.WriteJSON(w, http.StatusOK, empty{})

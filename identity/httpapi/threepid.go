@@ -16,7 +16,7 @@ type validatedResponse struct {
 
 // validated handles GET /_matrix/identity/v2/3pid/getValidated3pid. Whoever has
 // the client secret may ask.
-func (a *api) validated(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) validated(w http.ResponseWriter, r *http.Request, _ caller) error {
 	query := r.URL.Query()
 	if err := require(param{"sid", query.Has("sid")}, param{"client_secret", query.Has("client_secret")}); err != nil {
 		return err
@@ -37,7 +37,7 @@ type bindRequest struct {
 }
 
 // bind handles POST /_matrix/identity/v2/3pid/bind.
-func (a *api) bind(w http.ResponseWriter, r *http.Request, account identity.Account) error {
+func (a *api) bind(w http.ResponseWriter, r *http.Request, by caller) error {
 	var req bindRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (a *api) bind(w http.ResponseWriter, r *http.Request, account identity.Acco
 		return err
 	}
 	association, err := a.Directory.Bind(r.Context(), identity.BindRequest{
-		Account: account.UserID, UserID: *req.MXID, SID: *req.SID, ClientSecret: *req.ClientSecret,
+		Account: by.UserID, UserID: *req.MXID, SID: *req.SID, ClientSecret: *req.ClientSecret,
 	})
 	if err != nil {
 		return err

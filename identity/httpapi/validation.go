@@ -11,7 +11,6 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
@@ -41,14 +40,14 @@ func (t tokenRequest) params() []param {
 }
 
 // request begins the domain's request. It needs all params to be present.
-func (t tokenRequest) request(r *http.Request) (validation.Request, error) {
+func (t tokenRequest) request(r *http.Request, by caller) (validation.Request, error) {
 	attempt, err := parseAttempt(t.SendAttempt)
 	if err != nil {
 		return validation.Request{}, err
 	}
 	return validation.Request{
 		ClientSecret: *t.ClientSecret, SendAttempt: attempt, NextLink: t.NextLink,
-		Brand: r.URL.Query().Get("brand"), Language: r.Header.Get("Accept-Language"),
+		Homeserver: by.Homeserver, Brand: r.URL.Query().Get("brand"), Language: r.Header.Get("Accept-Language"),
 	}, nil
 }
 
@@ -81,7 +80,7 @@ type emailTokenResponse struct {
 
 // requestEmailToken handles POST
 // /_matrix/identity/v2/validate/email/requestToken.
-func (a *api) requestEmailToken(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) requestEmailToken(w http.ResponseWriter, r *http.Request, by caller) error {
 	var body emailTokenRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &body); err != nil {
 		return err
@@ -93,7 +92,7 @@ func (a *api) requestEmailToken(w http.ResponseWriter, r *http.Request, _ identi
 	if err != nil {
 		return err
 	}
-	req, err := body.request(r)
+	req, err := body.request(r, by)
 	if err != nil {
 		return err
 	}
@@ -125,7 +124,7 @@ type smsTokenResponse struct {
 
 // requestSMSToken handles POST
 // /_matrix/identity/v2/validate/msisdn/requestToken.
-func (a *api) requestSMSToken(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+func (a *api) requestSMSToken(w http.ResponseWriter, r *http.Request, by caller) error {
 	var body smsTokenRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &body); err != nil {
 		return err
@@ -138,7 +137,7 @@ func (a *api) requestSMSToken(w http.ResponseWriter, r *http.Request, _ identity
 	if err != nil {
 		return err
 	}
-	req, err := body.request(r)
+	req, err := body.request(r, by)
 	if err != nil {
 		return err
 	}
@@ -176,7 +175,7 @@ type submitTokenResponse struct {
 // submitToken handles POST
 // /_matrix/identity/v2/validate/{medium}/submitToken.
 func (a *api) submitToken(medium threepid.Medium) accountHandler {
-	return func(w http.ResponseWriter, r *http.Request, _ identity.Account) error {
+	return func(w http.ResponseWriter, r *http.Request, _ caller) error {
 		if err := a.submit(w, r, medium); err != nil {
 			return unsuccessful(err)
 		}

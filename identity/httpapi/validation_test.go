@@ -22,8 +22,8 @@ func TestEmailIsValidated(t *testing.T) {
 		t.Error(diff)
 	}
 	c := w.mail.last(t)
-	got := []string{c.ID.Address, c.To, c.SID, c.ClientSecret, c.Brand, c.Language, c.NextLink}
-	want := []string{"alice@example.org", "alice@example.org", sid, "monkeys_are_GREAT", "acme", "de, en;q=0.5", ""}
+	got := []string{c.ID.Address, c.To, c.SID, c.ClientSecret, c.Homeserver, c.Brand, c.Language, c.NextLink}
+	want := []string{"alice@example.org", "alice@example.org", sid, "monkeys_are_GREAT", "example.org", "acme", "de, en;q=0.5", ""}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("message: %s", diff)
 	}

@@ -1,6 +1,7 @@
 package email
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/mail"
@@ -113,10 +114,22 @@ func (c Config) Warnings() []string {
 	return nil
 }
 
-// sender is who mails of a brand are from.
+// Validate adds every fault of b to p, under path.
+func (b Brand) Validate(path string, p *conf.Problems) { b.resolve(path, p) }
+
+func (b Brand) resolve(path string, p *conf.Problems) sender {
+	return sender{parseSender(path+".from", b.From, p), parseSender(path+".reply_to", b.ReplyTo, p)}
+}
+
+// sender is who a mail is from.
 type sender struct {
 	from    *mail.Address
 	replyTo *mail.Address // nil for from
+}
+
+// or returns s with what it lacks from another one.
+func (s sender) or(other sender) sender {
+	return sender{cmp.Or(s.from, other.from), cmp.Or(s.replyTo, other.replyTo)}
 }
 
 // settings are a Config that has been checked, with the defaults in place.
@@ -189,15 +202,12 @@ func (s *settings) checkSenders(path string, p *conf.Problems) {
 		p.Add(path+".from", nil, `is missing: the sender of all mail, such as "Example <noreply@example.org>"`)
 	}
 	for name, b := range s.Brands {
-		at := path + ".brands." + strconv.Quote(name)
-		orDefault(&b.From, s.From)
-		orDefault(&b.ReplyTo, s.ReplyTo)
-		s.senders[name] = sender{parseSender(at+".from", b.From, p), parseSender(at+".reply_to", b.ReplyTo, p)}
+		s.senders[name] = b.resolve(path+".brands."+strconv.Quote(name), p)
 	}
 	if _, ok := s.Brands[""]; ok {
 		p.Add(path+".brands", nil, "has a brand without a name")
 	}
-	s.senders[""] = sender{parseSender(path+".from", s.From, p), parseSender(path+".reply_to", s.ReplyTo, p)}
+	s.senders[""] = Brand{s.From, s.ReplyTo}.resolve(path, p)
 }
 
 // parseSender reads a name and an address that every relay can take. It returns

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +32,11 @@ type Options struct {
 	// BaseURL is where clients and browsers reach this service, such as
 	// https://id.example.org. Links in mails lead there.
 	BaseURL string
+	// Homeservers are those whose users' mails are from somebody else than
+	// Config.From says, by server name. A brand that has a sender has the last word.
+	Homeservers map[string]Brand
+	// PageBrands are the brands that have pages of their own for links to lead to.
+	PageBrands []string
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
 	// Now is the clock of the Date in mails; nil means time.Now.
@@ -40,7 +46,9 @@ type Options struct {
 // Sender sends mail. It is safe for concurrent use.
 type Sender struct {
 	base      *url.URL
-	senders   map[string]sender
+	senders   map[string]sender // by brand, the default one under ""
+	servers   map[string]sender // by homeserver
+	pages     []string          // brands
 	templates *wording.Set
 	warnings  []string
 	slots     *semaphore.Weighted
@@ -104,6 +112,12 @@ func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 func newSender(opts Options) (*Sender, settings, error) {
 	var p conf.Problems
 	set := opts.Config.resolve("email", &p)
+	servers := make(map[string]sender)
+	if set.Host != "" {
+		for name, b := range opts.Homeservers {
+			servers[name] = b.resolve("homeservers."+strconv.Quote(name), &p)
+		}
+	}
 	if err := p.Err(); err != nil {
 		return nil, settings{}, err
 	}
@@ -122,7 +136,7 @@ func newSender(opts Options) (*Sender, settings, error) {
 		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
 	}
 	return &Sender{
-		base: base, senders: set.senders, templates: templates,
+		base: base, senders: set.senders, servers: servers, pages: opts.PageBrands, templates: templates,
 		warnings: warnings,
 		slots:    semaphore.NewWeighted(int64(set.MaxSending)),
 		maxWait:  set.MaxWait.Std(), timeout: set.Timeout.Std(),

@@ -230,6 +230,59 @@ func TestBrands(t *testing.T) {
 	}
 }
 
+// TestHomeserversHaveSendersOfTheirOwn is about mails of both kinds: of the brand's
+// sender, the homeserver's and everybody's, the first that there is counts.
+func TestHomeserversHaveSendersOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+	c := config(relay)
+	c.ReplyTo = "help@example.org"
+	c.Brands = map[string]email.Brand{"acme": {From: "id@acme.example"}, "quiet": {ReplyTo: "quiet@example.org"}}
+	s, err := email.New(email.Options{
+		Config: c, BaseURL: "https://id.example.org", Registerer: prometheus.NewRegistry(), PageBrands: []string{"acme"},
+		Homeservers: map[string]email.Brand{
+			"example.com": {From: "Com <id@example.com>", ReplyTo: "help@example.com"}, "example.net": {From: "id@example.net"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	const everybody = `"Matrix ID" <noreply@id.example.org>`
+	for i, tc := range []struct{ homeserver, brand, from, replyTo string }{
+		{"example.com", "", `"Com" <id@example.com>`, "<help@example.com>"},
+		{"example.net", "", "<id@example.net>", "<help@example.org>"},
+		{"example.com", "unknown", `"Com" <id@example.com>`, "<help@example.com>"},
+		{"example.com", "acme", "<id@acme.example>", "<help@example.com>"},
+		{"example.com", "quiet", `"Com" <id@example.com>`, "<quiet@example.org>"},
+		{"example.org", "", everybody, "<help@example.org>"},
+		{"Example.com", "", everybody, "<help@example.org>"},
+		{"", "", everybody, "<help@example.org>"},
+	} {
+		ch, invite := challenge(), invitation()
+		ch.Homeserver, ch.Brand, invite.Homeserver, invite.Brand = tc.homeserver, tc.brand, tc.homeserver, tc.brand
+		if err := errors.Join(s.Send(t.Context(), ch), s.SendInvitation(t.Context(), invite)); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range relay.Wait(t, 2*i+2)[2*i:] {
+			if m.Header(t, "From") != tc.from || m.Header(t, "Reply-To") != tc.replyTo {
+				t.Errorf("%s, brand %s: from %s, replies to %s", tc.homeserver, tc.brand, m.Header(t, "From"), m.Header(t, "Reply-To"))
+			}
+			// The link leads to the brand's pages if there are any.
+			if strings.Contains(m.Text(t), "brand=") != (tc.brand == "acme") || tc.brand == "acme" && !strings.Contains(m.Text(t), "brand=acme") {
+				t.Errorf("brand %s: %s", tc.brand, m.Text(t))
+			}
+		}
+	}
+	_, err = email.New(email.Options{
+		Config: c, BaseURL: "https://id.example.org", Registerer: prometheus.NewRegistry(),
+		Homeservers: map[string]email.Brand{"example.com": {From: "nobody"}},
+	})
+	if err == nil || !strings.Contains(err.Error(), `homeservers."example.com".from`) {
+		t.Errorf("a sender that is none: %v", err)
+	}
+}
+
 func TestNothingInAChallengeBecomesAHeaderOrMarkup(t *testing.T) {
 	t.Parallel()
 	const bad = "\r\nBcc: mallory@evil.example\r\n\r\n<script>alert(1)</script>\u202e"

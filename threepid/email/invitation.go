@@ -82,7 +82,7 @@ func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 		return message{}, &failure{outcomeInvalid, err.Error()}
 	}
 	return message{
-		sender: s.from(i.Brand), to: i.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language(),
+		sender: s.from(i.Brand, i.Homeserver), to: i.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language(),
 	}, nil
 }
 
@@ -103,6 +103,6 @@ func (s *Sender) inviteLink(i threepid.Invitation) (string, bool) {
 		}
 	}
 	u := s.base.JoinPath("_matrix/identity/herald/v1/invite")
-	u.RawQuery = url.Values{"token": {i.Token}, "private_key": {i.PrivateKey}}.Encode()
+	u.RawQuery = s.withBrand(url.Values{"token": {i.Token}, "private_key": {i.PrivateKey}}, i.Brand).Encode()
 	return u.String(), true
 }

@@ -2,6 +2,7 @@ package email
 
 import (
 	"net/url"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -72,15 +73,17 @@ func (s *Sender) verification(c threepid.Challenge) (message, error) {
 	if err != nil {
 		return message{}, &failure{outcomeInvalid, err.Error()}
 	}
-	return message{sender: s.from(c.Brand), to: c.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language()}, nil
+	return message{sender: s.from(c.Brand, c.Homeserver), to: c.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language()}, nil
 }
 
-// from returns who mails of a brand are from.
-func (s *Sender) from(brand string) sender {
-	if from, ok := s.senders[brand]; ok {
-		return from
+// from returns who a mail is from: the brand's sender, or the homeserver's, or the
+// one of all others.
+func (s *Sender) from(brand, homeserver string) sender {
+	var from sender
+	if brand != "" {
+		from = s.senders[brand]
 	}
-	return s.senders[""]
+	return from.or(s.servers[homeserver]).or(s.senders[""])
 }
 
 // link returns the URL that submits a challenge's token (Identity Service API,
@@ -92,6 +95,14 @@ func (s *Sender) link(c threepid.Challenge) (string, bool) {
 		}
 	}
 	u := s.base.JoinPath("_matrix/identity/v2/validate/email/submitToken")
-	u.RawQuery = url.Values{"token": {c.Token}, "client_secret": {c.ClientSecret}, "sid": {c.SID}}.Encode()
+	u.RawQuery = s.withBrand(url.Values{"token": {c.Token}, "client_secret": {c.ClientSecret}, "sid": {c.SID}}, c.Brand).Encode()
 	return u.String(), true
+}
+
+// withBrand adds the brand to the query of a link if there are pages of it.
+func (s *Sender) withBrand(query url.Values, brand string) url.Values {
+	if slices.Contains(s.pages, brand) {
+		query.Set("brand", brand)
+	}
+	return query
 }

@@ -60,7 +60,7 @@ func (s *Sessions) Request(ctx context.Context, r Request) (sid string, err erro
 			s.metrics.claimed(result)
 			err := s.send(ctx, claim, threepid.Challenge{
 				ID: r.ID, To: r.To, Region: r.Region, Token: token, SID: result.SID, ClientSecret: r.ClientSecret,
-				NextLink: r.NextLink, Brand: r.Brand, Language: r.Language,
+				NextLink: r.NextLink, Homeserver: r.Homeserver, Brand: r.Brand, Language: r.Language,
 				ValidFor: min(life, result.Expires.Sub(claim.Now.Truncate(time.Millisecond))),
 			})
 			if err != nil {

@@ -28,6 +28,8 @@ type Request struct {
 	// NextLink is where the person goes after following a mailed link; empty for
 	// nowhere (CheckNextLink).
 	NextLink string
+	// Homeserver is the server name of who asks, empty if that is not known.
+	Homeserver string
 	// Brand and Language choose the wording of the message; both may be empty.
 	Brand, Language string
 }

@@ -73,14 +73,14 @@ func TestTheMessengerGetsEverythingItNeeds(t *testing.T) {
 	t.Parallel()
 	v := storetest.NewValidation(t, open(t))
 	mail := storetest.Email("secret", 1)
-	mail.NextLink, mail.Brand, mail.Language = "https://example.org/", "acme", "de"
+	mail.NextLink, mail.Homeserver, mail.Brand, mail.Language = "https://example.org/", "example.org", "acme", "de"
 	sid := v.Requested(t, mail)
 	smsSID := v.Requested(t, storetest.SMS("secret", 1))
 	got := v.Outbox.All()
 	want := []threepid.Challenge{
 		{
 			ID: mail.ID, To: "alice@example.org", SID: sid, ClientSecret: "secret", NextLink: "https://example.org/",
-			Brand: "acme", Language: "de", ValidFor: 24 * time.Hour,
+			Homeserver: "example.org", Brand: "acme", Language: "de", ValidFor: 24 * time.Hour,
 		},
 		{
 			ID:     threepid.ID{Medium: threepid.MediumMSISDN, Address: "447700900001"},

@@ -127,6 +127,23 @@ func (s *Set) Choose(kind, brand, preferences string) *Template {
 	return sel.templates[i]
 }
 
+// Prefer returns preferences with fallback, a BCP 47 tag or "", behind them: for
+// somebody who would rather read that than the default language. Preferences that
+// are no list count as none.
+func Prefer(preferences, fallback string) string {
+	if fallback == "" {
+		return preferences
+	}
+	if preferences == "" {
+		return fallback
+	}
+	all := preferences + ", " + fallback + ";q=0.001" // the least that there is
+	if _, _, err := language.ParseAcceptLanguage(all); err != nil || len(all) > maxPreferences {
+		return fallback
+	}
+	return all
+}
+
 // Clean returns s as it may be shown inside a message: on one line, without
 // characters that are invisible or change the direction of the text, and cut to
 // limit characters.

@@ -302,6 +302,29 @@ func TestAFolderThatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestPrefer(t *testing.T) {
+	t.Parallel()
+	set, _ := load(t, "", "en")
+	for name, c := range map[string]struct{ preferences, fallback, want string }{
+		"nobody prefers anything":               {"", "", "en"},
+		"a fallback alone":                      {"", "de", "de"},
+		"a preference that there is":            {"en", "de", "en"},
+		"a preference that there is, by little": {"fr, en;q=0.002", "de", "en"},
+		"a preference that there is not":        {"fr", "de", "de"},
+		"several that there are not":            {"fr-CA, nl;q=0.5", "de", "de"},
+		"anything":                              {"*", "de", "de"},
+		"a preference without a fallback":       {"de", "", "de"},
+		"a fallback that there is not":          {"fr", "nl", "en"},
+		"preferences that are no list":          {"english please;;", "de", "de"},
+		"preferences without end":               {strings.Repeat("fr, ", 80) + "en", "de", "de"},
+		"preferences with hardly an end":        {strings.Repeat("fr, ", 61) + "en", "de", "de"},
+	} {
+		if got := set.Choose("note", "", wording.Prefer(c.preferences, c.fallback)).Language(); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 func TestClean(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ in, want string }{

@@ -46,6 +46,8 @@ func divergences() []divergence {
 		{"", 500, "a fault of ours"},
 		{"/account/register", 400, "the prose (API standards) wants a JSON object; a missing member is M_MISSING_PARAMS"},
 		{"/account/register", 502, "the files have no answer for a homeserver that cannot be reached"},
+		{"/account/register", 403, "a homeserver that may not use the service is M_FORBIDDEN"},
+		{"/terms", 403, "a homeserver that may not use the service is M_FORBIDDEN"},
 		{"/terms", 400, "the prose (API standards) wants a JSON object; a missing member is M_MISSING_PARAMS"},
 		{"/pubkey/isvalid", 400, "public_key is required; without it M_MISSING_PARAMS"},
 		{"/pubkey/ephemeral/isvalid", 400, "public_key is required; without it M_MISSING_PARAMS"},
