@@ -185,7 +185,7 @@ func (a *Accounts) Run(ctx context.Context) error {
 	defer hourly.Stop()
 	sweep := func() {
 		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil {
-			a.opts.Log.ErrorContext(ctx, "sweep of accounts did not finish", "error", err)
+			a.opts.Log.ErrorContext(ctx, "sweep of accounts did not finish", "err", err)
 		}
 	}
 	sweep()
@@ -197,7 +197,7 @@ func (a *Accounts) Run(ctx context.Context) error {
 			sweep()
 		case <-a.touch:
 			if err := a.noteUses(ctx); err != nil && ctx.Err() == nil {
-				a.opts.Log.WarnContext(ctx, "the use of tokens was not noted", "error", err)
+				a.opts.Log.WarnContext(ctx, "the use of tokens was not noted", "err", err)
 			}
 		}
 	}

@@ -133,7 +133,7 @@ func (d *Deliveries) claim(ctx context.Context, n int) []Delivery {
 	now := d.opts.Now()
 	due, err := d.opts.Store.ClaimDeliveries(ctx, rand.Text(), now, now.Add(d.opts.Timeout+recordTime), n)
 	if err != nil && ctx.Err() == nil {
-		d.opts.Log.ErrorContext(ctx, "cannot find out which homeservers to tell about bindings", "error", err)
+		d.opts.Log.ErrorContext(ctx, "cannot find out which homeservers to tell about bindings", "err", err)
 	}
 	return due
 }
@@ -153,7 +153,7 @@ func (d *Deliveries) deliver(ctx context.Context, one Delivery) {
 		written = d.opts.Store.Delivered(record, one, now)
 	case errors.As(err, &refused):
 		d.opts.Metrics.told(errRefused)
-		log.WarnContext(ctx, "homeserver refused to hear about a binding", "error", err)
+		log.WarnContext(ctx, "homeserver refused to hear about a binding", "err", err)
 		written = d.opts.Store.FailDelivery(record, one, refused.Reason)
 	case ctx.Err() != nil:
 		d.opts.Metrics.told(errAborted)
@@ -161,11 +161,11 @@ func (d *Deliveries) deliver(ctx context.Context, one Delivery) {
 	default:
 		d.opts.Metrics.told(errLater)
 		due := now.Add(d.pause(one, err, now))
-		log.InfoContext(ctx, "homeserver did not hear about a binding", "error", err, "next_attempt", due)
+		log.InfoContext(ctx, "homeserver did not hear about a binding", "err", err, "next_attempt", due)
 		written = d.opts.Store.PostponeDelivery(record, one, due)
 	}
 	if written != nil {
-		log.ErrorContext(ctx, "what a homeserver was told is not written down and will be repeated", "error", written)
+		log.ErrorContext(ctx, "what a homeserver was told is not written down and will be repeated", "err", written)
 	}
 }
 

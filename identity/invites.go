@@ -182,7 +182,7 @@ func (i *Invites) withdraw(ctx context.Context, invite Invite) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
 	if err := i.opts.Store.DeleteInvite(ctx, invite.Token, ""); err != nil && !errors.Is(err, ErrNotFound) {
-		i.opts.Log.WarnContext(ctx, "an invite whose mail was not sent stays until it expires", "error", err)
+		i.opts.Log.WarnContext(ctx, "an invite whose mail was not sent stays until it expires", "err", err)
 	}
 }
 
@@ -360,7 +360,7 @@ func (i *Invites) Sweep(ctx context.Context) error {
 func (i *Invites) Run(ctx context.Context) error {
 	for {
 		if err := i.Sweep(ctx); err != nil && ctx.Err() == nil {
-			i.opts.Log.ErrorContext(ctx, "sweep of invites did not finish", "error", err)
+			i.opts.Log.ErrorContext(ctx, "sweep of invites did not finish", "err", err)
 		}
 		if !wait(ctx, sweepInterval) {
 			return nil

@@ -201,7 +201,7 @@ func (k *Keyring) fresh(ctx context.Context, age time.Duration) *keyCache {
 			return c
 		}
 		if now := k.opts.Now(); k.failed.Swap(&now) == nil {
-			k.opts.Log.WarnContext(ctx, "signing keys are not up to date", "error", err)
+			k.opts.Log.WarnContext(ctx, "signing keys are not up to date", "err", err)
 		}
 		return c
 	}

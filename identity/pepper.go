@@ -287,7 +287,7 @@ func (p *Peppers) Run(ctx context.Context) error {
 		start := time.Now()
 		more, err := p.Work(ctx)
 		if err != nil && !failing && ctx.Err() == nil { // once, not every second of an outage
-			p.opts.Log.ErrorContext(ctx, "pepper rotation pauses", "error", err)
+			p.opts.Log.ErrorContext(ctx, "pepper rotation pauses", "err", err)
 		}
 		failing = err != nil
 		pause := workInterval

@@ -12,7 +12,7 @@ import (
 // answer writes what the client hears about err.
 func (e *edge) answer(c *gin.Context, x *exchange, err error) {
 	if c.Writer.Written() {
-		x.add(slog.String("error_after_start", err.Error()))
+		x.add(slog.String("err_after_start", err.Error()))
 		return
 	}
 	e.respond(c, x, e.errorFor(c.Request.Context(), x, err))
@@ -55,7 +55,7 @@ func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
 
 func (e *edge) logFailed(ctx context.Context, x *exchange, err error) {
 	e.log.LogAttrs(ctx, slog.LevelError, "request failed",
-		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("error", err.Error()))
+		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("err", err.Error()))
 }
 
 func errInternal() *Error {

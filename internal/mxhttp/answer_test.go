@@ -97,7 +97,7 @@ func TestAnErrorAfterTheStartIsOnlyLogged(t *testing.T) {
 	if w := do(engine, "GET", "/x"); w.Code != 200 || w.Body.String() != "{}" {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
-	if line := logs.lines(t, "request")[0]; line["error_after_start"] != "too late" {
+	if line := logs.lines(t, "request")[0]; line["err_after_start"] != "too late" {
 		t.Errorf("log line %v", line)
 	}
 }

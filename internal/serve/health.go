@@ -98,7 +98,7 @@ func (h *Health) probe(ctx context.Context) []string {
 			name := h.checks[i].Name
 			failed = append(failed, name)
 			if !slices.Contains(h.reasons, name) { // else it is known
-				h.log.WarnContext(ctx, "not ready", "check", name, "error", err)
+				h.log.WarnContext(ctx, "not ready", "check", name, "err", err)
 			}
 		}
 	}
@@ -138,6 +138,6 @@ func (h *Health) serveVersion(name, version string) http.HandlerFunc {
 func (h *Health) write(w http.ResponseWriter, r *http.Request, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	if err := mxhttp.WriteJSON(w, status, v); err != nil {
-		h.log.DebugContext(r.Context(), "health answer not written", "error", err)
+		h.log.DebugContext(r.Context(), "health answer not written", "err", err)
 	}
 }

@@ -57,7 +57,7 @@ func (k *keyPair) current(now time.Time) *tls.Certificate {
 	// next time; it is kept also when reading fails, to log each fault once.
 	seen, err := k.stat()
 	if err != nil {
-		k.log.Error("tls certificate cannot be looked at, the old one stays", "error", err)
+		k.log.Error("tls certificate cannot be looked at, the old one stays", "err", err)
 		return k.cert
 	}
 	if unchanged(seen[0], k.seen[0]) && unchanged(seen[1], k.seen[1]) {
@@ -66,7 +66,7 @@ func (k *keyPair) current(now time.Time) *tls.Certificate {
 	k.seen = seen
 	cert, err := k.load()
 	if err != nil {
-		k.log.Error("new tls certificate cannot be used, the old one stays", "error", err)
+		k.log.Error("new tls certificate cannot be used, the old one stays", "err", err)
 		return k.cert
 	}
 	k.cert = cert

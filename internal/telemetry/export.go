@@ -31,7 +31,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	err := e.next.ExportSpans(ctx, clean)
 	switch was := e.failing.Swap(err != nil); {
 	case err != nil && !was:
-		e.log.WarnContext(ctx, "traces cannot be sent", "error", err)
+		e.log.WarnContext(ctx, "traces cannot be sent", "err", err)
 	case err == nil && was:
 		e.log.InfoContext(ctx, "traces are sent again")
 	}

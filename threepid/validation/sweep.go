@@ -44,7 +44,7 @@ func (s *Sessions) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log.ErrorContext(ctx, "validation sessions not swept", "error", err)
+			s.opts.Log.ErrorContext(ctx, "validation sessions not swept", "err", err)
 		}
 		select {
 		case <-ctx.Done():
