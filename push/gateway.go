@@ -124,6 +124,15 @@ func (g *Gateway) SetApps(apps *Apps) {
 	g.apps.Store(&routes{apps, lanes})
 }
 
+// AppName returns the name of the app that an app_id belongs to, "" if there is
+// none.
+func (g *Gateway) AppName(appID string) string {
+	if app := g.apps.Load().apps.Find(appID); app != nil {
+		return app.Name
+	}
+	return ""
+}
+
 // Deliver delivers n to all devices in parallel and returns one outcome for
 // each, in their order, by ctx's deadline. A device that is listed twice with
 // equal data is sent to once, and a device that has had the event not again.

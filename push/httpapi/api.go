@@ -5,13 +5,16 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -31,6 +34,12 @@ type Options struct {
 	// Timeout bounds a whole request from its headers on. It is below 30 s,
 	// because Dendrite gives up then and never tries again.
 	Timeout time.Duration
+	// Limits are how many requests are taken, Limiter counts them, and
+	// TrustedSources are the networks to which they do not apply. Limiter is
+	// required where there are Limits.
+	Limits         Limits
+	Limiter        *ratelimit.Limiter
+	TrustedSources []netip.Prefix
 	// Discovery answers UnifiedPush's discovery request, which promises that
 	// pushkeys that are URLs are delivered to.
 	Discovery bool
@@ -39,8 +48,12 @@ type Options struct {
 type api struct{ Options }
 
 // New returns the API's handler. It fails if a trusted proxy is neither an
-// address nor a range, or if the metrics are already registered.
+// address nor a range, if there are limits and nobody to count, or if the metrics
+// are already registered.
 func New(opts Options) (http.Handler, error) {
+	if !opts.Limits.Off() && opts.Limiter == nil {
+		return nil, errors.New("push API: there are limits without a limiter")
+	}
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
 		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies,
 	})
@@ -87,6 +100,9 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time)
 	// same again, and the phone would show it twice.
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), deadline)
 	defer cancel()
+	if err := a.limit(ctx, req); err != nil {
+		return statusOf(err), err
+	}
 	outcomes := a.Gateway.Deliver(ctx, &req.notification, req.devices)
 	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
 	if failed := failure(outcomes); failed != nil {
