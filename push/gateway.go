@@ -36,6 +36,10 @@ type Options struct {
 	// Ledger remembers what was delivered and rejected. When it is nil, it is a
 	// Memory with DefaultTerms and DefaultMemoryEvents.
 	Ledger Ledger
+	// FairShare lets no source of notifications have more than its share of an
+	// app's places while others want one. By default whoever comes first is
+	// served.
+	FairShare bool
 	// Trouble, if zero, is DefaultTrouble.
 	Trouble Trouble
 }
@@ -103,6 +107,9 @@ func (g *Gateway) SetApps(apps *Apps) {
 		l := g.loads[app.Name]
 		if l == nil {
 			l = new(load)
+			if g.opts.FairShare {
+				l.shares = newShares()
+			}
 		}
 		l.max.Store(int64(app.MaxInFlight))
 		if g.quotas[app.quota] == nil {
@@ -148,7 +155,8 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 		if all[i] = seen[id]; all[i] != nil {
 			continue
 		}
-		all[i] = g.admit(r, &devices[i])
+		// Who holds a place does not wait for another: all might.
+		all[i] = g.admit(ctx, r, n, &devices[i], len(open) == 0)
 		seen[id] = all[i]
 		if t := all[i]; !t.settled {
 			t.query = request
@@ -160,7 +168,7 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 		}
 	}
 	if len(open) > 0 {
-		defer g.release(open)
+		defer g.release(n, open)
 		g.deliver(ctx, n, open)
 	}
 	for _, t := range seen {
@@ -175,7 +183,7 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 
 // admit finds the device's app and takes a place in its lane, or settles the
 // task.
-func (g *Gateway) admit(r *routes, d *Device) *task {
+func (g *Gateway) admit(ctx context.Context, r *routes, n *Notification, d *Device, patient bool) *task {
 	t := &task{app: r.apps.Find(d.AppID), device: d, settled: true}
 	switch {
 	case d.impossible():
@@ -189,7 +197,7 @@ func (g *Gateway) admit(r *routes, d *Device) *task {
 		return t
 	}
 	t.lane = r.lanes[t.app.Name]
-	if !t.lane.acquire() {
+	if !t.lane.acquire(ctx, n.Source, patient) {
 		t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
 		return t
 	}
@@ -198,9 +206,9 @@ func (g *Gateway) admit(r *routes, d *Device) *task {
 	return t
 }
 
-func (g *Gateway) release(tasks []*task) {
+func (g *Gateway) release(n *Notification, tasks []*task) {
 	for _, t := range tasks {
-		t.lane.release()
+		t.lane.release(n.Source)
 		g.opts.Metrics.end(t.app)
 	}
 }

@@ -1,6 +1,9 @@
 package push
 
-import "sync/atomic"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // lane is what the gateway keeps about an app.
 type lane struct {
@@ -17,9 +20,15 @@ type load struct {
 	inFlight atomic.Int64
 	tripped  atomic.Bool
 	proven   atomic.Bool
+	shares   *shares // of the sources; nil where whoever comes first is served
 }
 
-func (l *load) acquire() bool {
+// acquire takes a place for source if there is one, or if patient waits for the
+// source's share.
+func (l *load) acquire(ctx context.Context, source string, patient bool) bool {
+	if l.shares != nil {
+		return l.shares.acquire(ctx, source, int(l.max.Load()), patient)
+	}
 	if l.inFlight.Add(1) > l.max.Load() {
 		l.inFlight.Add(-1)
 		return false
@@ -27,4 +36,10 @@ func (l *load) acquire() bool {
 	return true
 }
 
-func (l *load) release() { l.inFlight.Add(-1) }
+func (l *load) release(source string) {
+	if l.shares != nil {
+		l.shares.release(source, int(l.max.Load()))
+		return
+	}
+	l.inFlight.Add(-1)
+}

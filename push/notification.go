@@ -28,6 +28,9 @@ type Notification struct {
 	// normally a map[string]any, nil when absent.
 	Content any
 	Counts  Counts
+	// Source stands for who posted it, "" where that is not known. It is compared
+	// and never shown.
+	Source string
 }
 
 // Counts are the badge counts of a notification. A nil count was not sent; a

@@ -79,7 +79,7 @@ const (
 
 // Reasons of temporary outcomes. ReasonUnknownApp is one of them too.
 const (
-	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached
+	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached, or this source's share of it
 	ReasonInFlight    Reason = "in_flight"    // another request still delivers the same, and this one's time is over
 	ReasonRateLimited Reason = "rate_limited" // the push service asks for patience (429)
 	ReasonPaused      Reason = "paused"       // it has just asked all who share the app's quota for patience, and is not asked

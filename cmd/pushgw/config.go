@@ -75,6 +75,9 @@ type DeliveryConfig struct {
 	RetryWait conf.Duration `yaml:"retry_wait"`
 }
 
+	// FairShare keeps a homeserver from taking all of an app's MaxInFlight while
+	// others post too.
+	FairShare bool `yaml:"fair_share"`
 // MetricsConfig says what /metrics shows.
 type MetricsConfig struct {
 	// SygnalNames also counts under the names of Sygnal's metrics.

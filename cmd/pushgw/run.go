@@ -160,7 +160,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	gateway, err := push.NewGateway(apps.apps, push.Options{
 		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp,
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
-		Ledger: ledger, Trouble: cfg.Trouble.trouble(),
+		Ledger: ledger, Trouble: cfg.Trouble.trouble(), FairShare: cfg.Delivery.FairShare,
 	})
 	if err != nil {
 		return err

@@ -103,6 +103,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time)
 	if err := a.limit(ctx, req); err != nil {
 		return statusOf(err), err
 	}
+	req.notification.Source = source(mxhttp.ClientAddr(r.Context()))
 	outcomes := a.Gateway.Deliver(ctx, &req.notification, req.devices)
 	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
 	if failed := failure(outcomes); failed != nil {
@@ -118,6 +119,17 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time)
 		return http.StatusOK, mxhttp.WriteBody(w, http.StatusOK, []byte(`{"rejected":[]}`))
 	}
 	return http.StatusOK, mxhttp.WriteJSON(w, http.StatusOK, res)
+}
+
+// source stands for the homeserver at addr. Whoever has an IPv6 address has all
+// of its /64.
+func source(addr netip.Addr) string {
+	if addr.Is6() {
+		network, _ := addr.Prefix(64) // fails for more than 128 bits
+		addr = network.Addr()
+	}
+	b := addr.As16()
+	return string(b[:])
 }
 
 type discovery struct {
