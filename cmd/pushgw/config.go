@@ -73,11 +73,11 @@ type DeliveryConfig struct {
 	// RetryWait is the mean wait before a second attempt; a third waits twice
 	// as long.
 	RetryWait conf.Duration `yaml:"retry_wait"`
-}
-
 	// FairShare keeps a homeserver from taking all of an app's MaxInFlight while
 	// others post too.
 	FairShare bool `yaml:"fair_share"`
+}
+
 // MetricsConfig says what /metrics shows.
 type MetricsConfig struct {
 	// SygnalNames also counts under the names of Sygnal's metrics.
