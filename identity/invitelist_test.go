@@ -1,19 +1,17 @@
 package identity_test
 
 import (
+	"cmp"
 	"context"
-	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/matrix-herald/herald/identity"
-	"github.com/matrix-herald/herald/threepid"
 )
 
 // listed returns all invites.
@@ -62,51 +60,99 @@ func TestOperatorRemovesAnybodysInvite(t *testing.T) {
 	}
 }
 
+// inviteRows is a store of invites with gaps between their IDs.
+type inviteRows struct {
+	identity.InviteStore
+	all   []identity.InviteRecord
+	pages int
+}
+
+func (s *inviteRows) Invites(ctx context.Context, after int64, limit int) ([]identity.InviteRecord, error) {
+	s.pages++
+	first, _ := slices.BinarySearchFunc(s.all, after+1, func(r identity.InviteRecord, id int64) int { return cmp.Compare(r.ID, id) })
+	return s.all[first:min(first+limit, len(s.all))], ctx.Err()
+}
+
 func TestInvitesAreListedPageByPage(t *testing.T) {
 	t.Parallel()
-	s := newService(t)
-	const many = 1001 // two pages and one
-	began := s.clock.Now().Truncate(time.Millisecond)
-	public, _, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	const many, expired = 1001, 700 // two pages and one
+	now := time.Now()
+	store := &inviteRows{}
 	for n := range many {
-		key := slices.Clone(public)
-		binary.BigEndian.PutUint64(key, uint64(n))
-		err := s.db.AddInvite(t.Context(), identity.Invite{
-			Token: fmt.Sprint("t", n), Address: threepid.ID{Medium: threepid.MediumEmail, Address: fmt.Sprint(n, "@example.com")},
-			RoomID: "!r:example.org", Sender: bob, KeyID: "ed25519:1", Ephemeral: key,
-			Created: began, Expires: began.Add(time.Duration(n+1) * time.Minute),
-		})
-		if err != nil {
-			t.Fatal(err)
+		r := identity.InviteRecord{ID: int64(3*n + 1), State: identity.InviteWaiting}
+		r.Expires = now.Add(time.Duration(n-expired+1) * time.Minute)
+		if n == 0 {
+			r.State = identity.InviteUsed
 		}
+		store.all = append(store.all, r)
 	}
-	const expired = 700
-	all := listed(t, s, began.Add(expired*time.Minute))
-	if len(all) != many {
-		t.Fatalf("%d invites, want %d", len(all), many)
-	}
-	for n, r := range all {
+	n := 0
+	for r, err := range identity.AllInvites(t.Context(), store, now) {
 		want := identity.InviteWaiting
-		if n < expired {
+		switch {
+		case n == 0:
+			want = identity.InviteUsed
+		case n < expired:
 			want = identity.InviteExpired
 		}
-		if r.Token != fmt.Sprint("t", n) || r.State != want {
-			t.Errorf("invite %d is %s and %s, want %s", n, r.Token, r.State, want)
+		if err != nil || r.ID != int64(3*n+1) || r.State != want {
+			t.Errorf("invite %d is %d and %s, want %s; %v", n, r.ID, r.State, want, err)
 		}
+		n++
 	}
-	next, stop := iter.Pull2(identity.AllInvites(t.Context(), s.db, began))
-	if r, err, is := next(); !is || err != nil || r.Token != "t0" {
+	if n != many || store.pages != 3 {
+		t.Errorf("%d invites in %d pages, want %d in 3", n, store.pages, many)
+	}
+	next, stop := iter.Pull2(identity.AllInvites(t.Context(), store, now))
+	if r, err, is := next(); !is || err != nil || r.ID != 1 {
 		t.Errorf("the first is %v, %v", r, err)
 	}
 	stop() // an iterator that went on after this would panic
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	for r, err := range identity.AllInvites(gone, s.db, began) {
+	for r, err := range identity.AllInvites(gone, store, now) {
 		if !errors.Is(err, context.Canceled) || r.ID != 0 {
 			t.Errorf("got %d, %v", r.ID, err)
 		}
 	}
+}
+
+// inviteSweeps fails the first time, and then has n rows to sweep.
+type inviteSweeps struct {
+	identity.InviteStore
+	calls chan time.Duration // since when invites may have been used
+	n     int
+}
+
+func (s *inviteSweeps) SweepInvites(_ context.Context, now, usedSince time.Time, limit int) (int, error) {
+	s.calls <- now.Sub(usedSince)
+	if s.n < 0 {
+		s.n = -s.n
+		return 0, errors.New("away")
+	}
+	swept := min(limit, s.n)
+	s.n -= swept
+	return swept, nil
+}
+
+func TestInvitesAreSweptEveryHour(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	synctest.Test(t, func(t *testing.T) {
+		store := &inviteSweeps{calls: make(chan time.Duration), n: -1500}
+		invites, _ := s.invites(t, func(o *identity.InvitesOptions) { o.Store, o.Now = store, time.Now })
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- invites.Run(ctx) }()
+		began := time.Now()
+		for _, want := range []time.Duration{0, time.Hour, time.Hour, time.Hour, 2 * time.Hour} {
+			if used := <-store.calls; used != identity.UsedInviteLife || time.Since(began) != want {
+				t.Errorf("swept what was used %v ago after %v, want %v after %v", used, time.Since(began), identity.UsedInviteLife, want)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
 }

@@ -44,6 +44,8 @@ const usage = `identity is a Matrix Identity Service.
                                             show the invites that are kept, with addresses if need be
   identity -config identity.yaml invites cancel ID|TOKEN...
                                             take invites back
+  identity -config identity.yaml erase USER_ID
+                                            remove everything of a person
   identity -config identity.yaml import-sydent -db sydent.db -conf sydent.conf
                                             bring over what a Sydent knows
   identity -config identity.yaml health     exit with 0 if the running service is healthy
@@ -113,6 +115,8 @@ func (p *program) dispatch(ctx context.Context, f flags) error {
 		return p.rotatePepper(ctx, f, args)
 	case "invites":
 		return p.invites(ctx, f, args)
+	case "erase":
+		return p.erase(ctx, f, args)
 	case "import-sydent":
 		return p.importSydent(ctx, f, args)
 	case "health":

@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/signing"
 	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/validation"
 )
 
 // Store is what Run tests.
@@ -24,6 +25,8 @@ type Store interface {
 	identity.InviteStore
 	identity.DeliveryStore
 	identity.KeyStore
+	identity.EraseStore
+	validation.Store
 	ClaimServerName(ctx context.Context, name string) error
 }
 
@@ -32,7 +35,7 @@ type Store interface {
 func Run(t *testing.T, open func(t *testing.T) Store) {
 	t.Helper()
 	for _, group := range []map[string]func(*testing.T, Store){
-		accounts(), terms(), directory(), peppers(), keys(), invites(), deliveries(),
+		accounts(), terms(), directory(), peppers(), keys(), invites(), deliveries(), erasing(),
 	} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/matrix-herald/herald/identity"
+)
+
+// erase removes everything of a person, and prints for each table how many rows
+// there were and how many are left, as counted afterwards. It works beside running
+// servers.
+func (p *program) erase(ctx context.Context, f flags, args []string) error {
+	if len(args) != 1 || strings.HasPrefix(args[0], "-") {
+		fmt.Fprintln(p.stderr, "usage: identity -config FILE erase USER_ID")
+		return errUsage
+	}
+	return p.withStore(ctx, f, func(_ *Config, db *store, _ environment) error {
+		erased, err := identity.Erase(ctx, db, args[0])
+		if errors.Is(err, identity.ErrInvalidUser) {
+			return fmt.Errorf("%q is not a user ID such as @alice:example.org", args[0])
+		}
+		if err != nil {
+			return err
+		}
+		left := 0
+		fmt.Fprintf(p.stdout, "%-12s %8s %8s\n", "table", "found", "left")
+		for _, e := range erased {
+			left += e.Left
+			fmt.Fprintf(p.stdout, "%-12s %8d %8d\n", e.Table, e.Found, e.Left)
+		}
+		if left > 0 {
+			return errors.New("something came in meanwhile: erase the user once more")
+		}
+		return nil
+	})
+}

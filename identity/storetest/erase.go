@@ -1,0 +1,203 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+func erasing() map[string]func(*testing.T, Store) {
+	return map[string]func(*testing.T, Store){
+		"erasing removes all of a user and nothing of another": testErase,
+		"erasing nobody removes nothing":                       testEraseNobody,
+		"an invite of oneself is erased once":                  testEraseOwnInvite,
+		"erasing races with what adds rows":                    testEraseRace,
+	}
+}
+
+// session begins a validation session of an address.
+func session(t *testing.T, s Store, sid string, id threepid.ID) {
+	t.Helper()
+	_, err := s.ClaimSession(t.Context(), validation.Claim{
+		ID: "claim-" + sid, Until: begin().Add(time.Minute), SID: sid, SessionExpires: begin().Add(24 * time.Hour),
+		Key: validation.Key{ID: id, Secret: digest("secret")}, Attempt: 1, Code: digest("code"),
+		CodeExpires: begin().Add(time.Hour), Now: begin(),
+	})
+	ok(t, err)
+}
+
+// sessionExists reports whether a session of session's is there.
+func sessionExists(t *testing.T, s Store, sid string) bool {
+	t.Helper()
+	_, err := s.FindSession(t.Context(), sid, digest("secret"), begin())
+	if err != nil && !errors.Is(err, validation.ErrNoSession) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// eraseCounts are the tables of a report with a number of rows in each.
+func eraseCounts(tokens, terms, bindings, sessions, invites, deliveries, hashes int) map[string]int {
+	return map[string]int{
+		"tokens": tokens, "terms": terms, "bindings": bindings, "sessions": sessions, "invites": invites,
+		"deliveries": deliveries, "hashes": hashes,
+	}
+}
+
+// found erases a user and returns how many rows there were. None may be left.
+func found(t *testing.T, s Store, userID string) map[string]int {
+	t.Helper()
+	counts := make(map[string]int)
+	for _, e := range must(s.Erase(t.Context(), userID))(t) {
+		counts[e.Table] = e.Found
+		if e.Left != 0 {
+			t.Errorf("%d rows of %s are left", e.Left, e.Table)
+		}
+	}
+	return counts
+}
+
+// addPerson adds something to each table for the user with the number: two
+// tokens, one document, two bindings under one pepper, one of them with a
+// session, two invites taken with their deliveries, and one sent.
+func addPerson(t *testing.T, s Store, user int) {
+	t.Helper()
+	ctx := t.Context()
+	home, work := binding(user, fmt.Sprint("home", user)), binding(user, fmt.Sprint("work", user))
+	ok(t, s.AddToken(ctx, digest(home.UserID), home.UserID, begin()))
+	ok(t, s.AddToken(ctx, digest(work.UserID+"2"), home.UserID, begin()))
+	ok(t, s.AcceptTerms(ctx, home.UserID, []string{"https://example.org/terms"}, begin()))
+	session(t, s, fmt.Sprint("sid", user), home.ID)
+	for _, b := range []identity.Binding{home, work} {
+		i := invite(t, 9, "x")
+		i.Address = b.ID
+		ok(t, s.AddInvite(ctx, i))
+		ok(t, s.Bind(ctx, b))
+	}
+	ok(t, s.AddInvite(ctx, invite(t, user, fmt.Sprint("friend", user))))
+}
+
+func testErase(t *testing.T, s Store) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	addPerson(t, s, 1)
+	addPerson(t, s, 2)
+	// The user once had an address that is another's now, with an invite that has
+	// been told, and a session that says nothing of whose it is.
+	was := binding(1, "shared")
+	ok(t, s.Bind(ctx, was))
+	must(s.Unbind(ctx, was.ID, was.UserID))(t)
+	ok(t, s.Bind(ctx, binding(2, "shared")))
+	session(t, s, "another's", was.ID)
+	// Somebody bound what the user had invited.
+	ok(t, s.AddInvite(ctx, invite(t, 1, "taken")))
+	ok(t, s.Bind(ctx, binding(3, "taken")))
+
+	if diff := cmp.Diff(eraseCounts(2, 1, 2, 1, 4, 3, 2), found(t, s, "@user1:example.org")); diff != "" {
+		t.Errorf("the first: %s", diff)
+	}
+	if n := must(s.Bindings(ctx))(t); n != 4 {
+		t.Errorf("%d bindings are said to be left, want 4", n)
+	}
+	if _, _, err := s.Token(ctx, digest("@user1:example.org"), time.Time{}); !errors.Is(err, identity.ErrNotFound) {
+		t.Errorf("the token: %v", err)
+	}
+	for user, want := range map[int]int{1: 0, 2: 1} {
+		b := binding(user, fmt.Sprint("home", user))
+		pepper := must(s.Peppers(ctx))(t)[0]
+		if n := len(must(s.Lookup(ctx, pepper.ID, b.Digests(pepper.Value)))(t)); n != want {
+			t.Errorf("the address of user %d is found %d times", user, n)
+		}
+	}
+	for sid, want := range map[string]bool{"sid1": false, "sid2": true, "another's": true} {
+		if sessionExists(t, s, sid) != want {
+			t.Errorf("session %s: %v", sid, !want)
+		}
+	}
+	if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, "@user1:example.org")); diff != "" {
+		t.Errorf("again: %s", diff)
+	}
+	// The other one's is all there: two invites were sent by somebody to each.
+	if diff := cmp.Diff(eraseCounts(2, 1, 3, 2, 3, 3, 3), found(t, s, "@user2:example.org")); diff != "" {
+		t.Errorf("the second: %s", diff)
+	}
+}
+
+func testEraseNobody(t *testing.T, s Store) {
+	addPerson(t, s, 1)
+	for _, user := range []string{"@user:example.org", "@USER1:example.org", "@user1:example", "%", ""} {
+		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, user)); diff != "" {
+			t.Errorf("%q: %s", user, diff)
+		}
+	}
+}
+
+func testEraseOwnInvite(t *testing.T, s Store) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	ok(t, s.AddInvite(ctx, invite(t, 1, "a")))
+	ok(t, s.Bind(ctx, binding(1, "a")))
+	if diff := cmp.Diff(eraseCounts(0, 0, 1, 0, 1, 1, 1), found(t, s, "@user1:example.org")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// testEraseRace erases people while they act. Each call succeeds, what was there
+// before is gone, and the number of bindings stays right.
+func testEraseRace(t *testing.T, s Store) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	for _, err := range together(12, func(n int) error {
+		for round := range 8 {
+			user := n / 4 % 2
+			b := binding(user, fmt.Sprint("a", n%4))
+			switch n % 4 {
+			case 0:
+				if _, err := s.Erase(ctx, b.UserID); err != nil {
+					return err
+				}
+			case 1:
+				if err := s.Bind(ctx, b); err != nil {
+					return err
+				}
+			case 2:
+				err := s.AddInvite(ctx, invite(t, user, fmt.Sprint("a", n%3)))
+				if err != nil && !errors.Is(err, identity.ErrInUse) {
+					return err
+				}
+			default:
+				if err := s.AddToken(ctx, digest(fmt.Sprint(n, "-", round)), b.UserID, begin()); err != nil {
+					return err
+				}
+				claimed, err := s.ClaimDeliveries(ctx, fmt.Sprint(n, "-", round), begin(), begin().Add(time.Minute), 5)
+				if err != nil {
+					return err
+				}
+				for _, d := range claimed {
+					if err := s.Delivered(ctx, d, begin()); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	}) {
+		ok(t, err)
+	}
+	for user := range 2 {
+		found(t, s, binding(user, "a").UserID)
+		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, binding(user, "a").UserID)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if n := must(s.Bindings(ctx))(t); n != 0 {
+		t.Errorf("%d bindings are said to be left", n)
+	}
+}
