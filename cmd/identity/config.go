@@ -122,8 +122,13 @@ type AccountsConfig struct {
 	IdleLife conf.Duration `yaml:"idle_life"`
 }
 
-// HomeserversConfig says how homeservers are asked who somebody is.
+// HomeserversConfig says which homeservers there are, and how they are asked who
+// somebody is.
 type HomeserversConfig struct {
+	// Allow are those whose users may use the service; none means all.
+	Allow []string `yaml:"allow"`
+	// Settings are what differs for the users of some, by server name.
+	Settings map[string]HomeserverSettings `yaml:"settings"`
 	// Timeout bounds one exchange, finding the server included.
 	Timeout conf.Duration `yaml:"timeout"`
 	// MaxInFlight is how many exchanges may run at once.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/email"
@@ -56,9 +57,9 @@ func newOutbox(out io.Writer) (*outbox, error) {
 }
 
 // messengers returns those that end in the outbox.
-func (b *outbox) messengers(cfg *Config, env environment) (*messengers, error) {
+func (b *outbox) messengers(cfg *Config, pages *httpapi.Pages, env environment) (*messengers, error) {
 	mail, text := &devMailer{devMessenger: devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}}, &devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}
-	mailer, mailErr := email.NewPrinter(email.Options{Config: cfg.Email, BaseURL: cfg.PublicBaseURL, Registerer: env.reg}, &mail.text)
+	mailer, mailErr := email.NewPrinter(cfg.mail(pages, env), &mail.text)
 	texter, textErr := sms.NewPrinter(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg}, &text.text)
 	if err := errors.Join(mailErr, textErr); err != nil {
 		return nil, err

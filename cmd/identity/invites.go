@@ -41,8 +41,12 @@ func (c *Config) validateInvites(p *conf.Problems) {
 	}
 	shown("invites.shown_local", c.Invites.ShownLocal)
 	shown("invites.shown_domain", c.Invites.ShownDomain)
-	for i, client := range c.Invites.Clients {
-		path := fmt.Sprintf("invites.clients[%d]", i)
+	validateClients("invites.clients", c.Invites.Clients, p)
+}
+
+func validateClients(path string, clients []ClientConfig, p *conf.Problems) {
+	for i, client := range clients {
+		path := fmt.Sprintf("%s[%d]", path, i)
 		if client.Name == "" {
 			p.Add(path+".name", nil, "is missing: write what people know the client by")
 		}

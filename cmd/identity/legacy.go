@@ -55,6 +55,8 @@ func (c *Config) validateV1(p *conf.Problems) {
 		for i, name := range v.Sources[s] {
 			if _, err := homeserver.ParseServerName(name); err != nil {
 				p.Add(fmt.Sprintf("%s[%d]", path, i), name, "use the server name that user IDs end in, such as example.org")
+			} else if !c.Homeservers.allows(name) {
+				p.Add(fmt.Sprintf("%s[%d]", path, i), name, "is not in homeservers.allow: add it there, or remove it here")
 			}
 		}
 	}

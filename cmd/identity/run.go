@@ -137,12 +137,12 @@ type parts struct {
 	pages       *httpapi.Pages
 }
 
-func newParts(cfg *Config, env environment, messengers func(*Config, environment) (*messengers, error)) (parts, error) {
+func newParts(cfg *Config, env environment, messengers func(*Config, *httpapi.Pages, environment) (*messengers, error)) (parts, error) {
 	var made parts
 	var errs [3]error
-	made.messengers, errs[0] = messengers(cfg, env)
-	made.homeservers, errs[1] = newHomeservers(cfg, env.log)
-	made.pages, errs[2] = httpapi.LoadPages(cfg.Pages)
+	made.pages, errs[0] = httpapi.LoadPages(cfg.Pages)
+	made.messengers, errs[1] = messengers(cfg, made.pages, env)
+	made.homeservers, errs[2] = newHomeservers(cfg, env.log)
 	return made, errors.Join(errs[:]...)
 }
 

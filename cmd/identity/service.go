@@ -39,8 +39,8 @@ type messengers struct {
 }
 
 // newMessengers makes those that cfg describes. It connects to nothing.
-func newMessengers(cfg *Config, env environment) (*messengers, error) {
-	mail, mailErr := email.New(email.Options{Config: cfg.Email, BaseURL: cfg.PublicBaseURL, Registerer: env.reg})
+func newMessengers(cfg *Config, pages *httpapi.Pages, env environment) (*messengers, error) {
+	mail, mailErr := email.New(cfg.mail(pages, env))
 	text, textErr := sms.New(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg})
 	if err := errors.Join(mailErr, textErr); err != nil {
 		return nil, err
@@ -53,6 +53,15 @@ func newMessengers(cfg *Config, env environment) (*messengers, error) {
 		m.warnings = append(m.warnings, "sms: "+w)
 	}
 	return m, nil
+}
+
+// mail returns what mails are sent with, whose links lead to pages.
+func (c *Config) mail(pages *httpapi.Pages, env environment) email.Options {
+	o := email.Options{Config: c.Email, BaseURL: c.PublicBaseURL, Homeservers: c.Homeservers.senders(), Registerer: env.reg}
+	if pages != nil { // else they are faulty, and the faults of the mails are looked for
+		o.PageBrands = pages.Brands()
+	}
+	return o
 }
 
 // host returns what people know the service by.
@@ -128,8 +137,8 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	if s.sessions, err = validation.New(validation.Options{
 		Store: db, CodeKey: codeKey, Log: env.log, Registerer: env.reg,
 		Messengers: map[threepid.Medium]validation.Messenger{
-			threepid.MediumEmail:  traced{m.mail, tracer, "send mail"},
-			threepid.MediumMSISDN: traced{m.sms, tracer, "send SMS"},
+			threepid.MediumEmail:  branded{traced{m.mail, tracer, "send mail"}, cfg.words()},
+			threepid.MediumMSISDN: branded{traced{m.sms, tracer, "send SMS"}, cfg.words()},
 		},
 		NextLinkHosts: cfg.Validation.NextLinkHosts, MaxTries: cfg.Validation.MaxTries,
 		TokenLife: cfg.Validation.CodeLife.Std(), SessionLife: cfg.Validation.SessionLife.Std(),
@@ -159,7 +168,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 		return nil, err
 	}
 	if s.invites, err = identity.NewInvites(identity.InvitesOptions{
-		Store: db, Keys: s.keys, Mailer: tracedInvitations{m.mail, tracer}, ServerName: cfg.ServerName,
+		Store: db, Keys: s.keys, Mailer: brandedInvitations{tracedInvitations{m.mail, tracer}, cfg.words()}, ServerName: cfg.ServerName,
 		Life: cfg.Invites.Life.Std(), ShownLocal: cfg.Invites.ShownLocal, ShownDomain: cfg.Invites.ShownDomain,
 		Now: time.Now, Log: env.log, Metrics: metrics,
 	}); err != nil {
@@ -193,6 +202,7 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 	return httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
 		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
+		ClientsOf: cfg.Homeservers.clients(), Allow: cfg.Homeservers.Allow,
 		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Log: env.log, Registerer: env.reg,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})
