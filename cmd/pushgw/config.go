@@ -42,6 +42,8 @@ type Config struct {
 	Redis      redisconn.Config `yaml:"redis"`
 	// Trouble says what is done when a push service is in trouble.
 	Trouble TroubleConfig `yaml:"trouble"`
+	// Limits bound how many requests are taken.
+	Limits LimitsConfig `yaml:"limits"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
 	// with user and password in it if it asks for them.
 	Proxy     conf.Secret `yaml:"proxy"`
@@ -167,6 +169,7 @@ func (c *Config) validate(p *conf.Problems) {
 		p.Add("delivery.retry_wait", c.Delivery.RetryWait, `use a duration such as "250ms"`)
 	}
 	c.validateLedger(p)
+	c.Limits.validate("limits", p)
 	c.Trouble.validate("trouble", p)
 	if c.ReloadInterval <= 0 {
 		p.Add("reload_interval", c.ReloadInterval, `use a duration such as "10s"`)

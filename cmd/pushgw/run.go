@@ -12,7 +12,6 @@ import (
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/httpapi"
 )
 
 // program is one run of the command, with what it takes from the outside.
@@ -165,13 +164,11 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	handler, err := httpapi.New(httpapi.Options{
-		Gateway: gateway, Metrics: metrics, Log: log, Registerer: registry, TrustedProxies: cfg.HTTP.TrustedProxies,
-		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
-	})
+	handler, closeHandler, err := newHandler(cfg, gateway, metrics, log, registry)
 	if err != nil {
 		return err
 	}
+	defer closeHandler()
 	announceLedger(ctx, cfg, log)
 	r := &reloader{file: f.config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
 	err = serve.Run(ctx, serve.Options{

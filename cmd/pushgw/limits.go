@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/ratelimit"
+	"github.com/matrix-herald/herald/internal/redisconn"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/httpapi"
+)
+
+// LimitsConfig bounds how many requests are taken.
+type LimitsConfig struct {
+	httpapi.Limits `yaml:",inline"`
+
+	// TrustedSources are addresses and ranges of homeservers to which the limits
+	// do not apply.
+	TrustedSources []string `yaml:"trusted_sources"`
+}
+
+func (c LimitsConfig) validate(path string, p *conf.Problems) {
+	for i, s := range c.TrustedSources {
+		if _, err := parseNetwork(s); err != nil {
+			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
+		}
+	}
+}
+
+// networks returns the trusted sources, which are validated.
+func (c LimitsConfig) networks() []netip.Prefix {
+	var networks []netip.Prefix
+	for _, s := range c.TrustedSources {
+		if n, err := parseNetwork(s); err == nil {
+			networks = append(networks, n)
+		}
+	}
+	return networks
+}
+
+// parseNetwork reads a range, or an address as the range that has only it.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if ip, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+// newHandler puts the API with its limits over the gateway, and returns what
+// closes it. Without limits it connects to nothing.
+func newHandler(cfg *Config, gateway *push.Gateway, metrics *push.Metrics, log *slog.Logger, reg prometheus.Registerer) (http.Handler, func(), error) {
+	counting := ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Redis: cfg.Redis, Log: log, Registerer: reg}
+	if cfg.Limits.Off() {
+		counting.Redis = redisconn.Config{}
+	}
+	limiter, err := ratelimit.Open(counting)
+	if err != nil {
+		return nil, nil, err
+	}
+	handler, err := httpapi.New(httpapi.Options{
+		Gateway: gateway, Metrics: metrics, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
+		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
+		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(),
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, limiter.Close())
+	}
+	return handler, func() {
+		if err := limiter.Close(); err != nil {
+			log.Warn("closing the connections of the limits to Redis", "err", err)
+		}
+	}, nil
+}
