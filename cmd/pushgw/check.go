@@ -29,7 +29,8 @@ func (p *program) check(f flags) error {
 	roots, err := loadRoots(cfg.CAFile)
 	errs = append(errs, err, cfg.HTTP.TLS.Check("http.tls"))
 	log := slog.New(slog.DiscardHandler)
-	_, closeLedger, err := openLedger(cfg, log, push.NewMetrics(prometheus.NewRegistry(), false))
+	registry := prometheus.NewRegistry()
+	_, closeLedger, err := openLedger(cfg, log, push.NewMetrics(registry, false), registry)
 	if err != nil {
 		errs = append(errs, err)
 	} else {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/redisstore"
@@ -87,7 +89,7 @@ func (c *Config) terms() push.Terms {
 }
 
 // openLedger makes what the gateway remembers in, and what closes it.
-func openLedger(cfg *Config, log *slog.Logger, metrics *push.Metrics) (push.Ledger, func(), error) {
+func openLedger(cfg *Config, log *slog.Logger, metrics *push.Metrics, reg prometheus.Registerer) (push.Ledger, func(), error) {
 	own, err := push.NewMemory(cfg.terms(), cfg.Duplicates.MemoryEvents)
 	if err != nil {
 		return nil, nil, err
@@ -99,6 +101,7 @@ func openLedger(cfg *Config, log *slog.Logger, metrics *push.Metrics) (push.Ledg
 	if err != nil {
 		return nil, nil, err
 	}
+	reg.MustRegister(store)
 	shared, err := push.NewShared(store, own, push.SharedOptions{Budget: cfg.Redis.Budget.Std(), Log: log, Metrics: metrics})
 	if err != nil {
 		return nil, nil, err

@@ -151,7 +151,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	ledger, closeLedger, err := openLedger(cfg, log, metrics)
+	ledger, closeLedger, err := openLedger(cfg, log, metrics, registry)
 	if err != nil {
 		return err
 	}

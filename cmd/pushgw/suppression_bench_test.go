@@ -95,7 +95,7 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, ledger 
 	registry := prometheus.NewRegistry()
 	metrics := push.NewMetrics(registry, false)
 	if ledger == nil {
-		opened, closeLedger, err := openLedger(cfg, log, metrics)
+		opened, closeLedger, err := openLedger(cfg, log, metrics, registry)
 		if err != nil {
 			b.Fatal(err)
 		}
