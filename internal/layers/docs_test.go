@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// TestConformanceNamesTestsThatExist keeps docs/conformance.md honest.
-func TestConformanceNamesTestsThatExist(t *testing.T) {
+// TestDocumentsNameTestsThatExist keeps the pages honest that say which test
+// shows what.
+func TestDocumentsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	const root = "../.."
 	there := make(map[string]bool)
@@ -28,17 +29,27 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "conformance.md"))
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`").FindAllSubmatch(page, -1)
-	if len(names) == 0 {
-		t.Fatal("docs/conformance.md names no test")
+	named := make(map[string]int)
+	name := regexp.MustCompile("`((?:Test|Fuzz|Benchmark)\\w+)`")
+	for _, path := range pages {
+		page, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range name.FindAllSubmatch(page, -1) {
+			named[filepath.Base(path)]++
+			if !there[string(m[1])] {
+				t.Errorf("%s names %s, which does not exist", path, m[1])
+			}
+		}
 	}
-	for _, m := range names {
-		if !there[string(m[1])] {
-			t.Errorf("docs/conformance.md names %s, which does not exist", m[1])
+	for _, page := range []string{"conformance.md", "operations.md"} {
+		if named[page] == 0 {
+			t.Errorf("docs/%s names no test", page)
 		}
 	}
 }
