@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -65,6 +68,14 @@ func TestErasingAPersonLeavesNothing(t *testing.T) {
 		}
 		if found, _ := anna.lookup(t, "anna@example.com"); found != one.user("anna") {
 			t.Errorf("the other person's address is %v's", found)
+		}
+
+		if path, is := strings.CutPrefix(database, "sqlite:"); is {
+			for _, name := range []string{path, path + "-wal"} {
+				if data, err := os.ReadFile(name); err != nil || bytes.Contains(data, []byte("erika")) {
+					t.Errorf("%s: %v, or it still holds what was removed", filepath.Base(name), err)
+				}
+			}
 		}
 
 		if code, out, _ := erase(user); code != 0 || strings.Count(out, "0        0") != len(want) {

@@ -28,6 +28,9 @@ type dialect struct {
 	// leaves out those that somebody else is changing. Waiting for them while
 	// holding others would be half of a deadlock.
 	skipLocked string
+	// beforeErasing and afterErasing make that what Erase removes is no longer in
+	// the database's files.
+	beforeErasing, afterErasing string
 }
 
 // lookupQuery finds the users of the digests in the list $1 under the pepper $2.
@@ -74,6 +77,11 @@ func sqlite() dialect {
 			}
 			return string(append(list, ']'))
 		},
+		// Pages that are no longer used are overwritten, too; and the log of changes,
+		// which holds earlier ones, is taken into the file and cut, unless somebody
+		// reads from it for long.
+		beforeErasing: `PRAGMA secure_delete = ON`,
+		afterErasing:  `PRAGMA wal_checkpoint(TRUNCATE)`,
 		// SQLite has no lock that spans transactions; see migrate.
 		migrationLock: func() ([]goose.ProviderOption, error) { return nil, nil },
 	}

@@ -70,6 +70,9 @@ func (p person) conditions(in personal) (all []condition) {
 func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, error) {
 	p := person{userID: userID}
 	var found []identity.Erased
+	if _, err := db.write.ExecContext(ctx, db.dialect.beforeErasing); err != nil {
+		return nil, fmt.Errorf("erase: %w", err)
+	}
 	err := db.tx(ctx, func(tx *sql.Tx) error {
 		err := lockDirectory(ctx, tx)
 		if err != nil {
@@ -85,6 +88,9 @@ func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, erro
 	})
 	if err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
+	}
+	if _, err := db.write.ExecContext(ctx, db.dialect.afterErasing); err != nil {
+		return nil, fmt.Errorf("overwrite what was erased: %w", err)
 	}
 	left, err := p.count(ctx, db.read)
 	if err != nil {

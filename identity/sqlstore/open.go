@@ -152,7 +152,8 @@ func openSQLite(path string) (*DB, error) {
 		db.SetMaxIdleConns(conns)
 		return db, nil
 	}
-	write, err := pool(1, "immediate", "journal_mode(WAL)")
+	// FAST overwrites what is deleted within a page that is written anyway.
+	write, err := pool(1, "immediate", "journal_mode(WAL)", "secure_delete(FAST)")
 	if err != nil {
 		return nil, err
 	}

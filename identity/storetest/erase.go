@@ -155,7 +155,7 @@ func testEraseRace(t *testing.T, s Store) {
 	ctx := t.Context()
 	current(t, s, "pepper1")
 	for _, err := range together(12, func(n int) error {
-		for round := range 8 {
+		for round := range 4 {
 			user := n / 4 % 2
 			b := binding(user, fmt.Sprint("a", n%4))
 			switch n % 4 {
