@@ -33,8 +33,6 @@ type App struct {
 
 	key   Key // of name and fingerprint
 	quota Key // of Quota
-
-	breaker breaker // of this generation: new settings are asked anew
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
@@ -55,7 +53,6 @@ func NewApps(apps []App) (*Apps, error) {
 	a := &Apps{exact: make(map[string]*App)}
 	for i := range apps {
 		app := &apps[i]
-		app.breaker = newBreaker()
 		app.key = keyOf(app.Name, app.Fingerprint)
 		if app.quota = app.key; app.Quota != "" {
 			app.quota = keyOf("quota", app.Quota)

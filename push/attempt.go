@@ -54,21 +54,22 @@ var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 func (g *Gateway) attempt(ctx context.Context, t *task, delivery Delivery) Outcome {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
 	defer cancel()
-	app, start := t.app, time.Now()
-	admitted, probe := t.lane.outage.admit(t.query.PushKey, start)
+	app, device, start := t.app, t.query.PushKey, time.Now()
+	admitted, probesOutage := t.lane.outage.admit(device, start)
 	if !admitted {
 		return Outcome{Kind: Temporary, Reason: ReasonOutage, RetryAfter: t.lane.outage.left()}
 	}
-	if !app.breaker.TryAcquirePermit() {
-		out := Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: app.breaker.left()}
-		g.tellOutage(ctx, t, out, true, probe)
+	admitted, probesRefusal := t.lane.refusal.admit(device, start)
+	if !admitted {
+		out := Outcome{Kind: Temporary, Reason: ReasonBreaker, RetryAfter: t.lane.refusal.left()}
+		g.tellOutage(ctx, t, out, true, probesOutage)
 		return out
 	}
 	out := g.ask(ctx, app, delivery)
 	took := time.Since(start)
 	// An attempt that our own deadline cut short says nothing.
-	g.tellOutage(ctx, t, out, ctx.Err() == nil || took >= g.opts.AttemptTimeout/2, probe)
-	g.tellBreaker(ctx, app, out)
+	g.tellOutage(ctx, t, out, ctx.Err() == nil || took >= g.opts.AttemptTimeout/2, probesOutage)
+	g.tellRefusal(ctx, t, out, probesRefusal)
 	g.opts.Metrics.attempt(app, out, took)
 	return out
 }

@@ -1,95 +1,128 @@
 package push_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
 	"github.com/matrix-herald/herald/push"
 )
+
+func (c *climate) expectBreaker(want float64) {
+	c.t.Helper()
+	if got := count(c.t, c.reg, "herald_push_breaker_open", "app", "app"); got != want {
+		c.t.Errorf("the gauge shows %v, want %v", got, want)
+	}
+}
+
+func refusedFor(reason push.Reason) push.Outcome {
+	return push.Outcome{Kind: push.Temporary, Reason: reason, Status: 403, Detail: "InvalidProviderToken"}
+}
 
 func TestARefusedAppIsAskedOnlyNowAndThen(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []push.Reason{push.ReasonCredentials, push.ReasonConfig} {
 		synctest.Test(t, func(t *testing.T) {
-			refused := push.Outcome{Kind: push.Temporary, Reason: reason, Status: 403, Detail: "InvalidProviderToken"}
-			s := &service{script: map[string][]push.Outcome{"k": {refused, refused, refused, refused, refused, refused}}}
-			reg := prometheus.NewRegistry()
-			g := newGateway(t, reg, s, nil)
-			deliver := func() push.Outcome { return g.Deliver(t.Context(), &push.Notification{}, devices("k"))[0] }
-			isOpen := func(want string) {
-				t.Helper()
-				text := "# HELP herald_push_breaker_open 1 while the push service refuses the app and is asked only now and then.\n" +
-					"# TYPE herald_push_breaker_open gauge\nherald_push_breaker_open{app=\"app\",provider=\"apns\"} " + want + "\n"
-				if err := testutil.GatherAndCompare(reg, strings.NewReader(text), "herald_push_breaker_open"); err != nil {
-					t.Error(err)
-				}
-			}
-			isOpen("0")
+			refused := refusedFor(reason)
+			c := newClimate(t, refused)
+			c.expectBreaker(0)
 			for range 5 {
-				if out := deliver(); out != refused {
-					t.Fatalf("%+v", out)
-				}
+				expect(t, "a refused device", c.next(), refused)
 			}
-			isOpen("1")
+			c.expectBreaker(1)
 			for range 3 {
-				out := deliver()
+				out := c.next()
 				if out.Kind != push.Temporary || out.Reason != push.ReasonBreaker || out.RetryAfter <= 0 {
 					t.Fatalf("with an open breaker: %+v", out)
 				}
 			}
-			if n := len(s.attempts("k")); n != 5 {
+			if n := c.asked(); n != 5 {
 				t.Errorf("%d attempts, want 5", n)
 			}
-			// One push finds out, and is refused; the next one is taken.
+			// Three devices find out, and are refused; later one is taken.
 			<-time.After(13 * time.Second)
-			if out := deliver(); out != refused {
-				t.Errorf("the probe: %+v", out)
+			for range 3 {
+				expect(t, "a probe", c.next(), refused)
 			}
-			if out := deliver(); out.Reason != push.ReasonBreaker {
-				t.Errorf("after a refused probe: %+v", out)
+			if out := c.next(); out.Reason != push.ReasonBreaker {
+				t.Errorf("after refused probes: %+v", out)
 			}
 			<-time.After(13 * time.Second)
-			if out := deliver(); out != sent {
-				t.Errorf("the second probe: %+v", out)
-			}
-			isOpen("0")
-			if out := deliver(); out != sent {
-				t.Errorf("afterwards: %+v", out)
+			c.change(all(sent))
+			expect(t, "a probe", c.next(), sent)
+			c.expectBreaker(0)
+			expect(t, "afterwards", c.next(), sent)
+			if log := c.log.String(); strings.Count(log, "refuses the app") != 1 || strings.Count(log, "takes the app's pushes again") != 1 {
+				t.Errorf("the log says\n%s", log)
 			}
 		})
 	}
 }
 
+func TestOneRefusedDeviceDoesNotOpenTheBreaker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		refused := refusedFor(push.ReasonConfig)
+		c := newClimate(t, sent)
+		c.change(func(pushKey string) push.Outcome {
+			if strings.HasPrefix(pushKey, "odd") {
+				return refused
+			}
+			return sent
+		})
+		for i := range 100 {
+			expect(t, "an odd device", c.push(fmt.Sprint("odd ", i%4)), refused)
+		}
+		expect(t, "another", c.next(), sent)
+		c.expectBreaker(0)
+
+		// Nor does it keep one open that others would close.
+		c.change(all(refused))
+		for range 5 {
+			c.next()
+		}
+		c.expectBreaker(1)
+		<-time.After(13 * time.Second)
+		for i := range 100 {
+			out := c.push("odd")
+			if probe := i == 0; probe != (out == refused) {
+				t.Fatalf("attempt %d: %+v", i, out)
+			}
+		}
+		c.change(all(sent))
+		expect(t, "another one's probe", c.next(), sent)
+		c.expectBreaker(0)
+	})
+}
+
 func TestOtherFailuresDoNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
-	s := &service{script: map[string][]push.Outcome{"k": {tooMany, unavailable, tooMany, gone, tooMany, unavailable, tooMany, tooMany}}}
-	g := newGateway(t, prometheus.NewRegistry(), s, nil)
-	for range 8 {
-		if out := g.Deliver(t.Context(), &push.Notification{}, devices("k"))[0]; out.Reason == push.ReasonBreaker {
-			t.Fatalf("%+v", out)
+	synctest.Test(t, func(t *testing.T) {
+		for _, out := range []push.Outcome{tooMany, broken, gone, cut} {
+			c := newClimate(t, out)
+			for range 8 {
+				if got := c.next(); got.Reason == push.ReasonBreaker {
+					t.Fatalf("%+v", got)
+				}
+			}
+			c.expectBreaker(0)
 		}
-	}
+	})
 }
 
 func TestNewSettingsCloseTheBreaker(t *testing.T) {
 	t.Parallel()
-	refused := push.Outcome{Kind: push.Temporary, Reason: push.ReasonCredentials, Status: 403}
-	s := &service{script: map[string][]push.Outcome{"k": {refused, refused, refused, refused, refused}}}
-	g := newGateway(t, prometheus.NewRegistry(), s, nil)
-	for range 5 {
-		g.Deliver(t.Context(), &push.Notification{}, devices("k"))
-	}
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 10}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.SetApps(apps)
-	if out := g.Deliver(t.Context(), &push.Notification{}, devices("k"))[0]; out != sent {
-		t.Errorf("%+v", out)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newClimate(t, refusedFor(push.ReasonCredentials))
+		for range 5 {
+			c.next()
+		}
+		c.expectBreaker(1)
+		c.reload("")
+		c.expectBreaker(0)
+		c.change(all(sent))
+		expect(t, "after a reload", c.next(), sent)
+	})
 }

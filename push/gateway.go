@@ -115,7 +115,7 @@ func (g *Gateway) SetApps(apps *Apps) {
 		if g.quotas[app.quota] == nil {
 			g.quotas[app.quota] = new(quota)
 		}
-		n := &lane{load: l, quota: g.quotas[app.quota], key: app.key}
+		n := &lane{load: l, quota: g.quotas[app.quota], key: app.key, refusal: newRefusal()}
 		if was := before[app.Name]; was != nil && was.key == n.key {
 			n.outage = was.outage
 		} else {

@@ -11,6 +11,9 @@ type lane struct {
 	quota  *quota  // of its Quota
 	key    Key     // of the app
 	outage *outage // of the key: other settings are tried at once
+	// refusal is of this generation of apps: new settings are asked anew, whatever
+	// has changed.
+	refusal *refusal
 }
 
 // load counts what is in flight for one app, and knows what was last said

@@ -22,7 +22,7 @@ var reasons = map[Kind][]Reason{
 	},
 	Temporary: {
 		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonPaused, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
-		ReasonCredentials, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonOutage, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
+		ReasonCredentials, ReasonThirdParty, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonOutage, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
 	Dropped: {ReasonTooLarge, ReasonBadMessage},
 }

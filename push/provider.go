@@ -88,6 +88,7 @@ const (
 	ReasonUncertain   Reason = "uncertain"    // cut after the request was written: it may have been accepted
 	ReasonTimeout     Reason = "timeout"      // our own deadline passed before the request was written
 	ReasonCredentials Reason = "credentials"  // the push service refuses the app's credentials
+	ReasonThirdParty  Reason = "third_party"  // the push service cannot pass it on, because another one refuses the app's credentials there
 	ReasonConfig      Reason = "config"       // the push service refuses the app's settings (topic, project, environment)
 	ReasonWithheld    Reason = "withheld"     // the push service calls the pushkey dead and is not believed
 	ReasonBreaker     Reason = "breaker"      // the push service refused the app several times and is left alone for a while

@@ -91,7 +91,7 @@ func (a answer) outcome(rejectMismatch bool) push.Outcome {
 	out := push.Outcome{Status: a.status, Detail: a.code}
 	switch {
 	case a.code == codeThirdParty:
-		out.Kind, out.Reason = push.Temporary, push.ReasonCredentials // the project's APNs or Web Push key
+		out.Kind, out.Reason = push.Temporary, push.ReasonThirdParty // the project's APNs or Web Push key, of which Android knows nothing
 	case a.status == http.StatusBadRequest && a.blamesToken:
 		out.Kind, out.Reason = push.Rejected, push.ReasonBadToken
 	case a.status == http.StatusBadRequest && a.fcm:

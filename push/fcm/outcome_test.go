@@ -74,9 +74,9 @@ func answerCases(now time.Time) map[string]struct {
 		"401 is the account": {fcmError(401, "UNAUTHENTICATED", "", "Request had invalid authentication credentials."),
 			temporary(401, "UNAUTHENTICATED", push.ReasonCredentials, 0)},
 		"401 THIRD_PARTY_AUTH_ERROR is the project's APNs key": {fcmError(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", "Auth error from APNS or Web Push Service"),
-			temporary(401, "THIRD_PARTY_AUTH_ERROR", push.ReasonCredentials, 0)},
+			temporary(401, "THIRD_PARTY_AUTH_ERROR", push.ReasonThirdParty, 0)},
 		"THIRD_PARTY_AUTH_ERROR with another status is so too": {fcmError(400, "INVALID_ARGUMENT", "THIRD_PARTY_AUTH_ERROR", "Auth error"),
-			temporary(400, "THIRD_PARTY_AUTH_ERROR", push.ReasonCredentials, 0)},
+			temporary(400, "THIRD_PARTY_AUTH_ERROR", push.ReasonThirdParty, 0)},
 
 		"429 waits a minute, and may be about the device": {quota,
 			reaching(push.ReachUnclear, temporary(429, "QUOTA_EXCEEDED", push.ReasonRateLimited, time.Minute))},

@@ -29,6 +29,7 @@ var problems = map[push.Reason]string{
 	push.ReasonUncertain:   "the push service did not answer",
 	push.ReasonTimeout:     "the push service could not be reached in time",
 	push.ReasonCredentials: "the push service refuses the gateway's credentials for this app",
+	push.ReasonThirdParty:  "the push service cannot pass it on, because another one refuses the credentials for this app",
 	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
 	push.ReasonWithheld:    "the push service refuses so many devices of this app that it is not believed",
 	push.ReasonBreaker:     "the push service has just refused the gateway's credentials or settings for this app",
