@@ -4,6 +4,7 @@
 PKG      ?= ./...
 BENCH    ?= .
 FUZZTIME ?= 60s
+FAULTS   ?= 5m
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # One set of flags everywhere: another set compiles every dependency again.
@@ -18,7 +19,7 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race cover bench fuzz clean
+.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +58,10 @@ tidy-check:
 
 race: ## run all tests under the race detector, in random order
 	CGO_ENABLED=1 scripts/services run -- go test -race -shuffle=on -timeout 30m $(PKG)
+
+faults: ## break everything around pushgw for FAULTS (5m) and count what is lost or doubled (SEED=n repeats a run)
+	HERALD_FAULTS=$(FAULTS) HERALD_FAULTS_SEED=$(SEED) \
+		scripts/services run -- go test -count=1 -v -run '^TestFaults$$' -timeout 0 ./cmd/pushgw
 
 cover: ## write the tests' coverage to artefacts/cover.html
 	mkdir -p artefacts

@@ -38,7 +38,7 @@ type contender struct {
 	client  *http.Client
 }
 
-func benchClient(b *testing.B) *http.Client {
+func benchClient(b testing.TB) *http.Client {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1024, MaxIdleConns: 2048, DisableCompression: true}
 	b.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
@@ -191,7 +191,7 @@ func fcmArena(b *testing.B, latency time.Duration) arena {
 }
 
 // startBenchGateway runs the real binary with one app.
-func startBenchGateway(b *testing.B, dir string, ca *pushtest.CA, app string) *contender {
+func startBenchGateway(b testing.TB, dir string, ca *pushtest.CA, app string) *contender {
 	b.Helper()
 	writeFile(b, filepath.Join(dir, "ca.pem"), string(ca.PEM()))
 	config := writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
@@ -267,7 +267,7 @@ func startRelay(b *testing.B, cfg relayConfig) *contender {
 }
 
 // startProcess starts cmd and reads its output until the benchmark ends.
-func startProcess(b *testing.B, cmd *exec.Cmd, read func()) (pid int) {
+func startProcess(b testing.TB, cmd *exec.Cmd, read func()) (pid int) {
 	b.Helper()
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// residentBound is what docs/operations.md says about the memory of a process
+// that is offered ten times what it may take, in bytes, over a thousand
+// connections at most.
+const residentBound = 256 << 20
+
+// crowded is a fake push service's view of how many pushes it has at once.
+type crowded struct {
+	arrived chan struct{}
+	hold    chan struct{} // answers wait until it is closed
+
+	mu        sync.Mutex
+	now, most int
+	events    map[string]int
+}
+
+func newCrowded() *crowded {
+	return &crowded{arrived: make(chan struct{}, 1<<16), hold: make(chan struct{}), events: make(map[string]int)}
+}
+
+// answer is the Answer of a fake APNs.
+func (c *crowded) answer(r pushtest.APNsRequest) pushtest.APNsAnswer {
+	var payload struct {
+		EventID string `json:"event_id"`
+	}
+	_ = json.Unmarshal(r.Body, &payload) // what is no JSON is of no event
+	c.mu.Lock()
+	c.events[payload.EventID]++
+	c.now++
+	c.most = max(c.most, c.now)
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.now--
+	}()
+	c.arrived <- struct{}{}
+	<-c.hold
+	return pushtest.APNsAnswer{}
+}
+
+// busyApp is an app of apns with room for 50.
+const busyApp = "{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q, max_in_flight: 50}"
+
+// startBusy runs the program with such an app.
+func startBusy(tb testing.TB, apns *pushtest.APNs) *contender {
+	tb.Helper()
+	key := pushtest.NewTokenKey(tb)
+	dir := tb.TempDir()
+	writeFile(tb, filepath.Join(dir, "key.p8"), string(key.P8(tb)))
+	return startBenchGateway(tb, dir, apns.CA(), fmt.Sprintf(busyApp, key.KeyID, key.TeamID, apns.URL()))
+}
+
+var errBusy = errors.New("503 with Retry-After")
+
+// offer posts an event. It returns errBusy if the answer is what a gateway at
+// its limit says.
+func (c *contender) offer(ctx context.Context, body string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := c.client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil:
+		return err
+	case res.StatusCode == http.StatusOK && string(bytes.TrimSpace(answer)) == `{"rejected":[]}`:
+		return nil
+	case res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") != "":
+		return errBusy
+	}
+	return fmt.Errorf("%s: %s", res.Status, answer)
+}
+
+// TestBeyondItsLimitAnAppIsRefused offers an app with room for 50 many times as
+// much: what is accepted is delivered once, all else is told to come back, and
+// nothing piles up.
+func TestBeyondItsLimitAnAppIsRefused(t *testing.T) {
+	t.Parallel()
+	const room, clients, each = 50, 150, 20
+	service := newCrowded()
+	g := startBusy(t, pushtest.StartAPNs(t, pushtest.APNsOptions{Answer: service.answer, Discard: true}))
+	body := bodies(strings.Repeat("0123456789abcdef", 4))
+
+	// While the push service answers none, exactly as many are taken as there is
+	// room for.
+	verdicts := make(chan error, clients)
+	for range clients {
+		go func() { verdicts <- g.offer(t.Context(), body()) }()
+	}
+	for range clients - room {
+		if err := <-verdicts; !errors.Is(err, errBusy) {
+			t.Fatalf("beyond the limit: %v", err)
+		}
+	}
+	for range room {
+		<-service.arrived
+	}
+	close(service.hold)
+	for range room {
+		if err := <-verdicts; err != nil {
+			t.Errorf("within the limit: %v", err)
+		}
+	}
+
+	// While it answers, some are taken all the time.
+	var taken atomic.Int64
+	var load sync.WaitGroup
+	for range clients {
+		load.Go(func() {
+			for range each {
+				switch err := g.offer(t.Context(), body()); {
+				case err == nil:
+					taken.Add(1)
+				case !errors.Is(err, errBusy):
+					t.Error(err)
+				}
+			}
+		})
+	}
+	load.Wait()
+	if taken.Load() == 0 {
+		t.Error("nothing is delivered under load")
+	}
+	service.mu.Lock()
+	defer service.mu.Unlock()
+	if service.most > room {
+		t.Errorf("the push service had %d pushes at once", service.most)
+	}
+	if want := room + int(taken.Load()); len(service.events) != want {
+		t.Errorf("%d events are delivered, %d were accepted", len(service.events), want)
+	}
+	for event, n := range service.events {
+		if n != 1 {
+			t.Errorf("%s is delivered %d times", event, n)
+		}
+	}
+	if most := g.resident(t); most > residentBound {
+		t.Errorf("the process has taken %d MB of memory", most>>20)
+	}
+}
+
+var highWater = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
+
+// resident returns the most memory that the program has had, in bytes, 0 where
+// the system has no /proc.
+func (c *contender) resident(tb testing.TB) int {
+	tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.pid))
+	if err != nil {
+		return 0
+	}
+	m := highWater.FindSubmatch(text)
+	if m == nil {
+		tb.Fatalf("no VmHWM in\n%s", text)
+	}
+	kb, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return kb << 10
+}
+
+// BenchmarkOverload offers an app that may deliver 500 notifications a second
+// ten times as many, whether or not earlier ones have been answered, with a
+// request for /health after each tenth.
+func BenchmarkOverload(b *testing.B) {
+	const (
+		latency  = 100 * time.Millisecond
+		possible = 500  // a second: 50 at a time, 100 ms each
+		offered  = 5000 // a second
+		duration = 4 * time.Second
+		kinds    = 10 // of requests: the last is for /health
+	)
+	g := startBusy(b, pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true, Latency: latency}))
+	body := bodies(strings.Repeat("0123456789abcdef", 4))
+	health := strings.TrimSuffix(g.url, "/_matrix/push/v1/notify") + "/health"
+	for b.Loop() {
+		var mu sync.Mutex
+		var busy, healthy []float64 // microseconds
+		accepted := 0
+		start := time.Now()
+		cpu := g.cpu()
+		g.openLoop(b, offered*(kinds+1)/kinds, duration, func(i int) {
+			begin := time.Now()
+			var err error
+			if i%(kinds+1) == kinds {
+				err = g.get(b.Context(), health)
+			} else {
+				err = g.offer(b.Context(), body())
+			}
+			took := float64(time.Since(begin).Microseconds())
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, errBusy):
+				busy = append(busy, took)
+			case err != nil:
+				b.Error(err)
+			case i%(kinds+1) == kinds:
+				healthy = append(healthy, took)
+			default:
+				accepted++
+			}
+		})
+		took := time.Since(start).Seconds()
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(float64(accepted+len(busy))/took, "offered/s")
+		b.ReportMetric(float64(accepted)/took/possible, "accepted/possible")
+		b.ReportMetric(median(busy), "503-us")
+		b.ReportMetric(median(healthy), "health-us")
+		b.ReportMetric(median(busy)/median(healthy), "503/health")
+		b.ReportMetric(float64(g.resident(b)>>20), "rss-MB")
+		b.ReportMetric((g.cpu()-cpu).Seconds()/took, "cpus")
+	}
+}
+
+// openLoop calls do so many times a second, each in a goroutine of its own, and
+// waits for all. Ahead of a client that does not keep up there are at most a
+// thousand.
+func (c *contender) openLoop(b *testing.B, perSecond int, d time.Duration, do func(i int)) {
+	b.Helper()
+	total := int(d.Seconds() * float64(perSecond))
+	places := make(chan struct{}, 1000)
+	var doing sync.WaitGroup
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	start := time.Now()
+	for i := 0; i < total; <-ticker.C {
+		due := min(total, int(time.Since(start).Seconds()*float64(perSecond))+1)
+		for ; i < due; i++ {
+			places <- struct{}{}
+			doing.Go(func() {
+				do(i)
+				<-places
+			})
+		}
+	}
+	doing.Wait()
+}
+
+func (c *contender) get(ctx context.Context, url string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := c.client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return errors.New(res.Status)
+	}
+	return nil
+}
