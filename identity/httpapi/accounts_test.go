@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,12 +76,7 @@ func TestHomeserversThatAreAllowed(t *testing.T) {
 
 	opts.Allow, opts.Registerer, opts.V1 = []string{"example.org", "example.net:8448"}, nil, everything()
 	opts.V1.Sources[0].Servers = []string{"example.org", "example.com"}
-	h, err := httpapi.New(opts)
-	check(t, err)
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	w := *all
-	w.url = server.URL
+	w := all.with(t, opts)
 
 	register := func(user, homeserver string) answer {
 		return w.send(t, post("/_matrix/identity/v2/account/register", "", encode(t, map[string]string{"access_token": user, "matrix_server_name": homeserver})))

@@ -121,6 +121,18 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 	return w
 }
 
+// with returns the same world behind an API with other options.
+func (w *world) with(t testing.TB, opts httpapi.Options) *world {
+	t.Helper()
+	h, err := httpapi.New(opts)
+	check(t, err)
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	other := *w
+	other.url = server.URL
+	return &other
+}
+
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
