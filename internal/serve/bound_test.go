@@ -13,9 +13,11 @@ import (
 
 // readAll is a handler that takes the whole body.
 func readAll(w http.ResponseWriter, r *http.Request) {
-	if _, err := io.Copy(io.Discard, r.Body); err == nil {
-		_, _ = io.WriteString(w, "done")
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
 	}
+	_, _ = io.WriteString(w, "done")
 }
 
 // TestConnectionsThatWaitMakeRoom has all room taken in the ways that cost their
