@@ -123,11 +123,23 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 		starting.Go(func() { replicas[i] = w.startWith(t, environ) })
 	}
 	starting.Wait()
-	inviter, owner := registerAt(t, replicas[0].api, one, "a"), registerAt(t, replicas[1].api, two, "b")
+	if t.Failed() {
+		t.FailNow()
+	}
+	// Each of ten users of either homeserver has a tenth of the pairs; one alone
+	// would soon be at their limits.
+	const users = 10
+	var inviters, owners [users]client
+	for i := range users {
+		inviters[i] = registerAt(t, replicas[0].api, one, fmt.Sprint("a", i))
+		owners[i] = registerAt(t, replicas[1].api, two, fmt.Sprint("b", i))
+	}
+	inviter := func(i int) string { return one.user(fmt.Sprint("a", i%users)) }
+	owner := func(i int) string { return two.user(fmt.Sprint("b", i%users)) }
 	address := func(i int) string { return fmt.Sprintf("b%d@example.com", i) }
 	sids := make([]string, pairs)
 	inParallel(pairs, func(i int) bool {
-		sids[i] = w.prove(t, owner, address(i))
+		sids[i] = w.prove(t, owners[i%users], address(i))
 		return !t.Failed()
 	})
 	if t.Failed() {
@@ -141,26 +153,26 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	begin := make(chan struct{})
 	for i := range pairs {
 		racing.Go(func() {
-			c := client{replicas[i%2].api, inviter.token}
+			c := client{replicas[i%2].api, inviters[i%users].token}
 			<-begin
 			status, answer := c.ask(t, http.MethodPost, "/store-invite", fmt.Sprintf(
-				`{"medium":"email","address":%q,"room_id":"!room:example.org","sender":%q}`, address(i), one.user("a")))
+				`{"medium":"email","address":%q,"room_id":"!room:example.org","sender":%q}`, address(i), inviter(i)))
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case status == http.StatusOK:
 				invited[answer["token"].(string)] = address(i)
-			case answer["errcode"] == "M_THREEPID_IN_USE" && answer["mxid"] == two.user("b"):
+			case answer["errcode"] == "M_THREEPID_IN_USE" && answer["mxid"] == owner(i):
 				refused++
 			default:
 				t.Errorf("store-invite: %d %v", status, answer)
 			}
 		})
 		racing.Go(func() {
-			c := client{replicas[1-i%2].api, owner.token}
+			c := client{replicas[1-i%2].api, owners[i%users].token}
 			<-begin
 			status, answer := c.ask(t, http.MethodPost, "/3pid/bind", fmt.Sprintf(
-				`{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sids[i], two.user("b")))
+				`{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sids[i], owner(i)))
 			if status != http.StatusOK {
 				t.Errorf("bind: %d %v", status, answer)
 			}

@@ -155,7 +155,6 @@ func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 		peers, environ := newPeers(t, 1)
 		p := peers[0]
 		w.startWith(t, environ)
-		b := registerAt(t, w.front.URL, p, "b")
 		front := strings.TrimPrefix(w.front.URL, "http://")
 		specified := func(u *unbinding) {
 			u.signed["destination"] = u.signed["destination_is"]
@@ -174,8 +173,11 @@ func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 		} {
 			for _, destination := range []string{serverName, front} {
 				i++
+				localpart := fmt.Sprint("b", i)
+				user := p.user(localpart)
+				b := registerAt(t, w.front.URL, p, localpart)
 				address := fmt.Sprintf("b%d@example.com", i)
-				w.bind(t, b, p.user("b"), address)
+				w.bind(t, b, user, address)
 				times := 1
 				given := address
 				switch name {
@@ -185,7 +187,7 @@ func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 					times = 2
 				}
 				for range times {
-					u := p.unbind(p.user("b"), given, destination)
+					u := p.unbind(user, given, destination)
 					prepare(u)
 					if status, answer := u.send(t, w.front.URL); status != http.StatusOK || answer != "{}" {
 						t.Errorf("%s, to %s: %d %s", name, destination, status, answer)
