@@ -171,7 +171,7 @@ func TestAProjectThatIsOverItsQuotaIsProbedNowAndThen(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			<-time.After(100 * time.Millisecond)
+			<-time.After(time.Second)
 		}
 		// Five before anything is known, then one at a time in doubling waits.
 		if asked := s.asked(); asked > 5+4+5*2*2 || asked < 5+4 {
