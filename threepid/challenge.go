@@ -34,7 +34,8 @@ type Challenge struct {
 	// not known.
 	Homeserver string
 	// Brand and Language choose the wording; both may be empty. Language is a
-	// BCP 47 tag or an Accept-Language list.
+	// BCP 47 tag or an Accept-Language list, or several on a line each, the most
+	// preferred first.
 	Brand, Language string
 	// ValidFor is how long the token works from now on.
 	ValidFor time.Duration

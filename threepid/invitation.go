@@ -31,7 +31,8 @@ type Invitation struct {
 	// Homeserver is the server name of the sender.
 	Homeserver string
 	// Brand and Language choose the wording; both may be empty. Language is a
-	// BCP 47 tag or an Accept-Language list.
+	// BCP 47 tag or an Accept-Language list, or several on a line each, the most
+	// preferred first.
 	Brand, Language string
 	// ValidFor is how long the invitation can be accepted from now on.
 	ValidFor time.Duration

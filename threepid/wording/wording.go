@@ -103,45 +103,46 @@ func Load(src Source, kinds ...Kind) (set *Set, warnings []string, err error) {
 }
 
 // Choose returns the template of a kind for a brand, and for a person's
-// languages: a BCP 47 tag or an Accept-Language list. Brands without words of
-// their own, and lists that are none, get the default ones. The kind must be
-// one the set was loaded with.
+// languages: a BCP 47 tag or an Accept-Language list, or several on a line each
+// (Prefer). The first line counts that there are words for. Brands without words of
+// their own, and lists that are none, get the default ones. The kind must be one
+// the set was loaded with.
 func (s *Set) Choose(kind, brand, preferences string) *Template {
 	sel := s.choices[choice{kind, brand}]
 	if sel == nil {
 		sel = s.choices[choice{kind, ""}]
 	}
-	if len(preferences) > maxPreferences {
-		preferences = ""
+	for list := range strings.SplitSeq(preferences, "\n") {
+		if i, ok := sel.match(list); ok {
+			return sel.templates[i]
+		}
 	}
-	wanted, _, err := language.ParseAcceptLanguage(preferences)
+	return sel.templates[0]
+}
+
+// match returns the index of the template for a list of languages.
+func (s *selection) match(list string) (int, bool) {
+	if len(list) > maxPreferences {
+		return 0, false
+	}
+	wanted, _, err := language.ParseAcceptLanguage(list)
 	if err != nil {
-		return sel.templates[0]
+		return 0, false
 	}
 	// The matcher would rather answer in some related script or language than in
 	// the default one.
-	_, i, confidence := sel.matcher.Match(wanted...)
-	if confidence < language.High {
-		i = 0
-	}
-	return sel.templates[i]
+	_, i, confidence := s.matcher.Match(wanted...)
+	return i, confidence >= language.High
 }
 
-// Prefer returns preferences with fallback, a BCP 47 tag or "", behind them: for
-// somebody who would rather read that than the default language. Preferences that
-// are no list count as none.
+// Prefer returns preferences for Choose with others behind them, for somebody who
+// would rather read those than the default language. They are not one list: the
+// matcher ranks tags of one language together.
 func Prefer(preferences, fallback string) string {
-	if fallback == "" {
-		return preferences
+	if preferences == "" || fallback == "" {
+		return preferences + fallback
 	}
-	if preferences == "" {
-		return fallback
-	}
-	all := preferences + ", " + fallback + ";q=0.001" // the least that there is
-	if _, _, err := language.ParseAcceptLanguage(all); err != nil || len(all) > maxPreferences {
-		return fallback
-	}
-	return all
+	return preferences + "\n" + fallback
 }
 
 // Clean returns s as it may be shown inside a message: on one line, without

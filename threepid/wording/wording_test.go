@@ -313,11 +313,13 @@ func TestPrefer(t *testing.T) {
 		"a preference that there is not":        {"fr", "de", "de"},
 		"several that there are not":            {"fr-CA, nl;q=0.5", "de", "de"},
 		"anything":                              {"*", "de", "de"},
+		"a preference before the fallback's":    {"en-GB, de;q=0.1", "de", "en"},
+		"a kind of the fallback":                {"de-AT, en;q=0.1", "de", "de"},
 		"a preference without a fallback":       {"de", "", "de"},
 		"a fallback that there is not":          {"fr", "nl", "en"},
 		"preferences that are no list":          {"english please;;", "de", "de"},
 		"preferences without end":               {strings.Repeat("fr, ", 80) + "en", "de", "de"},
-		"preferences with hardly an end":        {strings.Repeat("fr, ", 61) + "en", "de", "de"},
+		"preferences with hardly an end":        {strings.Repeat("fr, ", 61) + "en", "de", "en"},
 	} {
 		if got := set.Choose("note", "", wording.Prefer(c.preferences, c.fallback)).Language(); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
@@ -366,6 +368,10 @@ func FuzzChoose(f *testing.F) {
 	f.Fuzz(func(t *testing.T, brand, preferences string) {
 		if _, err := set.Choose("letter", brand, preferences).Render(letter{Code: "1"}); err != nil {
 			t.Error(err)
+		}
+		// Whatever somebody prefers, the fallback goes before the default language.
+		if set.Choose("letter", brand, preferences).Language() == "de" && set.Choose("letter", brand, wording.Prefer(preferences, "de")).Language() != "de" {
+			t.Errorf("%q with a fallback is not in German", preferences)
 		}
 	})
 }
