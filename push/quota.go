@@ -48,7 +48,7 @@ type passage struct {
 }
 
 // admit is asked before a push. left is what the Ledger knows of a pause.
-func (q *quota) admit(device Key, left time.Duration, now time.Time) (p passage) {
+func (q *quota) admit(pushKey string, left time.Duration, now time.Time) (p passage) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if now.Sub(q.spoke) < settling {
@@ -64,7 +64,7 @@ func (q *quota) admit(device Key, left time.Duration, now time.Time) (p passage)
 		q.begin(now.Add(jitter(firstProbe)))
 	}
 	q.until = now.Add(left)
-	_, refused := q.refused[device]
+	_, refused := q.refused[keyOf(pushKey)]
 	if p.probe = !q.probing && !refused && !now.Before(q.nextProbe); p.probe {
 		q.probing = true
 		return p
@@ -86,13 +86,17 @@ type change struct {
 }
 
 // answer is told what came of a push that admit let go ahead.
-func (q *quota) answer(device Key, out Outcome, probe bool, longest time.Duration, now time.Time) (c change) {
+func (q *quota) answer(pushKey string, out Outcome, probe bool, longest time.Duration, now time.Time) (c change) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if probe {
 		q.probing = false
 	}
 	refusal := out.Kind == Temporary && out.RetryAfter > 0 && out.Reach != ReachDevice
+	var device Key
+	if refusal {
+		device = keyOf(pushKey) // whichever of the apps it is for
+	}
 	switch {
 	case refusal && now.Before(q.until):
 		q.refuse(device)
@@ -140,8 +144,8 @@ func (q *quota) refuse(device Key) {
 // heed makes the attempts at a task's device unless its push service asked for
 // patience.
 func (g *Gateway) heed(ctx context.Context, n *Notification, t *task) Outcome {
-	q, device := t.lane.quota, t.query.PushKey
-	p := q.admit(device, t.found.Pause, time.Now())
+	q := t.lane.quota
+	p := q.admit(t.device.PushKey, t.found.Pause, time.Now())
 	switch {
 	case p.began:
 		g.paused(ctx, t, t.found.Pause)
@@ -154,7 +158,7 @@ func (g *Gateway) heed(ctx context.Context, n *Notification, t *task) Outcome {
 		return Outcome{Kind: Temporary, Reason: ReasonPaused, RetryAfter: p.left + rand.N(p.left/5+time.Second)} //nolint:gosec // nobody gains by guessing it
 	}
 	out := g.send(ctx, n, t)
-	c := q.answer(device, out, p.probe, g.opts.Trouble.MaxPause, time.Now())
+	c := q.answer(t.device.PushKey, out, p.probe, g.opts.Trouble.MaxPause, time.Now())
 	t.pause, t.resume = c.pause, c.resume
 	switch {
 	case c.pause > 0 && c.began:

@@ -133,6 +133,20 @@ func TestOneDevicesQuotaPausesNobody(t *testing.T) {
 			}
 		}
 
+		// It is one device for each app of the project.
+		two, err := push.NewApps([]push.App{
+			{Name: "app", ProviderName: "fcm", Provider: s, MaxInFlight: 10, Quota: "project"},
+			{Name: "sister", ProviderName: "fcm", Provider: s, MaxInFlight: 10, Quota: "project"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.SetApps(two)
+		for _, app := range []string{"app", "sister", "app"} {
+			expect(t, "the device at "+app, g.Deliver(t.Context(), &push.Notification{}, []push.Device{{AppID: app, PushKey: "loud"}})[0], overQuota)
+		}
+		expect(t, "another", deliver("calm"), sent)
+
 		// Two devices in a row look like the whole project. The next other one
 		// finds out, and they cannot keep it from that.
 		for i := range 50 {

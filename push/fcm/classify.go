@@ -124,10 +124,10 @@ func (a answer) outcome(rejectMismatch bool) push.Outcome {
 		out.RetryAfter = a.retryAfter
 	}
 	switch {
-	case out.Reason == push.ReasonRateLimited && !a.ofProject:
-		out.Reach = push.ReachUnclear // a device has a quota too
-	case out.Reason == push.ReasonRateLimited, a.status >= http.StatusInternalServerError && a.retryAfter > 0:
+	case a.ofProject, a.fcm && a.status >= http.StatusInternalServerError && a.retryAfter > 0:
 		out.Reach = push.ReachQuota
+	case out.Reason == push.ReasonRateLimited, a.retryAfter > 0:
+		out.Reach = push.ReachUnclear // a device has a quota too, and a proxy may speak for itself
 	}
 	out.Err = errors.New(strings.TrimSpace(fmt.Sprintf("fcm answered %d %s", a.status, a.code)))
 	return out
