@@ -120,11 +120,12 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 
 // planOnce makes a connection plan each statement once and not for the values at
 // hand. Looking at a thousand digests to find out that they are in an index takes
-// as long as finding them there, and statistics of a small table mislead to
-// reading all of it. The statements that write are planned for their values: the
-// batches of a rotation are small parts of large tables.
+// as long as finding them there. It uses the indexes there are, because reading
+// all of a table that is small when a statement is planned would go on after an
+// import has made it large. The statements that write are planned for their
+// values: the batches of a rotation are small parts of large tables.
 func planOnce(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan")
+	_, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off")
 	return err
 }
 
