@@ -28,6 +28,9 @@ type batches struct {
 type batch struct {
 	pipe    redis.Pipeliner
 	scripts []*call
+	// fields and lives are what several requests ask about one key.
+	fields map[string]*redis.SliceCmd
+	lives  map[string]*redis.DurationCmd
 	// turn holds a token once the batch may begin; whoever of those who wait
 	// for it takes the token sends it. It is given one once.
 	turn  chan struct{}
@@ -66,14 +69,32 @@ func (c *commands) get(ctx context.Context, key string) *redis.StringCmd {
 	return cmd
 }
 
-func (c *commands) hmget(ctx context.Context, key string, fields ...string) *redis.SliceCmd {
-	cmd := c.pipe.HMGet(ctx, key, fields...)
+// take adds a command that sets a key which is not there.
+func (c *commands) take(ctx context.Context, key, value string, lifetime time.Duration) *redis.StatusCmd {
+	cmd := c.pipe.SetArgs(ctx, key, value, redis.SetArgs{Mode: "NX", TTL: lifetime})
 	c.plain = append(c.plain, cmd)
 	return cmd
 }
 
+// hmget asks for fields of a key, always the same of one key: a batch asks once
+// for all requests.
+func (c *commands) hmget(ctx context.Context, key string, fields ...string) *redis.SliceCmd {
+	cmd := c.fields[key]
+	if cmd == nil {
+		cmd = c.pipe.HMGet(ctx, key, fields...)
+		c.fields[key] = cmd
+	}
+	c.plain = append(c.plain, cmd)
+	return cmd
+}
+
+// pttl asks how long a key lives, once for all requests of a batch.
 func (c *commands) pttl(ctx context.Context, key string) *redis.DurationCmd {
-	cmd := c.pipe.PTTL(ctx, key)
+	cmd := c.lives[key]
+	if cmd == nil {
+		cmd = c.pipe.PTTL(ctx, key)
+		c.lives[key] = cmd
+	}
 	c.plain = append(c.plain, cmd)
 	return cmd
 }
@@ -92,7 +113,10 @@ func (g *batches) do(ctx context.Context, add func(*commands)) error {
 	g.mu.Lock()
 	b := g.next
 	if b == nil {
-		b = &batch{pipe: g.client.Pipeline(), turn: make(chan struct{}, 1), done: make(chan struct{})}
+		b = &batch{
+			pipe: g.client.Pipeline(), turn: make(chan struct{}, 1), done: make(chan struct{}),
+			fields: make(map[string]*redis.SliceCmd, 1), lives: make(map[string]*redis.DurationCmd, 1),
+		}
 		g.next = b
 	}
 	c := &commands{batch: b}

@@ -71,43 +71,85 @@ func (s *Store) quotaKey(k push.Key) string   { return s.key("pause:", k) }
 
 func owner(o uint64) string { return strconv.FormatUint(o, 36) }
 
-// Begin implements push.Store.
+// Begin implements push.Store. It takes a second round trip where a notification
+// is not new: only then it needs a script, which costs Redis several times as
+// much as a command.
 func (s *Store) Begin(ctx context.Context, queries []push.Query) ([]push.Finding, error) {
-	claims := make([]*call, len(queries))
-	rejections := make([]*redis.StringCmd, len(queries))
-	guards := make(map[push.Key]*redis.SliceCmd, 1)
-	pauses := make(map[push.Key]*redis.DurationCmd, 1)
+	asked := make([]asked, len(queries))
 	err := s.batches.do(ctx, func(c *commands) {
-		for i, q := range queries {
-			if q.Event != (push.Key{}) {
-				claims[i] = c.run(ctx, s.scripts.claim, s.eventKey(q.Event),
-					owner(q.Owner), owner(q.Awaited), max(q.Lease.Milliseconds(), 1), s.terms.Lifetime.Milliseconds())
-			}
-			rejections[i] = c.get(ctx, s.pushKeyKey(q.PushKey))
-			if guards[q.App] == nil {
-				guards[q.App] = c.hmget(ctx, s.appKey(q.App), "proven", "tripped", "trips")
-			}
-			if pauses[q.Quota] == nil {
-				pauses[q.Quota] = c.pttl(ctx, s.quotaKey(q.Quota))
-			}
+		for i := range queries {
+			asked[i] = s.ask(ctx, c, &queries[i])
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	findings := make([]push.Finding, len(queries))
-	for i, q := range queries {
-		f := &findings[i]
-		if claims[i] != nil {
-			value, _ := claims[i].Text()
-			readState(f, value)
+	if slices.ContainsFunc(asked, contested) {
+		err := s.batches.do(ctx, func(c *commands) {
+			for i := range asked {
+				if contested(asked[i]) {
+					asked[i].claim = s.claim(ctx, c, &queries[i])
+				}
+			}
+		})
+		if err != nil {
+			return nil, err
 		}
-		f.Rejection = readRejection(rejections[i].Val())
-		f.Guard = readGuard(guards[q.App].Val())
-		s.saw(q.App, f.Guard)
-		f.Pause = max(0, pauses[q.Quota].Val()) // negative where there is none
+	}
+	findings := make([]push.Finding, len(queries))
+	for i := range asked {
+		findings[i] = asked[i].finding()
+		s.saw(queries[i].App, findings[i].Guard)
 	}
 	return findings, nil
+}
+
+// asked is what was asked about one device.
+type asked struct {
+	take      *redis.StatusCmd // nil without an event, and when one is awaited
+	claim     *call            // nil when nothing was in the way
+	rejection *redis.StringCmd
+	guard     *redis.SliceCmd
+	pause     *redis.DurationCmd
+}
+
+func (s *Store) ask(ctx context.Context, c *commands, q *push.Query) asked {
+	a := asked{
+		rejection: c.get(ctx, s.pushKeyKey(q.PushKey)),
+		guard:     c.hmget(ctx, s.appKey(q.App), "proven", "tripped", "trips"),
+		pause:     c.pttl(ctx, s.quotaKey(q.Quota)),
+	}
+	switch {
+	case q.Event == push.Key{}:
+	case q.Awaited != 0:
+		a.claim = s.claim(ctx, c, q)
+	default:
+		a.take = c.take(ctx, s.eventKey(q.Event), "c"+owner(q.Owner), lease(q))
+	}
+	return a
+}
+
+func (s *Store) claim(ctx context.Context, c *commands, q *push.Query) *call {
+	return c.run(ctx, s.scripts.claim, s.eventKey(q.Event),
+		owner(q.Owner), owner(q.Awaited), lease(q).Milliseconds(), s.terms.Lifetime.Milliseconds())
+}
+
+func lease(q *push.Query) time.Duration { return max(q.Lease, time.Millisecond) }
+
+// contested reports whether something is in the way of a claim, of which nothing
+// more is known yet.
+func contested(a asked) bool { return a.take != nil && a.take.Val() == "" }
+
+func (a *asked) finding() push.Finding {
+	var f push.Finding
+	if a.claim != nil {
+		value, _ := a.claim.Text()
+		readState(&f, value)
+	}
+	f.Rejection = readRejection(a.rejection.Val())
+	f.Guard = readGuard(a.guard.Val())
+	f.Pause = max(0, a.pause.Val()) // negative where there is none
+	return f
 }
 
 // End implements push.Store.
