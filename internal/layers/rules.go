@@ -68,6 +68,7 @@ func packages() []pkg {
 		{"internal/crowdtest", testOnly, nil},
 		{"internal/h2pool", adapter, []string{"internal/*"}},
 		{"internal/layers", adapter, nil},
+		{"internal/leaktest", testOnly, nil},
 		{"internal/mxhttp", adapter, []string{"internal/*"}},
 		{"internal/ratelimit", adapter, []string{"internal/*"}},
 		{"internal/redisconn", adapter, []string{"internal/*"}},

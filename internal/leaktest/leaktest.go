@@ -1,0 +1,86 @@
+// Package leaktest looks for secrets in what a service tells: its log, metrics,
+// traces, answers and what it stores, in clear and in the usual disguises. It
+// does not know where a secret may be.
+package leaktest
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Secrets are what must not be found, by name. It is safe for concurrent use.
+type Secrets struct {
+	mu    sync.Mutex
+	forms map[string][]string
+	codes map[string]*regexp.Regexp
+}
+
+// Add adds a secret of at least eight characters.
+func (s *Secrets) Add(name, secret string) {
+	if len(secret) < 8 {
+		panic("leaktest: " + name + " is too short to be looked for") // a fault of the test
+	}
+	forms := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret),
+		hex.EncodeToString([]byte(secret)),
+	}
+	if quoted, err := json.Marshal(secret); err == nil {
+		forms = append(forms, string(quoted[1:len(quoted)-1]))
+	}
+	// The secret may begin at any of three places of a group of base64; the
+	// characters at its ends depend on its neighbours.
+	for shift := range 3 {
+		for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			text := encoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + secret))
+			forms = append(forms, text[shift+1:len(text)-1])
+		}
+	}
+	for i, form := range forms {
+		forms[i] = strings.ToLower(form)
+	}
+	slices.Sort(forms)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forms == nil {
+		s.forms = make(map[string][]string)
+	}
+	s.forms[name] = slices.Compact(forms)
+}
+
+// AddCode adds a secret of a few digits, which is looked for where it is not a
+// part of a number or the value of one.
+func (s *Secrets) AddCode(name, code string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.codes == nil {
+		s.codes = make(map[string]*regexp.Regexp)
+	}
+	s.codes[name] = regexp.MustCompile(`(?:^|[^0-9.:\-])` + regexp.QuoteMeta(code) + `(?:$|[^0-9.])`)
+}
+
+// In returns the names of the secrets in text, in whatever case they are
+// written.
+func (s *Secrets) In(text string) []string {
+	lower := strings.ToLower(text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []string
+	for name, forms := range s.forms {
+		if slices.ContainsFunc(forms, func(form string) bool { return strings.Contains(lower, form) }) {
+			found = append(found, name)
+		}
+	}
+	for name, code := range s.codes {
+		if code.MatchString(text) {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
