@@ -60,6 +60,7 @@ type gateway struct {
 	api    string
 	admin  string
 	client *http.Client
+	log    *output
 	events chan map[string]any // the log, line by line
 	done   chan error
 }
@@ -78,7 +79,7 @@ func startGatewayAs(t *testing.T, client *http.Client, command func(name string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{cmd: command(name), client: client, events: make(chan map[string]any, 1000), done: make(chan error, 1)}
+	g := &gateway{cmd: command(name), client: client, log: newOutput(), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
 	log, err := g.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +90,7 @@ func startGatewayAs(t *testing.T, client *http.Client, command func(name string)
 	var read sync.WaitGroup
 	read.Go(func() {
 		defer close(g.events)
-		for lines := bufio.NewScanner(log); lines.Scan(); {
+		for lines := bufio.NewScanner(io.TeeReader(log, g.log)); lines.Scan(); {
 			var event map[string]any
 			if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 				event = map[string]any{"msg": lines.Text()}
@@ -251,9 +252,10 @@ const (
 )
 
 // iosKey is the pushkey of an iOS device whose token is n.
-func iosKey(n int) string {
-	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", n))
-}
+func iosKey(n int) string { return iosPushkey(fmt.Sprintf("%032d", n)) }
+
+// iosPushkey is the pushkey of an iOS device with this token.
+func iosPushkey(token string) string { return base64.StdEncoding.EncodeToString([]byte(token)) }
 
 func TestHomeserversNotificationsArrive(t *testing.T) {
 	t.Parallel()
