@@ -19,7 +19,7 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench fuzz clean
+.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ cover: ## write the tests' coverage to artefacts/cover.html
 
 bench: ## run the benchmarks (BENCH=regexp)
 	scripts/services run -- go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+soak: ## have both services do their work ten million times, and look at their memory
+	HERALD_SOAK=1 go test -run '^$$' -bench 'Soak$$' -benchtime 1x -timeout 3h ./cmd/...
 
 fuzz: ## fuzz each target for FUZZTIME (60s)
 	scripts/fuzz $(FUZZTIME) $(PKG)
