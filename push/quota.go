@@ -30,6 +30,7 @@ const (
 type quota struct {
 	mu      sync.Mutex
 	suspect Key       // refused last by an answer of unclear reach, zero after any other answer
+	lapses  time.Time // when the suspicion does
 	until   time.Time // the end of the pause, zero without one
 	spoke   time.Time // when this process began or ended it
 
@@ -104,8 +105,8 @@ func (q *quota) answer(pushKey string, out Outcome, probe bool, longest time.Dur
 			q.probeWait = min(2*q.probeWait, longestProbe)
 			q.nextProbe = now.Add(jitter(q.probeWait))
 		}
-	case refusal && out.Reach == ReachUnclear && (q.suspect == Key{} || q.suspect == device):
-		q.suspect = device
+	case refusal && out.Reach == ReachUnclear && (q.suspect == device || !now.Before(q.lapses)):
+		q.suspect, q.lapses = device, now.Add(min(out.RetryAfter, longest))
 		return c
 	case refusal:
 		c.began = true
@@ -117,7 +118,7 @@ func (q *quota) answer(pushKey string, out Outcome, probe bool, longest time.Dur
 		q.refuse(q.suspect)
 		q.refuse(device)
 	case out.Kind != Temporary && out.Status != 0: // it was counted, and not refused
-		q.suspect = Key{}
+		q.suspect, q.lapses = Key{}, time.Time{}
 		if c.resume = probe; c.resume {
 			q.until, q.spoke = time.Time{}, now
 		}

@@ -133,6 +133,12 @@ func TestOneDevicesQuotaPausesNobody(t *testing.T) {
 			}
 		}
 
+		// Nor are two when the time is over that the first was to wait.
+		expect(t, "the device over its quota", deliver("loud"), overQuota)
+		<-time.After(61 * time.Second)
+		expect(t, "another over its quota", deliver("shrill"), overQuota)
+		expect(t, "a third", deliver("calm"), sent)
+
 		// It is one device for each app of the project.
 		two, err := push.NewApps([]push.App{
 			{Name: "app", ProviderName: "fcm", Provider: s, MaxInFlight: 10, Quota: "project"},

@@ -275,6 +275,8 @@ func TestAnswers(t *testing.T) {
 		"busy":    temporary(push.ReasonBusy, 2*time.Second),
 		"waiting": temporary(push.ReasonInFlight, 2*time.Second),
 		"wrong":   temporary(push.ReasonWithheld, 0),
+		"paused":  temporary(push.ReasonPaused, 90*time.Second),
+		"outage":  temporary(push.ReasonOutage, 4*time.Second),
 		"broken":  temporary(push.ReasonInternal, 0),
 	}
 	tests := map[string]struct {
@@ -293,6 +295,8 @@ func TestAnswers(t *testing.T) {
 		"a rate limit beside a fault is a bad gateway": {[]string{"limited", "down"}, 502, nil, "M_UNKNOWN", "60"},
 		"only at the limit is unavailable":             {[]string{"busy"}, 503, nil, "M_UNKNOWN", "2"},
 		"waiting in vain is unavailable":               {[]string{"waiting", "busy"}, 503, nil, "M_UNKNOWN", "2"},
+		"patience for all is a rate limit":             {[]string{"paused", "limited"}, 429, nil, "M_LIMIT_EXCEEDED", "90"},
+		"a service that does not work is unavailable":  {[]string{"outage"}, 503, nil, "M_UNKNOWN", "4"},
 		"a rejection withheld is a bad gateway":        {[]string{"wrong"}, 502, nil, "M_UNKNOWN", "5"},
 		"only faults of ours are an internal error":    {[]string{"broken", "a"}, 500, nil, "M_UNKNOWN", "5"},
 		"at the limit and rate limited":                {[]string{"busy", "limited"}, 502, nil, "M_UNKNOWN", "60"},
