@@ -12,6 +12,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/threepid/email"
@@ -45,7 +46,11 @@ type Config struct {
 	Invites     InvitesConfig     `yaml:"invites"`
 	Accounts    AccountsConfig    `yaml:"accounts"`
 	Homeservers HomeserversConfig `yaml:"homeservers"`
-	V1          V1Config          `yaml:"v1"`
+	// Limits say how often who may ask. Redis is where several processes count it
+	// together; without, each counts by itself.
+	Limits LimitsConfig     `yaml:"limits"`
+	Redis  redisconn.Config `yaml:"redis"`
+	V1     V1Config         `yaml:"v1"`
 	// Pages is a folder of pages that replace the built-in ones.
 	Pages   string                `yaml:"pages"`
 	Log     telemetry.LogConfig   `yaml:"log"`
@@ -182,6 +187,8 @@ func defaultConfig() *Config {
 		Accounts:    AccountsConfig{IdleLife: conf.Duration(identity.DefaultIdleLife)},
 		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 256},
 		V1:          V1Config{Keys: true, Links: true, Lookup: true},
+		Limits:      defaultLimits(),
+		Redis:       redisconn.DefaultConfig("herald:identity:"),
 		Log:         telemetry.LogConfig{Level: "info", Format: "text"},
 		Tracing:     telemetry.TraceConfig{SampleRatio: 1},
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -61,8 +62,15 @@ email: {host: %s, port: %d, ca_file: %q, from: noreply@example.org}
 homeservers: {allow_networks: [127.0.0.0/8], ca_file: %q}
 log: {format: json}
 %s
-`, where, s.relay.Host, s.relay.Port, s.relay.CAFile, ca.File(t), more))
+%s
+`, where, s.relay.Host, s.relay.Port, s.relay.CAFile, ca.File(t), noLimits(), more))
 	return s
+}
+
+// noLimits is the section of a configuration for tests that ask for more than
+// people do.
+func noLimits() string {
+	return "limits: {" + strings.Join(httpapi.LimitNames(), ": off, ") + ": off}"
 }
 
 // node is a running identity binary.

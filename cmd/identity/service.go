@@ -19,6 +19,7 @@ import (
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/identity/sqlstore"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/threepid"
@@ -116,6 +117,7 @@ type service struct {
 	invites   *identity.Invites
 	told      *identity.Deliveries
 	servers   federation
+	limiter   *ratelimit.Limiter
 }
 
 // environment is what a service shares with the rest of the program.
@@ -174,6 +176,9 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	}); err != nil {
 		return nil, err
 	}
+	if s.limiter, err = openLimiter(cfg, codeKey, env); err != nil {
+		return nil, err
+	}
 	s.servers = federation{servers, cfg.ownNames(), tracer, env.log}
 	s.told, err = identity.NewDeliveries(identity.DeliveriesOptions{
 		Store: db, Keys: s.keys, Homeservers: s.servers, ServerName: cfg.ServerName,
@@ -203,7 +208,7 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
 		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
 		ClientsOf: cfg.Homeservers.clients(), Allow: cfg.Homeservers.Allow,
-		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Log: env.log, Registerer: env.reg,
+		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Limits: cfg.Limits.Limits, Limiter: s.limiter, TrustedSources: cfg.Limits.networks(), Log: env.log, Registerer: env.reg,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})
 }

@@ -49,6 +49,8 @@ func (c *Config) validate(p *conf.Problems) {
 	c.validateInvites(p)
 	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
 	c.validateHomeservers(p)
+	c.Limits.validate("limits", p)
+	c.Redis.Validate("redis", p)
 	c.Homeservers.validateSettings(c.Email.Brands, c.brands(), p)
 	c.validateV1(p)
 	c.Log.Validate("log", p)

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
+	"github.com/matrix-herald/herald/internal/redisconn"
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -153,7 +155,8 @@ type world struct {
 	gateway    *threepidtest.SMS
 	homeserver string // server name
 	front      *httptest.Server
-	config     string // file name
+	config     string           // file name
+	redis      redisconn.Config // with PostgreSQL
 
 	target atomic.Pointer[url.URL] // where front leads to
 }
@@ -179,6 +182,13 @@ func newWorld(t *testing.T, database string) *world {
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
 		where = fmt.Sprintf("{path: %q}", path)
 	}
+	shared := ""
+	if !strings.HasPrefix(database, "sqlite:") {
+		// Several processes share a database, and count limits together.
+		w.redis = redistest.Shared(t)
+		shared = fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: %s}\n",
+			w.redis.Addresses[0], w.redis.DB, w.redis.Username, w.redis.Password.Reveal(), w.redis.KeyPrefix, w.redis.Budget)
+	}
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "code_key"), strings.Repeat("0123456789abcdef", 3)+"\n")
 	w.config = writeFile(t, filepath.Join(dir, "identity.yaml"), fmt.Sprintf(`
@@ -197,7 +207,7 @@ homeservers: {allow_networks: [127.0.0.0/8], ca_file: %s}
 log: {format: json, level: debug}
 terms:
   privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://id.example.org/privacy-1.0-en"}}}
-`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, w.gateway.URL, ca.File(t)))
+%s`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, w.gateway.URL, ca.File(t), shared))
 	return w
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 )
 
 // registerRequest is what a homeserver's openid/request_token answered, of
@@ -37,8 +38,17 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 	if !a.allowed(*req.MatrixServerName) {
 		return errNotAllowed
 	}
+	taken, err := a.Limiter.Take(r.Context(),
+		a.perIP(r.Context(), registerIP, a.Limits.RegisterIP),
+		ratelimit.Rate(registerHomeserver, a.Limits.RegisterHomeserver, *req.MatrixServerName))
+	if err != nil {
+		return err
+	}
 	token, err := a.Accounts.Register(r.Context(), *req.MatrixServerName, *req.AccessToken)
 	if err != nil {
+		// Only whom it vouches for counts against a homeserver: strangers could keep
+		// its users away else.
+		taken.Return(r.Context(), registerHomeserver)
 		mxhttp.AddLogAttrs(r.Context(), slog.Any("err", err))
 		return err
 	}

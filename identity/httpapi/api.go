@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -27,7 +29,7 @@ const (
 )
 
 // Options configure the API. Accounts, Terms, Directory, Keys, Sessions, Invites,
-// Pages, Homeservers, BaseURL and Log are required.
+// Pages, Homeservers, BaseURL, Limiter and Log are required.
 type Options struct {
 	Accounts  *identity.Accounts
 	Terms     *identity.Terms
@@ -53,6 +55,12 @@ type Options struct {
 	ConfirmPage bool
 	// V1 is what there is of version 1; by default, nothing.
 	V1 V1
+	// Limits are how often who may ask, and Limiter counts it. Limits by the address
+	// of the client do not apply in TrustedSources: there are homeservers, which
+	// ask for many people.
+	Limits         Limits
+	Limiter        *ratelimit.Limiter
+	TrustedSources []netip.Prefix
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -69,7 +77,11 @@ type Client struct {
 	URL  string // where it begins, such as https://app.element.io
 }
 
-type api struct{ Options }
+type api struct {
+	Options
+
+	capped capped
+}
 
 // handler answers a request or returns the error to be answered.
 type handler = func(w http.ResponseWriter, r *http.Request) error
@@ -80,7 +92,7 @@ type handler = func(w http.ResponseWriter, r *http.Request) error
 func New(opts Options) (http.Handler, error) {
 	if opts.Accounts == nil || opts.Terms == nil || opts.Directory == nil || opts.Keys == nil ||
 		opts.Sessions == nil || opts.Invites == nil || opts.Pages == nil || opts.Homeservers == nil ||
-		opts.BaseURL == "" || opts.Log == nil {
+		opts.BaseURL == "" || opts.Limiter == nil || opts.Log == nil {
 		return nil, errors.New("identity API: an option is missing")
 	}
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
@@ -90,7 +102,7 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{opts}
+	a := &api{Options: opts, capped: capped{last: make(map[string]time.Time)}}
 	a.routes(engine.Group("/_matrix/identity"))
 	return engine, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -85,6 +86,9 @@ var answers = []struct {
 // classify returns the answer to a domain error, nil for an error it does not
 // know.
 func classify(err error) *mxhttp.Error {
+	if refused, ok := errors.AsType[*ratelimit.Refused](err); ok {
+		return limited(refused)
+	}
 	for _, row := range answers {
 		if !errors.Is(err, row.err) {
 			continue

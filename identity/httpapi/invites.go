@@ -65,6 +65,9 @@ func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, by caller) err
 	if err != nil {
 		return err
 	}
+	if _, err := a.Limiter.Take(r.Context(), a.inviteAsks(by, *req.Medium, *req.Address)...); err != nil {
+		return err
+	}
 	stored, err := a.Invites.Store(r.Context(), identity.InviteRequest{
 		Account: by.UserID, Sender: *req.Sender, Medium: *req.Medium, Address: *req.Address, RoomID: *req.RoomID,
 		About: identity.InviteDetails{

@@ -225,7 +225,11 @@ func (a *api) association(w http.ResponseWriter, r *http.Request, _ caller) erro
 	if err := require(param{"medium", query.Has("medium")}, param{"address", query.Has("address")}); err != nil {
 		return err
 	}
-	found, err := a.Directory.Association(r.Context(), query.Get("medium"), query.Get("address"))
+	medium, address := query.Get("medium"), query.Get("address")
+	if _, err := a.Limiter.Take(r.Context(), a.associationAsks(r.Context(), medium, address)...); err != nil {
+		return err
+	}
+	found, err := a.Directory.Association(r.Context(), medium, address)
 	if errors.Is(err, identity.ErrNotFound) {
 		return mxhttp.WriteJSON(w, http.StatusOK, empty{})
 	}

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -75,6 +77,14 @@ func (a *api) confirmLink(medium threepid.Medium) handler {
 // the next_link that was stored with the session. A link never says itself where
 // it leads: that would make this service vouch for anybody's site.
 func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medium, l link, redirect int) error {
+	if _, err := a.Limiter.Take(r.Context(), a.perIP(r.Context(), submitTokenIP, a.Limits.SubmitTokenIP)); err != nil {
+		refused, ok := errors.AsType[*ratelimit.Refused](err)
+		if !ok {
+			return err
+		}
+		mxhttp.SetRetryAfter(w.Header(), refused.RetryAfter)
+		return a.pages(r).failure(w, http.StatusTooManyRequests, medium, reasonLimit)
+	}
 	s, err := a.Sessions.Submit(r.Context(), medium, l.sid, l.clientSecret, l.token)
 	switch {
 	case errors.Is(err, validation.ErrExpired):

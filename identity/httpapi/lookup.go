@@ -138,7 +138,7 @@ func cut(s string, ends []int) []string {
 }
 
 // lookup handles POST /_matrix/identity/v2/lookup.
-func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ caller) error {
+func (a *api) lookup(w http.ResponseWriter, r *http.Request, by caller) error {
 	req, err := readLookup(w, r)
 	if err != nil {
 		return err
@@ -154,10 +154,20 @@ func (a *api) lookup(w http.ResponseWriter, r *http.Request, _ caller) error {
 	if req.addresses.wrong {
 		return invalidParam("addresses: expected a list of strings")
 	}
+	addresses := req.addresses.items
+	if len(addresses) > identity.MaxLookup {
+		addresses = nil // the directory refuses them
+	}
+	taken, err := a.Limiter.Take(r.Context(), a.lookupAsks(r.Context(), by, addresses)...)
+	if err != nil {
+		return err
+	}
 	users, err := a.Directory.Lookup(r.Context(), identity.LookupRequest{
 		Algorithm: *req.algorithm, Pepper: *req.pepper, Addresses: req.addresses.items,
 	})
 	if err != nil {
+		// Nothing was learnt. A client whose pepper is out of date asks again for all.
+		taken.Return(r.Context(), lookedUpByAccount, lookedUpByHomeserver)
 		return err
 	}
 	body, err := appendMappings(make([]byte, 0, usualMapping*(1+len(users))), users)

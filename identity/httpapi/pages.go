@@ -39,12 +39,13 @@ const (
 	reasonVoid        = "void"        // the link was replaced by a newer one, used up, or never valid
 	reasonBroken      = "broken"      // part of the link is missing
 	reasonInvite      = "invite"      // there is no such invite, or not any more
+	reasonLimit       = "limit"       // too many links were followed from the same address
 	reasonUnavailable = "unavailable" // the fault is ours
 )
 
 // reasons lists them all.
 func reasons() []string {
-	return []string{reasonExpired, reasonVoid, reasonBroken, reasonInvite, reasonUnavailable}
+	return []string{reasonExpired, reasonVoid, reasonBroken, reasonInvite, reasonLimit, reasonUnavailable}
 }
 
 // brandPattern is what the folder of a brand may be called, as among the words of

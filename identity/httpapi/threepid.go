@@ -56,6 +56,9 @@ func (a *api) bind(w http.ResponseWriter, r *http.Request, by caller) error {
 	if err := validation.CheckClientSecret(*req.ClientSecret); err != nil {
 		return err
 	}
+	if _, err := a.Limiter.Take(r.Context(), perAccount(bindAccount, a.Limits.BindAccount, by)); err != nil {
+		return err
+	}
 	association, err := a.Directory.Bind(r.Context(), identity.BindRequest{
 		Account: by.UserID, UserID: *req.MXID, SID: *req.SID, ClientSecret: *req.ClientSecret,
 	})

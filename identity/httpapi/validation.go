@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -97,7 +98,7 @@ func (a *api) requestEmailToken(w http.ResponseWriter, r *http.Request, by calle
 		return err
 	}
 	req.ID, req.To, req.Given = email.ID(), email.MailAddress(), *body.Email
-	sid, err := a.requestToken(r.Context(), req)
+	sid, err := a.requestToken(r.Context(), by, req)
 	if errors.Is(err, threepid.ErrSend) {
 		return fmt.Errorf("%w: %w", errMailNotSent, err)
 	}
@@ -142,7 +143,7 @@ func (a *api) requestSMSToken(w http.ResponseWriter, r *http.Request, by caller)
 		return err
 	}
 	req.ID, req.To, req.Region = phone.ID(), phone.ID().Address, phone.Region()
-	sid, err := a.requestToken(r.Context(), req)
+	sid, err := a.requestToken(r.Context(), by, req)
 	if err != nil {
 		return err
 	}
@@ -151,13 +152,23 @@ func (a *api) requestSMSToken(w http.ResponseWriter, r *http.Request, by caller)
 	})
 }
 
-// requestToken asks for a token and notes in the log for whom, redacted, and
-// why it failed.
-func (a *api) requestToken(ctx context.Context, req validation.Request) (sid string, err error) {
+// requestToken asks for a token, unless a limit is in the way. It notes in the
+// log for whom, redacted, and why it failed.
+func (a *api) requestToken(ctx context.Context, by caller, req validation.Request) (sid string, err error) {
 	mxhttp.AddLogAttrs(ctx, slog.Any("threepid", req.ID))
+	taken, err := a.Limiter.Take(ctx, a.tokenAsks(ctx, by, req)...)
+	if err != nil {
+		if refused, ok := errors.AsType[*ratelimit.Refused](err); ok {
+			a.capped.note(ctx, a.Log, refused, req.Region)
+		}
+		return "", err
+	}
 	sid, err = a.Sessions.Request(ctx, req)
 	if err != nil {
 		mxhttp.AddLogAttrs(ctx, slog.Any("err", err))
+	}
+	if errors.Is(err, threepid.ErrDestinationRejected) || errors.Is(err, threepid.ErrBusy) {
+		taken.Return(ctx, smsCountry, smsTotal) // nothing was sent
 	}
 	return sid, err
 }
@@ -175,15 +186,15 @@ type submitTokenResponse struct {
 // submitToken handles POST
 // /_matrix/identity/v2/validate/{medium}/submitToken.
 func (a *api) submitToken(medium threepid.Medium) accountHandler {
-	return func(w http.ResponseWriter, r *http.Request, _ caller) error {
-		if err := a.submit(w, r, medium); err != nil {
+	return func(w http.ResponseWriter, r *http.Request, by caller) error {
+		if err := a.submit(w, r, by, medium); err != nil {
 			return unsuccessful(err)
 		}
 		return mxhttp.WriteJSON(w, http.StatusOK, submitTokenResponse{true})
 	}
 }
 
-func (a *api) submit(w http.ResponseWriter, r *http.Request, medium threepid.Medium) error {
+func (a *api) submit(w http.ResponseWriter, r *http.Request, by caller, medium threepid.Medium) error {
 	var req submitTokenRequest
 	if err := mxhttp.ReadJSON(w, r, maxBody, &req); err != nil {
 		return err
@@ -194,6 +205,12 @@ func (a *api) submit(w http.ResponseWriter, r *http.Request, medium threepid.Med
 		param{"token", req.Token != nil},
 	)
 	if err != nil {
+		return err
+	}
+	if _, err := a.Limiter.Take(r.Context(),
+		ratelimit.Rate(submitTokenSession, a.Limits.SubmitTokenSession, *req.SID),
+		perAccount(submitTokenAccount, a.Limits.SubmitTokenAccount, by),
+		a.perIP(r.Context(), submitTokenIP, a.Limits.SubmitTokenIP)); err != nil {
 		return err
 	}
 	_, err = a.Sessions.Submit(r.Context(), medium, *req.SID, *req.ClientSecret, *req.Token)

@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
 	"github.com/matrix-herald/herald/identity/sqlstore"
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -109,6 +110,10 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 	if set.api.Timeout == 0 {
 		set.api.Timeout = time.Minute
 	}
+	set.api.Limiter, err = ratelimit.Open(ratelimit.Options{
+		Names: httpapi.LimitNames(), Service: "identity", Log: log, Registerer: w.registry, Now: w.clock.Now,
+	})
+	check(t, err)
 	if set.options != nil {
 		*set.options = set.api
 	}

@@ -53,12 +53,18 @@ func WriteError(w http.ResponseWriter, e *Error) error {
 	body["errcode"] = e.Code
 	body["error"] = e.Msg
 	if e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.FormatInt(ceil(e.RetryAfter, time.Second), 10))
+		SetRetryAfter(w.Header(), e.RetryAfter)
 		if e.Code == codeLimited {
 			body["retry_after_ms"] = ceil(e.RetryAfter, time.Millisecond)
 		}
 	}
 	return WriteJSON(w, e.Status, body)
+}
+
+// SetRetryAfter sets the header Retry-After to d in whole seconds, rounded up, for
+// answers that are no Error.
+func SetRetryAfter(h http.Header, d time.Duration) {
+	h.Set("Retry-After", strconv.FormatInt(ceil(d, time.Second), 10))
 }
 
 // ceil returns how many units d is, rounded up.

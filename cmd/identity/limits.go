@@ -1,0 +1,81 @@
+package main
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+
+	"github.com/nyaruka/phonenumbers"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/ratelimit"
+)
+
+// LimitsConfig says how often who may ask.
+type LimitsConfig struct {
+	httpapi.Limits `yaml:",inline"`
+
+	// TrustedSources are addresses and ranges to which limits by the address of the
+	// client do not apply, because many people are behind them.
+	TrustedSources []string `yaml:"trusted_sources"`
+}
+
+// defaultLimits trusts addresses that are nobody's on the internet: a homeserver
+// next door asks for all of its users, and a proxy that http.trusted_proxies does
+// not name makes everybody look like one client.
+func defaultLimits() LimitsConfig {
+	return LimitsConfig{
+		Limits: httpapi.DefaultLimits(),
+		TrustedSources: []string{
+			"127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10",
+		},
+	}
+}
+
+// noRegion is the region of numbers that belong to no country.
+const noRegion = "001"
+
+func (c LimitsConfig) validate(path string, p *conf.Problems) {
+	for i, s := range c.TrustedSources {
+		if _, err := parseNetwork(s); err != nil {
+			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
+		}
+	}
+	regions := phonenumbers.GetSupportedRegions()
+	for _, r := range sortedKeys(c.SMSCountries) {
+		if !regions[r] && r != noRegion {
+			p.Add(fmt.Sprintf("%s.sms_countries[%q]", path, r), nil, "use the code of a country, such as GB, or 001 for numbers of none")
+		}
+	}
+	for _, s := range sortedKeys(c.LookupAddressesHomeservers) {
+		if _, err := homeserver.ParseServerName(s); err != nil {
+			p.Add(fmt.Sprintf("%s.lookup_addresses_homeservers[%q]", path, s), nil, "use the name of a homeserver, such as example.org")
+		}
+	}
+}
+
+// networks returns the trusted sources, which are validated.
+func (c LimitsConfig) networks() []netip.Prefix {
+	var networks []netip.Prefix
+	for _, s := range c.TrustedSources {
+		if n, err := parseNetwork(s); err == nil {
+			networks = append(networks, n)
+		}
+	}
+	return networks
+}
+
+// openLimiter makes what counts for the limits. Replicas share the code key, and
+// so the fingerprints in Redis that stand for people and addresses.
+func openLimiter(cfg *Config, codeKey []byte, env environment) (*ratelimit.Limiter, error) {
+	secret, err := hkdf.Key(sha256.New, codeKey, nil, "herald limits", sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	return ratelimit.Open(ratelimit.Options{
+		Names: httpapi.LimitNames(), Service: "identity", Secret: secret, Redis: cfg.Redis, Log: env.log, Registerer: env.reg,
+	})
+}
