@@ -7,7 +7,22 @@ import (
 	"strings"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/ratelimit"
+	"github.com/matrix-herald/herald/threepid"
 )
+
+// budgets are what is counted in Redis. What running servers count by themselves
+// is not known here; they forget it within a day, and when they are stopped.
+type budgets struct{ limiter *ratelimit.Limiter }
+
+// Forget implements identity.Budgets.
+func (b budgets) Forget(ctx context.Context, userID string, addresses []threepid.ID) (int, error) {
+	keys := []string{userID}
+	for _, id := range addresses {
+		keys = append(keys, id.Address+" "+string(id.Medium))
+	}
+	return b.limiter.Forget(ctx, keys...)
+}
 
 // erase removes everything of a person, and prints for each table how many rows
 // there were and how many are left, as counted afterwards. It works beside running
@@ -17,8 +32,17 @@ func (p *program) erase(ctx context.Context, f flags, args []string) error {
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE erase USER_ID")
 		return errUsage
 	}
-	return p.withStore(ctx, f, func(_ *Config, db *store, _ environment) error {
-		erased, err := identity.Erase(ctx, db, args[0])
+	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) (err error) {
+		codeKey, err := cfg.codeKey()
+		if err != nil {
+			return err
+		}
+		limiter, err := openLimiter(cfg, codeKey, env)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, limiter.Close()) }()
+		erased, err := identity.Erase(ctx, db, budgets{limiter}, args[0])
 		if errors.Is(err, identity.ErrInvalidUser) {
 			return fmt.Errorf("%q is not a user ID such as @alice:example.org", args[0])
 		}

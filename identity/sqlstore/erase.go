@@ -66,6 +66,15 @@ func (p person) conditions(in personal) (all []condition) {
 	return all
 }
 
+// BoundAddresses implements identity.EraseStore.
+func (db *DB) BoundAddresses(ctx context.Context, userID string) ([]threepid.ID, error) {
+	p := person{userID: userID}
+	if err := p.find(ctx, db.read); err != nil {
+		return nil, fmt.Errorf("addresses of a user: %w", err)
+	}
+	return p.addresses, nil
+}
+
 // Erase implements identity.EraseStore.
 func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, error) {
 	p := person{userID: userID}
@@ -103,8 +112,8 @@ func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, erro
 }
 
 // find reads what is bound to the person.
-func (p *person) find(ctx context.Context, tx *sql.Tx) error {
-	bound, err := collect(ctx, tx, func(r *sql.Rows) (s stored, err error) {
+func (p *person) find(ctx context.Context, q querier) error {
+	bound, err := collect(ctx, q, func(r *sql.Rows) (s stored, err error) {
 		err = r.Scan(&s.id, &s.ID.Medium, &s.ID.Address)
 		return s, err
 	}, `SELECT id, medium, address FROM bindings WHERE user_id = $1`, p.userID)

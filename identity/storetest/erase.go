@@ -3,6 +3,8 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,6 +102,11 @@ func testErase(t *testing.T, s Store) {
 	ok(t, s.AddInvite(ctx, invite(t, 1, "taken")))
 	ok(t, s.Bind(ctx, binding(3, "taken")))
 
+	bound := must(s.BoundAddresses(ctx, "@user1:example.org"))(t)
+	slices.SortFunc(bound, func(a, b threepid.ID) int { return strings.Compare(a.Address, b.Address) })
+	if !slices.Equal(bound, []threepid.ID{binding(1, "home1").ID, binding(1, "work1").ID}) {
+		t.Errorf("bound: %v", bound)
+	}
 	if diff := cmp.Diff(eraseCounts(2, 1, 2, 1, 4, 3, 2), found(t, s, "@user1:example.org")); diff != "" {
 		t.Errorf("the first: %s", diff)
 	}
