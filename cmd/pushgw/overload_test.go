@@ -16,7 +16,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/matrix-herald/herald/push/pushtest"
 )
@@ -186,101 +185,4 @@ func (c *contender) resident(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	return kb << 10
-}
-
-// BenchmarkOverload offers an app that may deliver 500 notifications a second
-// ten times as many, whether or not earlier ones have been answered, with a
-// request for /health after each tenth.
-func BenchmarkOverload(b *testing.B) {
-	const (
-		latency  = 100 * time.Millisecond
-		possible = 500  // a second: 50 at a time, 100 ms each
-		offered  = 5000 // a second
-		duration = 4 * time.Second
-		kinds    = 10 // of requests: the last is for /health
-	)
-	g := startBusy(b, pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true, Latency: latency}))
-	body := bodies(strings.Repeat("0123456789abcdef", 4))
-	health := strings.TrimSuffix(g.url, "/_matrix/push/v1/notify") + "/health"
-	for b.Loop() {
-		var mu sync.Mutex
-		var busy, healthy []float64 // microseconds
-		accepted := 0
-		start := time.Now()
-		cpu := g.cpu()
-		g.openLoop(b, offered*(kinds+1)/kinds, duration, func(i int) {
-			begin := time.Now()
-			var err error
-			if i%(kinds+1) == kinds {
-				err = g.get(b.Context(), health)
-			} else {
-				err = g.offer(b.Context(), body())
-			}
-			took := float64(time.Since(begin).Microseconds())
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case errors.Is(err, errBusy):
-				busy = append(busy, took)
-			case err != nil:
-				b.Error(err)
-			case i%(kinds+1) == kinds:
-				healthy = append(healthy, took)
-			default:
-				accepted++
-			}
-		})
-		took := time.Since(start).Seconds()
-		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(float64(accepted+len(busy))/took, "offered/s")
-		b.ReportMetric(float64(accepted)/took/possible, "accepted/possible")
-		b.ReportMetric(median(busy), "503-us")
-		b.ReportMetric(median(healthy), "health-us")
-		b.ReportMetric(median(busy)/median(healthy), "503/health")
-		b.ReportMetric(float64(g.resident(b)>>20), "rss-MB")
-		b.ReportMetric((g.cpu()-cpu).Seconds()/took, "cpus")
-	}
-}
-
-// openLoop calls do so many times a second, each in a goroutine of its own, and
-// waits for all. Ahead of a client that does not keep up there are at most a
-// thousand.
-func (c *contender) openLoop(b *testing.B, perSecond int, d time.Duration, do func(i int)) {
-	b.Helper()
-	total := int(d.Seconds() * float64(perSecond))
-	places := make(chan struct{}, 1000)
-	var doing sync.WaitGroup
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	start := time.Now()
-	for i := 0; i < total; <-ticker.C {
-		due := min(total, int(time.Since(start).Seconds()*float64(perSecond))+1)
-		for ; i < due; i++ {
-			places <- struct{}{}
-			doing.Go(func() {
-				do(i)
-				<-places
-			})
-		}
-	}
-	doing.Wait()
-}
-
-func (c *contender) get(ctx context.Context, url string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	res, err := c.client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		return err
-	}
-	if res.StatusCode != http.StatusOK {
-		return errors.New(res.Status)
-	}
-	return nil
 }
