@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -19,10 +20,7 @@ import (
 func BenchmarkHostileClients(b *testing.B) {
 	key := pushtest.NewTokenKey(b)
 	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true})
-	dir := b.TempDir()
-	writeFile(b, filepath.Join(dir, "key.p8"), string(key.P8(b)))
-	gateway := startBenchGateway(b, dir, apns.CA(), fmt.Sprintf("{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}",
-		key.KeyID, key.TeamID, apns.URL()))
+	gateway := startAPNsBenchGateway(b, apns, key)
 	target, err := url.Parse(gateway.url)
 	if err != nil {
 		b.Fatal(err)
@@ -34,4 +32,32 @@ func BenchmarkHostileClients(b *testing.B) {
 		"kept": func() error { return gateway.notify(b.Context(), body()) },
 		"new":  func() error { return stranger.notify(b.Context(), body()) },
 	})
+}
+
+// startAPNsBenchGateway runs the real binary with one app, whose name is app.
+func startAPNsBenchGateway(b *testing.B, apns *pushtest.APNs, key pushtest.TokenKey) *contender {
+	b.Helper()
+	dir := b.TempDir()
+	writeFile(b, filepath.Join(dir, "key.p8"), string(key.P8(b)))
+	return startBenchGateway(b, dir, apns.CA(), fmt.Sprintf("{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}",
+		key.KeyID, key.TeamID, apns.URL()))
+}
+
+// answered posts a body and returns the time to the answer, whatever it is.
+func (c *contender) answered(b *testing.B, body string) time.Duration {
+	b.Helper()
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, c.url, strings.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	begin := time.Now()
+	res, err := c.client.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		b.Fatal(err)
+	}
+	return time.Since(begin)
 }
