@@ -12,13 +12,14 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/sqlstore"
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 )
 
 // health exits with 0 if the running service is healthy.
-func (p *program) health(ctx context.Context, f flags) error {
-	cfg, err := loadConfig(f.config, p.environ, false)
+func (p *program) health(ctx context.Context, f cmdline.Line) error {
+	cfg, err := loadConfig(f.Config, p.environ, false)
 	if err != nil {
 		return err
 	}
@@ -27,7 +28,7 @@ func (p *program) health(ctx context.Context, f flags) error {
 
 // rotateKey makes a new signing key, and declares another one compromised if it
 // is asked to. It works beside running servers.
-func (p *program) rotateKey(ctx context.Context, f flags, args []string) error {
+func (p *program) rotateKey(ctx context.Context, f cmdline.Line, args []string) error {
 	set := flag.NewFlagSet("rotate-key", flag.ContinueOnError)
 	set.SetOutput(p.stderr)
 	compromised := set.String("compromised", "", "`ID` of a key, such as ed25519:1: nothing it signed is valid any more")
@@ -36,7 +37,7 @@ func (p *program) rotateKey(ctx context.Context, f flags, args []string) error {
 		return err
 	case err != nil || set.NArg() > 0:
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE rotate-key [-compromised ID]")
-		return errUsage
+		return cmdline.ErrUsage
 	}
 	return p.withStore(ctx, f, func(_ *Config, db *store, env environment) (err error) {
 		lost := false
@@ -73,10 +74,10 @@ func (p *program) rotateKey(ctx context.Context, f flags, args []string) error {
 }
 
 // rotatePepper replaces the lookup pepper now. It works beside running servers.
-func (p *program) rotatePepper(ctx context.Context, f flags, args []string) error {
+func (p *program) rotatePepper(ctx context.Context, f cmdline.Line, args []string) error {
 	if len(args) > 0 {
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE rotate-pepper")
-		return errUsage
+		return cmdline.ErrUsage
 	}
 	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) error {
 		peppers, err := openPeppers(ctx, cfg, db, env.log, identity.NewMetrics(env.reg))
@@ -93,8 +94,8 @@ func (p *program) rotatePepper(ctx context.Context, f flags, args []string) erro
 
 // withStore runs do with the database of the configuration. It makes none: a
 // command that is run in the wrong folder must not seem to succeed.
-func (p *program) withStore(ctx context.Context, f flags, do func(*Config, *store, environment) error) (err error) {
-	cfg, err := loadConfig(f.config, p.environ, false)
+func (p *program) withStore(ctx context.Context, f cmdline.Line, do func(*Config, *store, environment) error) (err error) {
+	cfg, err := loadConfig(f.Config, p.environ, false)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 )
@@ -27,10 +28,10 @@ func (b budgets) Forget(ctx context.Context, userID string, addresses []threepid
 // erase removes everything of a person, and prints for each table how many rows
 // there were and how many are left, as counted afterwards. It works beside running
 // servers.
-func (p *program) erase(ctx context.Context, f flags, args []string) error {
+func (p *program) erase(ctx context.Context, f cmdline.Line, args []string) error {
 	if len(args) != 1 || strings.HasPrefix(args[0], "-") {
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE erase USER_ID")
-		return errUsage
+		return cmdline.ErrUsage
 	}
 	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) (err error) {
 		codeKey, err := cfg.codeKey()

@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/sydent"
+	"github.com/matrix-herald/herald/internal/cmdline"
 )
 
 // importSydent brings over what a Sydent knows, and prints what came of it
 // without anybody's address. It makes the database if need be.
-func (p *program) importSydent(ctx context.Context, f flags, args []string) (err error) {
+func (p *program) importSydent(ctx context.Context, f cmdline.Line, args []string) (err error) {
 	set := flag.NewFlagSet("import-sydent", flag.ContinueOnError)
 	set.SetOutput(p.stderr)
 	path := set.String("db", "", "Sydent's database `file`, such as sydent.db")
@@ -24,9 +25,9 @@ func (p *program) importSydent(ctx context.Context, f flags, args []string) (err
 		return err
 	case err != nil || set.NArg() > 0 || *path == "" || *conf == "":
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE import-sydent -db sydent.db -conf sydent.conf [-dry-run]")
-		return errUsage
+		return cmdline.ErrUsage
 	}
-	cfg, err := loadConfig(f.config, p.environ, false)
+	cfg, err := loadConfig(f.Config, p.environ, false)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/cmdline"
 )
 
 const invitesUsage = `usage: identity -config FILE invites list [-addresses]
@@ -18,7 +19,7 @@ const invitesUsage = `usage: identity -config FILE invites list [-addresses]
 `
 
 // invites lists invites or cancels some. It works beside running servers.
-func (p *program) invites(ctx context.Context, f flags, args []string) error {
+func (p *program) invites(ctx context.Context, f cmdline.Line, args []string) error {
 	set := flag.NewFlagSet("invites", flag.ContinueOnError)
 	set.SetOutput(p.stderr)
 	set.Usage = func() { fmt.Fprint(p.stderr, invitesUsage) }
@@ -34,7 +35,7 @@ func (p *program) invites(ctx context.Context, f flags, args []string) error {
 	case errors.Is(err, flag.ErrHelp):
 		return err
 	case err != nil:
-		return errUsage
+		return cmdline.ErrUsage
 	}
 	switch {
 	case action == "list" && set.NArg() == 0:
@@ -47,7 +48,7 @@ func (p *program) invites(ctx context.Context, f flags, args []string) error {
 		})
 	}
 	set.Usage()
-	return errUsage
+	return cmdline.ErrUsage
 }
 
 // inviteLine is a line of the list: ID, state, age, expiry, address, the sender's

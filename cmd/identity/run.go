@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 )
@@ -52,63 +52,21 @@ const usage = `identity is a Matrix Identity Service.
 
 `
 
-// errUsage ends the program with the status of a wrong command line.
-var errUsage = errors.New("wrong command line")
-
-type flags struct {
-	config              string
-	check, dev, version bool
-	command             []string
-}
-
 // run carries out the command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
-	f, err := p.parse(args)
-	if err == nil {
-		err = p.dispatch(ctx, f)
-	}
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.Is(err, errUsage):
-		return 2
-	default:
-		fmt.Fprintln(p.stderr, "identity:", err)
-		return 1
-	}
+	c := cmdline.Program{Name: "identity", Usage: usage, Stderr: p.stderr, Dev: "development: show messages instead of sending them, and keep nothing"}
+	return c.Run(args, func(f cmdline.Line) error { return p.dispatch(ctx, f) })
 }
 
-func (p *program) parse(args []string) (flags, error) {
-	var f flags
-	set := flag.NewFlagSet("identity", flag.ContinueOnError)
-	set.SetOutput(p.stderr)
-	set.Usage = func() {
-		fmt.Fprint(p.stderr, usage)
-		set.PrintDefaults()
-	}
-	set.StringVar(&f.config, "config", "", "configuration `file`")
-	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
-	set.BoolVar(&f.dev, "dev", false, "development: show messages instead of sending them, and keep nothing")
-	set.BoolVar(&f.version, "version", false, "print the version and exit")
-	if err := set.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return f, err
-		}
-		return f, errUsage
-	}
-	f.command = set.Args()
-	return f, nil
-}
-
-func (p *program) dispatch(ctx context.Context, f flags) error {
-	if f.version {
+func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
+	if f.Version {
 		_, err := fmt.Fprintln(p.stdout, "identity", version)
 		return err
 	}
-	if len(f.command) == 0 {
+	if len(f.Args) == 0 {
 		return p.serve(ctx, f)
 	}
-	switch name, args := f.command[0], f.command[1:]; name {
+	switch name, args := f.Args[0], f.Args[1:]; name {
 	case "rotate-key":
 		return p.rotateKey(ctx, f, args)
 	case "rotate-pepper":
@@ -123,7 +81,7 @@ func (p *program) dispatch(ctx context.Context, f flags) error {
 		return p.health(ctx, f)
 	default:
 		fmt.Fprintf(p.stderr, "identity: unknown command %q\n\n%s", name, usage)
-		return errUsage
+		return cmdline.ErrUsage
 	}
 }
 
@@ -159,8 +117,8 @@ func (p *program) check(cfg *Config, env environment) error {
 	return err
 }
 
-func (p *program) serve(ctx context.Context, f flags) (err error) {
-	cfg, err := loadConfig(f.config, p.environ, f.dev)
+func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
+	cfg, err := loadConfig(f.Config, p.environ, f.Dev)
 	if err != nil {
 		return err
 	}
@@ -169,7 +127,7 @@ func (p *program) serve(ctx context.Context, f flags) (err error) {
 		return err
 	}
 	env := environment{log: log, reg: telemetry.NewRegistry("identity", version)}
-	if f.check {
+	if f.Check {
 		return p.check(cfg, env)
 	}
 	var stopTracing func(context.Context) error
@@ -178,7 +136,7 @@ func (p *program) serve(ctx context.Context, f flags) (err error) {
 		return err
 	}
 	defer telemetry.End(ctx, stopTracing, log)
-	if f.dev {
+	if f.Dev {
 		return p.serveDev(ctx, cfg, env)
 	}
 	made, err := newParts(cfg, env, newMessengers)

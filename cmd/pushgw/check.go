@@ -11,19 +11,20 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/push"
 )
 
 // check reports every fault of the configuration and of the files it names.
-func (p *program) check(f flags) error {
-	cfg, err := readConfig(f.config, p.environ)
+func (p *program) check(f cmdline.Line) error {
+	cfg, err := readConfig(f.Config, p.environ)
 	if cfg == nil {
 		return err
 	}
 	errs := []error{err}
-	if err == nil && len(cfg.Apps) == 0 && !f.dev {
+	if err == nil && len(cfg.Apps) == 0 && !f.Dev {
 		errs = append(errs, errNoApps)
 	}
 	roots, err := loadRoots(cfg.CAFile)
@@ -59,8 +60,8 @@ func (p *program) check(f flags) error {
 
 // health asks the running service how it is. Only where that listens matters:
 // whatever else is wrong in the file by now, the service may run on.
-func (p *program) health(ctx context.Context, f flags) error {
-	cfg, err := readConfig(f.config, p.environ)
+func (p *program) health(ctx context.Context, f cmdline.Line) error {
+	cfg, err := readConfig(f.Config, p.environ)
 	if cfg == nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push/sygnal"
 )
@@ -23,7 +24,7 @@ func (p *program) importSygnal(args []string) error {
 		return nil
 	case err != nil || set.NArg() != 1:
 		fmt.Fprintln(p.stderr, "usage: pushgw import-sygnal [-dir DIRECTORY] sygnal.yaml > pushgw.yaml")
-		return errUsage
+		return cmdline.ErrUsage
 	}
 	data, err := os.ReadFile(set.Arg(0))
 	if err != nil {

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
@@ -35,63 +35,21 @@ const usage = `pushgw is a Matrix Push Gateway for APNs and FCM.
 
 `
 
-// errUsage ends the program with the status of a wrong command line.
-var errUsage = errors.New("wrong command line")
-
-type flags struct {
-	config              string
-	check, dev, version bool
-	command             []string
-}
-
 // run carries out the command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
-	f, err := p.parse(args)
-	if err == nil {
-		err = p.dispatch(ctx, f)
-	}
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.Is(err, errUsage):
-		return 2
-	default:
-		fmt.Fprintln(p.stderr, "pushgw:", err)
-		return 1
-	}
+	c := cmdline.Program{Name: "pushgw", Usage: usage, Stderr: p.stderr, Dev: "development: accept every app_id and print instead of pushing"}
+	return c.Run(args, func(f cmdline.Line) error { return p.dispatch(ctx, f) })
 }
 
-func (p *program) parse(args []string) (flags, error) {
-	var f flags
-	set := flag.NewFlagSet("pushgw", flag.ContinueOnError)
-	set.SetOutput(p.stderr)
-	set.Usage = func() {
-		fmt.Fprint(p.stderr, usage)
-		set.PrintDefaults()
-	}
-	set.StringVar(&f.config, "config", "", "configuration `file`")
-	set.BoolVar(&f.check, "check", false, "check the configuration and exit")
-	set.BoolVar(&f.dev, "dev", false, "development: accept every app_id and print instead of pushing")
-	set.BoolVar(&f.version, "version", false, "print the version and exit")
-	if err := set.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return f, err
-		}
-		return f, errUsage
-	}
-	f.command = set.Args()
-	return f, nil
-}
-
-func (p *program) dispatch(ctx context.Context, f flags) error {
-	if f.version {
+func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
+	if f.Version {
 		_, err := fmt.Fprintln(p.stdout, "pushgw", version)
 		return err
 	}
-	if len(f.command) == 0 {
+	if len(f.Args) == 0 {
 		return p.serve(ctx, f)
 	}
-	switch name, args := f.command[0], f.command[1:]; name {
+	switch name, args := f.Args[0], f.Args[1:]; name {
 	case "import-sygnal":
 		return p.importSygnal(args)
 	case "test-push":
@@ -100,7 +58,7 @@ func (p *program) dispatch(ctx context.Context, f flags) error {
 		return p.health(ctx, f)
 	default:
 		fmt.Fprintf(p.stderr, "pushgw: unknown command %q\n\n%s", name, usage)
-		return errUsage
+		return cmdline.ErrUsage
 	}
 }
 
@@ -108,12 +66,12 @@ var errNoApps = errors.New("no apps are configured, and answering for none would
 	"name a configuration with -config (pushgw.example.yaml shows all options), or try pushgw without any by -dev")
 
 // servedConfig reads the configuration of a server.
-func (p *program) servedConfig(f flags) (*Config, error) {
-	cfg, err := loadConfig(f.config, p.environ)
+func (p *program) servedConfig(f cmdline.Line) (*Config, error) {
+	cfg, err := loadConfig(f.Config, p.environ)
 	switch {
 	case err != nil:
 		return nil, err
-	case f.dev:
+	case f.Dev:
 		cfg.dev()
 	case len(cfg.Apps) == 0:
 		return nil, errNoApps
@@ -121,8 +79,8 @@ func (p *program) servedConfig(f flags) (*Config, error) {
 	return cfg, nil
 }
 
-func (p *program) serve(ctx context.Context, f flags) error {
-	if f.check {
+func (p *program) serve(ctx context.Context, f cmdline.Line) error {
+	if f.Check {
 		return p.check(f)
 	}
 	cfg, err := p.servedConfig(f)
@@ -147,7 +105,7 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	shared := newConnections(cfg, roots, log, tracer.Transport)
 	defer shared.close()
 	registry.MustRegister(shared)
-	apps, err := p.firstApps(cfg, f.dev, shared)
+	apps, err := p.firstApps(cfg, f.Dev, shared)
 	if err != nil {
 		return err
 	}
@@ -170,10 +128,10 @@ func (p *program) serve(ctx context.Context, f flags) error {
 	}
 	defer closeHandler()
 	announceLedger(ctx, cfg, log)
-	r := &reloader{file: f.config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
+	r := &reloader{file: f.Config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
 	err = serve.Run(ctx, serve.Options{
 		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry,
-		Workers: r.workers(f.dev, p.reload), Abort: p.abort,
+		Workers: r.workers(f.Dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})
 	telemetry.End(ctx, stopTracing, log)
@@ -181,8 +139,8 @@ func (p *program) serve(ctx context.Context, f flags) error {
 }
 
 // announce says on standard output what a developer can do now.
-func (p *program) announce(f flags, api []net.Addr, admin net.Addr) {
-	if f.dev {
+func (p *program) announce(f cmdline.Line, api []net.Addr, admin net.Addr) {
+	if f.Dev {
 		p.printExample(api)
 	}
 	if p.listening != nil {

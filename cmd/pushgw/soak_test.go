@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 )
@@ -48,7 +49,7 @@ func BenchmarkSoak(b *testing.B) {
 		b.Skip("run make soak")
 	}
 	const million = 1_000_000
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	defer debug.SetGCPercent(debug.SetGCPercent(cmdline.GCPercent))
 	handler := soakedHandler(b)
 	for range b.N {
 		notifyAll(b, handler, 0, million)

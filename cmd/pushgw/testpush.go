@@ -15,13 +15,14 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 )
 
 // testPush sends one notification to one device with the settings of its app,
 // and prints what the push service answered and what Herald makes of it.
-func (p *program) testPush(ctx context.Context, f flags, args []string) error {
+func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) error {
 	set := flag.NewFlagSet("test-push", flag.ContinueOnError)
 	set.SetOutput(p.stderr)
 	appID := set.String("app", "", "the device's `app_id`")
@@ -32,9 +33,9 @@ func (p *program) testPush(ctx context.Context, f flags, args []string) error {
 		return err
 	case err != nil || *appID == "" || *pushKey == "" || set.NArg() > 0:
 		fmt.Fprintln(p.stderr, "usage: pushgw -config FILE test-push -app APP_ID -pushkey PUSHKEY")
-		return errUsage
+		return cmdline.ErrUsage
 	}
-	cfg, err := loadConfig(f.config, p.environ)
+	cfg, err := loadConfig(f.Config, p.environ)
 	if err != nil {
 		return err
 	}
