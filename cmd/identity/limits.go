@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"github.com/nyaruka/phonenumbers"
@@ -66,6 +68,15 @@ func (c LimitsConfig) networks() []netip.Prefix {
 		}
 	}
 	return networks
+}
+
+// announceLimits says at start where limits are counted.
+func announceLimits(ctx context.Context, cfg *Config, log *slog.Logger) {
+	if cfg.Redis.Enabled() {
+		log.InfoContext(ctx, "limits are counted in Redis")
+		return
+	}
+	log.InfoContext(ctx, "limits are counted by this process alone: set redis when there are several, or for them to survive a restart")
 }
 
 // openLimiter makes what counts for the limits. Replicas share the code key, and

@@ -187,6 +187,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 		return err
 	}
 	defer func() { err = errors.Join(err, s.limiter.Close()) }()
+	announceLimits(ctx, cfg, env.log)
 	handler, err := newHandler(cfg, s, made.pages, env)
 	if err != nil {
 		return err

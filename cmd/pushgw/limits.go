@@ -47,7 +47,8 @@ func (c LimitsConfig) networks() []netip.Prefix {
 // parseNetwork reads a range, or an address as the range that has only it.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if ip, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(ip, ip.BitLen()), nil
+		ip = ip.Unmap().WithZone("")
+		return ip.Prefix(ip.BitLen())
 	}
 	return netip.ParsePrefix(s)
 }

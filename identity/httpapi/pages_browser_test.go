@@ -153,7 +153,7 @@ func TestPagesInABrowser(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
 	direct, confirming := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
-	broken := newWorld(t, nil)
+	broken, full := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.Limits.SubmitTokenIP = perHour(1) })
 	token := direct.register(t, alice)
 	expired := direct.session(t, token, "expired@example.org", "secret")
 	direct.clock.advance(24 * time.Hour)
@@ -168,11 +168,13 @@ func TestPagesInABrowser(t *testing.T) {
 		return direct.url + invitePath + "?token=" + i.Token + "&private_key=" + i.PrivateKey
 	}
 	check(t, broken.db.Close())
+	full.send(t, get(linkTo(emailSubmit, someone), ""))
 	pages := []struct{ name, address, heading string }{
 		{"failure-void", direct.url + linkTo(emailSubmit, wrong), "This link is no longer valid"},
 		{"success-email", direct.url + linkTo(emailSubmit, fresh), "Email address confirmed"},
 		{"failure-expired", direct.url + linkTo(emailSubmit, expired), "This link has expired"},
 		{"failure-broken", direct.url + emailSubmit, "This link is incomplete"},
+		{"failure-limit", full.url + linkTo(emailSubmit, someone), "Too many attempts"},
 		{"failure-unavailable", broken.url + linkTo(emailSubmit, someone), "Something went wrong"},
 		{"confirm-email", confirming.url + linkTo(emailSubmit, someone), "Confirm your email address"},
 		{"invite-room", inviteLink(room), "You are invited to " + long},
