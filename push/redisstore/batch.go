@@ -9,19 +9,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxBatches is how many batches are under way at once. While so many are, what
-// requests ask is gathered for the next: under load a round trip, which costs
-// more than the commands in it, serves many requests.
-const maxBatches = 2
-
-// batches gathers the commands of requests.
+// batches gathers the commands of requests. One batch is under way at a time;
+// while it is, what requests ask is gathered for the next: under load a round
+// trip, which costs more than the commands in it, serves many requests. A
+// request waits for two round trips at most, which a Redis that is near enough
+// for the budget has time for.
 type batches struct {
 	client redis.UniversalClient
 	budget time.Duration
 
-	mu      sync.Mutex
-	running int
-	next    *batch // gathers; nil when nobody has asked since the last began
+	mu   sync.Mutex
+	busy bool
+	next *batch // gathers; nil when nobody has asked since the last began
 }
 
 // batch is a number of commands that are sent at once.
@@ -33,10 +32,9 @@ type batch struct {
 	lives  map[string]*redis.DurationCmd
 	// turn holds a token once the batch may begin; whoever of those who wait
 	// for it takes the token sends it. It is given one once.
-	turn  chan struct{}
-	begun bool
-	done  chan struct{} // closed when there are answers, or err
-	err   error
+	turn chan struct{}
+	done chan struct{} // closed when there are answers, or err
+	err  error
 }
 
 // commands are one request's part of a batch.
@@ -121,8 +119,8 @@ func (g *batches) do(ctx context.Context, add func(*commands)) error {
 	}
 	c := &commands{batch: b}
 	add(c)
-	if g.running < maxBatches && !b.begun {
-		g.running++
+	if !g.busy {
+		g.busy = true
 		b.begin()
 	}
 	g.mu.Unlock()
@@ -162,18 +160,13 @@ func (g *batches) send(ctx context.Context, b *batch) {
 	close(b.done)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.next != nil && !g.next.begun {
+	if g.busy = g.next != nil; g.busy {
 		g.next.begin()
-		return
 	}
-	g.running--
 }
 
 // begin gives the batch its turn, with mu held.
-func (b *batch) begin() {
-	b.begun = true
-	b.turn <- struct{}{}
-}
+func (b *batch) begin() { b.turn <- struct{}{} }
 
 // exec sends the batch. A server that has not met a script, because it was
 // restarted, is sent its text; that takes another round trip.
