@@ -1,12 +1,16 @@
 package homeserver_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
 func TestUserInfoReadsTheAnswer(t *testing.T) {
@@ -100,4 +104,55 @@ func TestUserInfoAsksNobodyForAnEmptyToken(t *testing.T) {
 	if n := w.fetches("a.example"); n != 0 {
 		t.Errorf("%d requests", n)
 	}
+}
+
+// FuzzUserInfo lets a homeserver answer with anything. It can vouch for a user of
+// its own, or for nobody.
+func FuzzUserInfo(f *testing.F) {
+	for _, body := range []string{
+		`{"sub":"@alice:SERVER"}`, `{"sub":"@alice:b.example"}`, `{"sub":"@a:b:SERVER"}`, `{"sub":"@\ud800:SERVER"}`, `{"sub":1,"sub":"@alice:SERVER"}`,
+		`{"errcode":"M_UNKNOWN_TOKEN"}`, ``, `null`, `[]`, `<html>`, "{\"sub\":\"@\xff:SERVER\"}",
+	} {
+		for _, status := range []uint16{200, 204, 302, 400, 401, 500} {
+			f.Add(status, body)
+		}
+	}
+	type said struct {
+		status uint16
+		body   string
+	}
+	var saying atomic.Pointer[said]
+	ca := safehttptest.NewCA(f)
+	srv := ca.Server(f, "127.0.0.1:0", http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		s := saying.Load()
+		rw.WriteHeader(int(s.status))
+		_, _ = rw.Write([]byte(s.body))
+	}), "127.0.0.1")
+	host := srv.Listener.Addr().String()
+	server, err := homeserver.ParseServerName(host)
+	if err != nil {
+		f.Fatal(err)
+	}
+	c, err := homeserver.New(homeserver.Options{AllowNets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: ca.Pool()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(c.CloseIdleConnections)
+	f.Fuzz(func(t *testing.T, status uint16, body string) {
+		if status < 200 || status > 999 {
+			t.Skip("no status that net/http writes")
+		}
+		saying.Store(&said{status, strings.ReplaceAll(body, "SERVER", host)})
+		user, err := c.UserInfo(t.Context(), server, token)
+		switch {
+		case err == nil:
+			if id, err := homeserver.ParseUserID(user); status != http.StatusOK || err != nil || id.Server() != server {
+				t.Errorf("%d %q: %q", status, body, user)
+			}
+		case !errors.Is(err, homeserver.ErrTokenRefused) && !errors.Is(err, homeserver.ErrUnreachable) && !errors.Is(err, homeserver.ErrSubMismatch):
+			t.Errorf("%d %q: %v", status, body, err)
+		case strings.Contains(err.Error(), token):
+			t.Errorf("%d %q: the error tells the token", status, body)
+		}
+	})
 }

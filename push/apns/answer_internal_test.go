@@ -1,0 +1,41 @@
+package apns
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+// FuzzAnswer reads answers of whoever pretends to be APNs. Only what Apple says of
+// a token gives a pushkey up, and nothing of the answer is repeated but a reason.
+func FuzzAnswer(f *testing.F) {
+	for _, body := range []string{
+		``, `null`, `[]`, `<html>`, `{"reason":"Unregistered","timestamp":1800000000000}`, `{"reason":"Unregistered","timestamp":"1"}`, `{"reason":"BadDeviceToken"}`,
+		`{"reason":"TopicDisallowed"}`, `{"reason":"TooManyProviderTokenUpdates"}`, `{"reason":{}}`, `{"reason":"abc def","timestamp":-9223372036854775808}`,
+	} {
+		for _, status := range []int{200, 400, 403, 410, 413, 429, 500, 503, 999} {
+			f.Add(status, body, "7", int64(1_700_000_000))
+		}
+	}
+	now := time.Unix(1_800_000_000, 0)
+	f.Fuzz(func(t *testing.T, status int, body, retryAfter string, registered int64) {
+		x := exchange{status: status, body: []byte(body), retryAfter: retryAfter}
+		for _, rejectTopic := range []bool{false, true} {
+			out := x.outcome(&push.Device{PushKeyTS: registered}, now, rejectTopic)
+			if out.Kind == push.Rejected && status != http.StatusBadRequest && status != http.StatusGone && !(rejectTopic && out.Reason == push.ReasonWrongTopic) {
+				t.Errorf("%d %q: rejected", status, body)
+			}
+			if out.Kind == push.Accepted && status != http.StatusOK {
+				t.Errorf("%d %q: accepted", status, body)
+			}
+			if !isReason(out.Detail) {
+				t.Errorf("%d %q: tells %q", status, body, out.Detail)
+			}
+			if out.RetryAfter < 0 || out.RetryAfter > maxRetryAfter {
+				t.Errorf("%q: wait %v", retryAfter, out.RetryAfter)
+			}
+		}
+	})
+}
