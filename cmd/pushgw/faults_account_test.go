@@ -214,6 +214,7 @@ type row struct {
 	rejected   int // pushers, rightly
 	lost       int // events
 	wrongly    int // pushers that were given up and live
+	alone      int // requests that did without Redis, but not because of the fault
 	// unexplained is by how many the duplicates exceed what may be.
 	unexplained int
 }
@@ -224,7 +225,7 @@ type row struct {
 func (a *account) close(fault string, uncertain, alone int) row {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := row{fault: fault, sent: len(a.round), uncertain: uncertain}
+	r := row{fault: fault, sent: len(a.round), uncertain: uncertain, alone: alone}
 	left := 0
 	given := make(map[*pusher]bool)
 	for _, e := range a.round {
@@ -263,7 +264,8 @@ func (a *account) close(fault string, uncertain, alone int) row {
 func (r row) plus(o row) row {
 	return row{
 		r.fault, r.sent + o.sent, r.accepted + o.accepted, r.duplicates + o.duplicates, r.uncertain + o.uncertain, r.inFlight + o.inFlight,
-		r.exempt + o.exempt, r.refused + o.refused, r.rejected + o.rejected, r.lost + o.lost, r.wrongly + o.wrongly, r.unexplained + o.unexplained,
+		r.exempt + o.exempt, r.refused + o.refused, r.rejected + o.rejected, r.lost + o.lost, r.wrongly + o.wrongly,
+		r.alone + o.alone, r.unexplained + o.unexplained,
 	}
 }
 

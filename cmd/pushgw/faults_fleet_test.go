@@ -245,6 +245,7 @@ type fleet struct {
 type fleetOptions struct {
 	replicas       int
 	redis          bool
+	budget         time.Duration // of Redis; 0 is the longest there is
 	attemptTimeout time.Duration // 0 is the default
 	requestTimeout time.Duration // 0 is the default
 }
@@ -270,8 +271,10 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 	section := ""
 	if o.redis {
 		f.redis = startRedis(t)
-		// What a loaded machine takes must not look like a Redis that is away.
-		section = fmt.Sprintf("redis: {addresses: [%q], budget: 2s}\n", f.redis.address())
+		if o.budget == 0 {
+			o.budget = 5 * time.Second // what a loaded machine takes must not look like a Redis that is away
+		}
+		section = fmt.Sprintf("redis: {addresses: [%q], budget: %v}\n", f.redis.address(), o.budget)
 	}
 	if o.attemptTimeout == 0 {
 		o.attemptTimeout = defaultConfig().Delivery.AttemptTimeout.Std()

@@ -27,7 +27,7 @@ func scenarios() []scenario {
 		},
 		{
 			name:  "without Redis each process goes on by itself",
-			fleet: fleetOptions{replicas: 2, redis: true},
+			fleet: fleetOptions{replicas: 2, redis: true, budget: 2 * time.Second},
 			faults: []fault{
 				{name: "Redis: connections cut", play: cutRedis},
 				{name: "Redis: kill -9, back empty", play: killRedis},
@@ -74,11 +74,15 @@ func wrongSettings() fault {
 	}}
 }
 
+// failures is how many pushes of an event fail: half of those that are tried again
+// within a request fail for that request.
+func (e *event) failures() int { return 1 + int(e.lot>>5&1) }
+
 // cutConnections ends connections with one push in the middle, which the push
 // service has taken or not, and with whatever else is on them.
 func cutConnections() fault {
 	return fault{name: "connections cut in the middle", play: func(r *round) { r.progress(60) }, answer: func(e *event) reply {
-		if e.arrivals > 1 || e.lot%16 > 1 {
+		if e.arrivals > e.failures() || e.lot%16 > 1 {
 			return reply{takes: true}
 		}
 		return reply{takes: e.lot%16 == 1, apns: pushtest.APNsAnswer{Cut: true}, fcm: pushtest.FCMAnswer{Cut: true}}
@@ -106,7 +110,7 @@ func goAway() fault {
 // not.
 func hungStreams() fault {
 	return fault{name: "hung streams", play: func(r *round) { r.progress(40) }, answer: func(e *event) reply {
-		if e.arrivals > 1 || e.lot%32 > 1 {
+		if e.arrivals > e.failures() || e.lot%32 > 1 {
 			return reply{takes: true}
 		}
 		return reply{takes: e.lot%32 == 1, apns: pushtest.APNsAnswer{Hang: true}, fcm: pushtest.FCMAnswer{Hang: true}}
