@@ -17,12 +17,14 @@ export HERALD_ARTEFACTS ?= $(CURDIR)/artefacts
 
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI := .tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+GOVULNCHECK_VERSION := v1.3.0
+GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench soak fuzz clean
+.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench bench-hostile soak fuzz repro sbom vuln clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/pushgw and bin/identity, static
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
@@ -72,11 +74,27 @@ cover: ## write the tests' coverage to artefacts/cover.html
 bench: ## run the benchmarks (BENCH=regexp)
 	scripts/services run -- go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
+bench-hostile: ## compare answers beside 10,000 clients of bad manners with calm ones
+	go test -run '^$$' -bench 'HostileClients$$' -benchtime 1x -timeout 30m ./cmd/pushgw ./cmd/identity
+
 soak: ## have both services do their work ten million times, and look at their memory
 	HERALD_SOAK=1 go test -run '^$$' -bench 'Soak$$' -benchtime 1x -timeout 3h ./cmd/...
 
 fuzz: ## fuzz each target for FUZZTIME (60s)
 	scripts/fuzz $(FUZZTIME) $(PKG)
+
+repro: ## build both programs twice, in different folders, and compare them
+	scripts/repro $(VERSION)
+
+sbom: build ## write bin/*.cdx.json: what each program is made of
+	scripts/sbom bin/pushgw $(VERSION) >bin/pushgw.cdx.json
+	scripts/sbom bin/identity $(VERSION) >bin/identity.cdx.json
+
+vuln: $(GOVULNCHECK) ## look for known vulnerabilities (needs vuln.go.dev; not run by CI)
+	$(GOVULNCHECK) ./...
+
+$(GOVULNCHECK):
+	GOBIN=$(abspath $(@D)) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
 clean: ## remove what the other targets wrote
 	rm -rf bin .tools artefacts

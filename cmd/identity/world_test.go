@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
+	"github.com/matrix-herald/herald/internal/crowdtest"
 	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
@@ -46,6 +47,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	curlMain()
+	crowdtest.Main()
 	code := m.Run()
 	if name, err := binary(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(name))

@@ -19,6 +19,8 @@ const (
 	// dialers bounds the connections being opened at once, below the backlog of
 	// a listener.
 	dialers = 100
+	// deafPauses is how many pauses lie between two requests of a deaf client.
+	deafPauses = 20
 	// bodyLength is what a slow body promises.
 	bodyLength = 512 << 10
 )
@@ -146,8 +148,10 @@ func (c *crowd) behave(ctx context.Context, conn net.Conn, arrived func()) {
 				return
 			}
 			arrived()
-			if !c.pause(ctx) {
-				return
+			for range deafPauses { // many requests would be another attack
+				if !c.pause(ctx) {
+					return
+				}
 			}
 		}
 	}

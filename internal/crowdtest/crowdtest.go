@@ -31,7 +31,7 @@ const (
 	SlowHeaders Manners = "slow headers"
 	// SlowBody clients send the headers at once and the body a byte at a time.
 	SlowBody Manners = "slow body"
-	// Deaf clients make one request after the other and read no answer.
+	// Deaf clients make a request now and then, and read no answer.
 	Deaf Manners = "deaf"
 )
 

@@ -47,7 +47,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 			}
 		}
 	}
-	for _, page := range []string{"conformance.md", "operations.md"} {
+	for _, page := range []string{"conformance.md", "operations.md", "threat-model.md"} {
 		if named[page] == 0 {
 			t.Errorf("docs/%s names no test", page)
 		}
