@@ -102,7 +102,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	payload, err := NewPayload(d.Notification, d.Device, p.settings.payload)
 	switch {
 	case errors.Is(err, ErrMalformedData):
-		p.log.InfoContext(ctx, "pusher data rejected", "device", d.Device, "error", err)
+		p.log.InfoContext(ctx, "pusher data rejected", "device", d.Device, "err", err)
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	case errors.Is(err, ErrTooLarge):
 		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
