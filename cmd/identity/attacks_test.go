@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/mail"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -111,6 +112,74 @@ func TestAHomeserverCannotBeImpersonated(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", what, status, answer, server.want)
 		}
 	}
+}
+
+// TestAReplayedSignatureIsWorthNothingElsewhere sends what a homeserver signed once
+// more: to another service, for another user or address, and to the same, where it
+// finds nothing left to do. The same again after a new binding is a request that
+// the homeserver itself would sign alike.
+func TestAReplayedSignatureIsWorthNothingElsewhere(t *testing.T) {
+	t.Parallel()
+	peers, environ := newPeers(t, 1)
+	p := peers[0]
+	bound := func(w *world, name string) (client, string) {
+		t.Helper()
+		w.startWith(t, environ)
+		c, address := registerAt(t, w.front.URL, p, name), name+"@example.com"
+		w.bind(t, c, p.user(name), address)
+		return c, address
+	}
+	here, there := newWorld(t, storetest.SQLite(t)), newWorld(t, storetest.SQLite(t))
+	here.rename(t, "one.example.org")
+	there.rename(t, "two.example.org")
+	first, address := bound(here, "b")
+	second, _ := bound(there, "b")
+	recorded := func() *unbinding { return p.unbind(p.user("b"), address, "one.example.org") }
+
+	if status, answer := recorded().send(t, there.front.URL); status != http.StatusUnauthorized {
+		t.Errorf("at another service: %d %s", status, answer)
+	}
+	renamed := recorded()
+	renamed.header["destination"] = "two.example.org"
+	if status, answer := renamed.send(t, there.front.URL); status != http.StatusForbidden {
+		t.Errorf("at another service, in its name: %d %s", status, answer)
+	}
+	for name, change := range map[string]func(u *unbinding){
+		"for another address": func(u *unbinding) {
+			u.content["threepid"] = map[string]any{"medium": "email", "address": "c@example.com"}
+		},
+		"for another user": func(u *unbinding) { u.content["mxid"] = p.user("c") },
+		"with more in it":  func(u *unbinding) { u.content["x"] = "y" },
+	} {
+		u := recorded()
+		change(u)
+		if status, answer := u.send(t, here.front.URL); status != http.StatusForbidden {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+	}
+	for name, c := range map[string]client{"here": first, "there": second} {
+		if hashed, _ := c.lookup(t, address); hashed == nil {
+			t.Errorf("%s: unbound by a request that was refused", name)
+		}
+	}
+	for range 2 {
+		if status, answer := recorded().send(t, here.front.URL); status != http.StatusOK {
+			t.Errorf("as it was signed: %d %s", status, answer)
+		}
+	}
+	if hashed, _ := second.lookup(t, address); hashed == nil {
+		t.Error("there: unbound by a request to another service")
+	}
+}
+
+// rename gives the world's service another name.
+func (w *world) rename(t *testing.T, name string) {
+	t.Helper()
+	config, err := os.ReadFile(w.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, w.config, strings.Replace(string(config), "server_name: "+serverName, "server_name: "+name, 1))
 }
 
 // hostile is what an attacker would like to see in a header or a page.
