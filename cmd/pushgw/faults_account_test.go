@@ -104,7 +104,7 @@ func (a *account) fail() {
 	a.signal()
 }
 
-// await waits until reached says so. It is called with mu held.
+// await waits until reached, which is called with mu held, says so.
 func (a *account) await(ctx context.Context, reached func() bool) error {
 	for {
 		a.mu.Lock()
@@ -209,7 +209,7 @@ type row struct {
 	duplicates int
 	uncertain  int // attempts
 	inFlight   int // events, at kill -9
-	exempt     int // duplicates that need no other reason: replicas did not share their memory
+	exempt     int // duplicates beyond those: replicas did not share their memory
 	refused    int // events, by the push services
 	rejected   int // pushers, rightly
 	lost       int // events
@@ -220,8 +220,10 @@ type row struct {
 }
 
 // close counts a round up. Of the duplicates of events that were in flight at
-// a kill -9, one each is explained; alone are requests outside of what is exempt
-// that did without Redis, as on a machine that stood still.
+// a kill -9, one each is explained, and one of those that were on their way while
+// replicas did not share their memory: each still knows what it did itself.
+// alone are requests at other times that did without Redis, as on a machine that
+// stood still; they explain one duplicate each.
 func (a *account) close(fault string, uncertain, alone int) row {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -236,11 +238,11 @@ func (a *account) close(fault string, uncertain, alone int) row {
 			r.inFlight++
 			again = max(0, again-1)
 		}
-		if e.exempt {
-			r.exempt += again
-		} else {
-			left += again
+		if e.exempt && again > 0 {
+			r.exempt++
+			again--
 		}
+		left += again
 		switch p := e.pusher; {
 		case p.given && !given[p]:
 			given[p] = true
@@ -256,7 +258,9 @@ func (a *account) close(fault string, uncertain, alone int) row {
 			r.lost++
 		}
 	}
-	r.unexplained = max(0, left-uncertain-alone)
+	left = max(0, left-uncertain)
+	r.exempt += min(left, alone)
+	r.unexplained = max(0, left-alone)
 	return r
 }
 
