@@ -20,6 +20,7 @@ func TestRedactedAddresses(t *testing.T) {
 		local, domain int
 		address, want string
 	}{
+		{0, 0, "a@b.c", "...@b..."},
 		{0, 0, "a@b.co", "...@b.c..."},
 		{0, 0, "ab@cd.ef", "a...@cd...."},
 		{0, 0, "foo@bar.com", "f...@bar..."},

@@ -65,6 +65,9 @@ func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, by caller) err
 	if err != nil {
 		return err
 	}
+	if *req.Sender != by.UserID {
+		return identity.ErrNotSender // before a limit is asked, and nothing is spent
+	}
 	if _, err := a.Limiter.Take(r.Context(), a.inviteAsks(by, *req.Medium, *req.Address)...); err != nil {
 		return err
 	}

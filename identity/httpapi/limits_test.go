@@ -446,7 +446,10 @@ func TestLimitsOfInvites(t *testing.T) {
 			t.Parallel()
 			w := limitedWorld(t, tt.limits)
 			for i, s := range tt.steps {
-				res := w.send(t, post(storeInvitePath, w.register(t, s[0]), inviteBody(t, map[string]any{"sender": s[0], "address": s[1]})))
+				token := w.register(t, s[0])
+				// In another's name costs nothing, and is refused as such beyond a limit too.
+				w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": "@x:example.org", "address": s[1]}))).refused(t, 403, "M_UNAUTHORIZED")
+				res := w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": s[0], "address": s[1]})))
 				if i == len(tt.steps)-1 {
 					res.limited(t, 30*time.Minute)
 				} else {
