@@ -13,8 +13,7 @@ import (
 
 // TestTenThousandIdleConnections has nothing to say about time: every request
 // that is made beside them, on connections old and new, is answered.
-func TestTenThousandIdleConnections(t *testing.T) {
-	t.Parallel()
+func TestTenThousandIdleConnections(t *testing.T) { // not parallel: others would wait for the machine
 	n := newSite(t, storetest.SQLite(t), "").start(t)
 	fresh := *n
 	fresh.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

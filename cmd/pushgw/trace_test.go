@@ -160,6 +160,13 @@ func TestNothingCapsWhatIsInFlight(t *testing.T) {
 				arrived.Wait()
 				return pushtest.FCMAnswer{}
 			}})
+		// The longest times there are: the first waits until the last has arrived.
+		config, err := os.ReadFile(s.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patient := strings.Replace(string(config), "drain_delay: 100ms", "drain_delay: 100ms\n  request_timeout: 29s", 1)
+		writeFile(t, s.config, "delivery: {attempt_timeout: 28s}\n"+patient)
 		g := startGateway(t, s.client, "-config", s.config)
 		var wg sync.WaitGroup
 		for i := range notifications {
