@@ -44,6 +44,15 @@ func (p *peer) unbind(user, address, destination string) *unbinding {
 	}
 }
 
+// specified makes it a request as the specification has it: what Synapse signs as
+// destination_is is called destination.
+func (u *unbinding) specified() {
+	if name, there := u.signed["destination_is"]; there {
+		u.signed["destination"] = name
+		delete(u.signed, "destination_is")
+	}
+}
+
 // send signs and sends the request.
 func (u *unbinding) send(t *testing.T, base string) (status int, answer string) {
 	t.Helper()
@@ -62,7 +71,7 @@ func (u *unbinding) send(t *testing.T, base string) (status int, answer string) 
 }
 
 // TestOnlyTheHomeserversOwnSignatureUnbinds tampers with each part of a request
-// that is good otherwise.
+// that is good otherwise, signed in either way.
 func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
@@ -121,13 +130,16 @@ func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 			*u = *stale.unbind(stale.user("c"), "c@example.com", serverName)
 		}, 403},
 	} {
-		t.Run(name, func(t *testing.T) {
-			u := two.unbind(user, address, serverName)
-			tt.tamper(u)
-			if status, answer := u.send(t, w.front.URL); status != tt.status {
-				t.Errorf("%d %s, want %d", status, answer, tt.status)
-			}
-		})
+		for way, sign := range map[string]func(*unbinding){"as Synapse signs": func(*unbinding) {}, "as specified": (*unbinding).specified} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				u := two.unbind(user, address, serverName)
+				tt.tamper(u)
+				sign(u)
+				if status, answer := u.send(t, w.front.URL); status != tt.status {
+					t.Errorf("%d %s, want %d", status, answer, tt.status)
+				}
+			})
+		}
 	}
 	for address, want := range map[string]string{address: user, "second@example.com": user, "c@example.com": stale.user("c")} {
 		if hashed, _ := b.lookup(t, address); hashed != want {
@@ -154,24 +166,21 @@ func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 		w := newWorld(t, newDatabase(t))
 		peers, environ := newPeers(t, 1)
 		p := peers[0]
-		w.startWith(t, environ)
+		const former = "old.example.org"
+		w.startWith(t, append(environ, "IDENTITY_HOMESERVERS_OWN_NAMES="+former))
 		front := strings.TrimPrefix(w.front.URL, "http://")
-		specified := func(u *unbinding) {
-			u.signed["destination"] = u.signed["destination_is"]
-			delete(u.signed, "destination_is")
-		}
 		i := 0
 		for name, prepare := range map[string]func(*unbinding){
 			"as Synapse does":                 func(*unbinding) {},
 			"as Synapse did, without a name":  func(u *unbinding) { delete(u.header, "destination") },
-			"as the specification has it":     specified,
+			"as the specification has it":     (*unbinding).specified,
 			"with the scheme in lower case":   func(u *unbinding) { u.scheme = "x-matrix" },
 			"with the URL-safe alphabet":      func(u *unbinding) { u.signature = strings.NewReplacer("+", "-", "/", "_").Replace },
 			"for an address in capitals":      func(*unbinding) {},
 			"for what was unbound before":     func(*unbinding) {},
 			"with a member that nobody knows": func(u *unbinding) { u.content["x"], u.signed["content"].(map[string]any)["x"] = "é", "é" },
 		} {
-			for _, destination := range []string{serverName, front} {
+			for _, destination := range []string{serverName, front, former} {
 				i++
 				localpart := fmt.Sprint("b", i)
 				user := p.user(localpart)
