@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -29,8 +31,8 @@ type spy struct {
 
 	database string
 	service  *process
-	// addresses may stand in the database, where they are needed; secrets are
-	// kept as hashes if at all.
+	// addresses may stand in the database, where they are needed, and so may the
+	// signing key; secrets are kept as hashes if at all.
 	addresses, secrets leaktest.Secrets
 
 	mu    sync.Mutex
@@ -53,7 +55,26 @@ func newSpy(t *testing.T, database string) *spy {
 	s.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {192.0.2.7: [%q]}}\n", s.homeserver))
 	s.service = s.startWith(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector.URL, "IDENTITY_LOG_LEVEL=debug"})
 	s.secrets.Add("the code key", strings.Repeat("0123456789abcdef", 3))
+	s.addresses.Add("the signing key", s.signingKey(t))
 	return s
+}
+
+// signingKey returns the seed of the key that the service made at its start.
+func (s *spy) signingKey(t *testing.T) string {
+	t.Helper()
+	if strings.HasPrefix(s.database, "sqlite:") {
+		file, err := os.ReadFile(filepath.Join(filepath.Dir(s.config), "data", "signing.keys"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := strings.Fields(string(file))
+		return words[len(words)-1]
+	}
+	var seed string
+	if err := direct(t, s.database).QueryRow(`SELECT seed FROM signing_keys`).Scan(&seed); err != nil {
+		t.Fatal(err)
+	}
+	return seed
 }
 
 // address returns an address that is watched.
@@ -102,6 +123,7 @@ func TestNothingTellsSecrets(t *testing.T) {
 		s.validate(t, c, alice)
 		s.text(t, c)
 		s.invite(t, c, alice)
+		s.tellHomeserver(t, c, alice)
 		s.lookUp(t, c)
 		s.failToSend(t, c)
 		s.misuse(t, c)
@@ -179,6 +201,16 @@ func (s *spy) invite(t *testing.T, c client, sender string) {
 	s.provoke(t, http.MethodPost, "/_matrix/identity/v2/store-invite", c.token, fmt.Sprintf(request, s.address(), sender, "Tea"))
 }
 
+// tellHomeserver binds an address with an invite, of which the homeserver hears
+// and refuses in words that quote what it heard.
+func (s *spy) tellHomeserver(t *testing.T, c client, user string) {
+	t.Helper()
+	address := s.address()
+	c.post(t, "/store-invite", `{"medium":"email","address":%q,"room_id":"!tea:example.org","sender":%q}`, address, user)
+	s.bind(t, c, user, address)
+	s.service.await(t, "homeserver refused to hear about a binding")
+}
+
 // lookUp looks up addresses that are nobody's, in every right and wrong way.
 func (s *spy) lookUp(t *testing.T, c client) {
 	t.Helper()
@@ -247,6 +279,19 @@ func (s *spy) misuse(t *testing.T, c client) {
 func (s *spy) askByVersion1(t *testing.T) {
 	t.Helper()
 	const v1 = "/_matrix/identity/api/v1"
+	homeserver := http.Header{"X-Forwarded-For": {"192.0.2.7"}} // as the proxy says
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.service.api+v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = homeserver
+	if status, answer := do(t, r); status != http.StatusOK || answer != "{}" {
+		t.Errorf("a homeserver's lookup: %d %s", status, answer)
+	}
+	request := url.Values{"email": {s.address()}, "client_secret": {s.secret("a homeserver's client secret")}, "send_attempt": {"1"}}
+	if status, answer := form(t, s.service.api, "/validate/email/requestToken", request, homeserver); status != http.StatusOK {
+		t.Errorf("a homeserver's request for a mail: %d %s", status, answer)
+	}
 	s.provoke(t, http.MethodGet, v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), "", "")
 	s.provoke(t, http.MethodPost, v1+"/bulk_lookup", "", fmt.Sprintf(`{"threepids":[["email",%q]]}`, s.address()))
 	s.provoke(t, http.MethodPost, v1+"/validate/email/requestToken", "", url.Values{"email": {s.address()}, "client_secret": {s.secret("a client secret in a form")}, "send_attempt": {"1"}}.Encode())

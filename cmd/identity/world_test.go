@@ -214,12 +214,13 @@ terms:
 }
 
 // userInfo is the homeserver's answer: an OpenID token is "openid-" and the
-// localpart of its user.
+// localpart of its user. All else it refuses, and quotes what it was asked.
 func (w *world) userInfo(rw http.ResponseWriter, r *http.Request) {
 	name, ok := strings.CutPrefix(r.URL.Query().Get("access_token"), "openid-")
 	if !ok || r.URL.Path != "/_matrix/federation/v1/openid/userinfo" {
+		body, _ := io.ReadAll(r.Body) // what there is of it
 		rw.WriteHeader(http.StatusUnauthorized)
-		fmt.Fprint(rw, `{"errcode":"M_UNKNOWN_TOKEN","error":"unknown"}`)
+		_ = json.NewEncoder(rw).Encode(map[string]string{"errcode": "M_UNKNOWN_TOKEN", "error": r.RequestURI + string(body)})
 		return
 	}
 	fmt.Fprintf(rw, `{"sub":%q}`, "@"+name+":"+w.homeserver)
