@@ -236,6 +236,17 @@ apps:
 %s`, keyID, teamID, s.apns.URL(), s.fcm.URL(), more))
 }
 
+// startReplicas adds a section to the configuration and runs it twice.
+func (s *services) startReplicas(t *testing.T, section string) []*gateway {
+	t.Helper()
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, string(config)+section)
+	return []*gateway{startGateway(t, s.client, "-config", s.config), startGateway(t, s.client, "-config", s.config)}
+}
+
 // speakPlainHTTP takes TLS out of the configuration.
 func (s *services) speakPlainHTTP(t *testing.T) {
 	t.Helper()

@@ -50,12 +50,7 @@ func TestReplicasPushAnEventOnce(t *testing.T) {
 		}
 		return pushtest.APNsAnswer{}
 	}}, pushtest.FCMOptions{})
-	old, err := os.ReadFile(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, s.config, string(old)+section)
-	replicas := []*gateway{startGateway(t, s.client, "-config", s.config), startGateway(t, s.client, "-config", s.config)}
+	replicas := s.startReplicas(t, section)
 	post := func(replica, unread int, keys ...int) (int, string) {
 		t.Helper()
 		var devices []string
@@ -146,6 +141,61 @@ func TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted(t *testing.T) {
 	}
 	if status, answer := post(1); status != 200 || answer != `{"rejected":["`+iosKey(1)+`"]}` {
 		t.Errorf("a wrong token after one was right: %d %s", status, answer)
+	}
+}
+
+func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
+	t.Parallel()
+	section := redisSection(t)
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+		if strings.HasPrefix(r.Message.Token, "dead") {
+			return pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone")
+		}
+		return pushtest.FCMAnswer{}
+	}})
+	replicas := s.startReplicas(t, section+"rejections: {guard: {pushes: 4, share: 50}}\n")
+	post := func(replica int, pushKey string, wantStatus int) {
+		t.Helper()
+		status, answer, err := replicas[replica].notify(t.Context(), fmt.Sprintf(
+			`{"notification":{"event_id":"$%d","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`, len(s.fcm.Requests()), androidApp, pushKey))
+		want := "M_UNKNOWN"
+		switch {
+		case wantStatus == 200 && strings.HasPrefix(pushKey, "dead"):
+			want = `{"rejected":["` + pushKey + `"]}`
+		case wantStatus == 200:
+			want = `{"rejected":[]}`
+		}
+		if err != nil || status != wantStatus || !strings.Contains(answer, want) {
+			t.Errorf("%s at replica %d: %d %s %v, want %d", pushKey, replica, status, answer, err, wantStatus)
+		}
+	}
+	tripped := func(replica int, want string) {
+		t.Helper()
+		metrics := replicas[replica].get(t, replicas[replica].admin+"/metrics")
+		if !strings.Contains(metrics, `herald_push_guard_tripped{app="org.example.android*",provider="fcm"} `+want) {
+			t.Errorf("/metrics of replica %d does not say that the guard is %s", replica, want)
+		}
+	}
+
+	post(0, "alive1", 200)
+	post(0, "alive2", 200)
+	post(0, "dead1", 200)
+	post(0, "dead2", 200) // half of four
+	post(0, "dead3", 502)
+	replicas[0].await(t, "most pushes of an app come back dead")
+	post(1, "dead1", 502) // what was believed before is not any more
+	tripped(0, "1")
+	tripped(1, "1")
+
+	for n := range 3 {
+		post(1, fmt.Sprint("alive", n), 200)
+	}
+	replicas[1].await(t, "an app's pushes are accepted again")
+	post(0, "dead2", 200)
+	tripped(0, "0")
+	tripped(1, "0")
+	if n := len(s.fcm.Requests()); n != 10 {
+		t.Errorf("FCM was asked %d times, want each time", n)
 	}
 }
 

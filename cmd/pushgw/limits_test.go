@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -13,12 +12,7 @@ func TestReplicasShareLimits(t *testing.T) {
 	t.Parallel()
 	section := redisSection(t)
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
-	old, err := os.ReadFile(s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, s.config, string(old)+section+"limits: {app: 2/30d}\n")
-	replicas := []*gateway{startGateway(t, s.client, "-config", s.config), startGateway(t, s.client, "-config", s.config)}
+	replicas := s.startReplicas(t, section+"limits: {app: 2/30d}\n")
 	for i, want := range []int{200, 200, 429, 429} {
 		status, answer, err := replicas[i%2].notify(t.Context(), fmt.Sprintf(
 			`{"notification":{"event_id":"$%d","devices":[{"app_id":%q,"pushkey":%q}]}}`, i, iosApp, iosKey(i)))
