@@ -53,3 +53,28 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 		}
 	}
 }
+
+// TestConformanceHasNoOpenRow wants each row of each table to name a test.
+func TestConformanceHasNoOpenRow(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(?:Test|Fuzz|Benchmark)\\w+`[^|]*\\|$")
+	rows := 0
+	lines := strings.Split(string(page), "\n")
+	for i, line := range lines {
+		head := i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|---")
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|---") || head {
+			continue
+		}
+		rows++
+		if !named.MatchString(line) {
+			t.Errorf("no test shows it: %s", line)
+		}
+	}
+	if rows == 0 {
+		t.Error("there are no rows")
+	}
+}
