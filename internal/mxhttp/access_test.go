@@ -96,15 +96,17 @@ func TestClientAddress(t *testing.T) {
 		realIP    string
 		want      string
 	}{
-		"nobody is trusted by default":                 {nil, "10.0.0.1:99", "6.6.6.6", "", "10.0.0.1"},
-		"a trusted proxy is believed":                  {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "6.6.6.6", "", "6.6.6.6"},
-		"only as far as the last untrusted hop":        {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "1.1.1.1, 6.6.6.6, 10.0.0.2", "", "6.6.6.6"},
-		"others are not believed":                      {[]string{"10.0.0.0/8"}, "11.0.0.1:99", "6.6.6.6", "", "11.0.0.1"},
-		"a forwarded IPv4 address in IPv6 is unmapped": {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "::ffff:6.6.6.6", "", "6.6.6.6"},
-		"X-Real-IP is not read":                        {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "", "6.6.6.6", "10.0.0.1"},
-		"an IPv6 address":                              {nil, "[2001:db8::1]:99", "", "", "2001:db8::1"},
-		"an IPv4 address in IPv6 is unmapped":          {nil, "[::ffff:192.0.2.9]:99", "", "", "192.0.2.9"},
-		"an address that is none stays unknown":        {nil, "@", "", "", "invalid IP"},
+		"nobody is trusted by default":                       {nil, "10.0.0.1:99", "6.6.6.6", "", "10.0.0.1"},
+		"a trusted proxy is believed":                        {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "6.6.6.6", "", "6.6.6.6"},
+		"only as far as the last untrusted hop":              {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "1.1.1.1, 6.6.6.6, 10.0.0.2", "", "6.6.6.6"},
+		"a line of the proxy's own counts, not the client's": {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "1.1.1.1\n6.6.6.6", "", "6.6.6.6"},
+		"what is no address is not looked behind":            {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "1.1.1.1, x, 10.0.0.2", "", "10.0.0.1"},
+		"others are not believed":                            {[]string{"10.0.0.0/8"}, "11.0.0.1:99", "6.6.6.6", "", "11.0.0.1"},
+		"a forwarded IPv4 address in IPv6 is unmapped":       {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "::ffff:6.6.6.6", "", "6.6.6.6"},
+		"X-Real-IP is not read":                              {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "", "6.6.6.6", "10.0.0.1"},
+		"an IPv6 address":                                    {nil, "[2001:db8::1]:99", "", "", "2001:db8::1"},
+		"an IPv4 address in IPv6 is unmapped":                {nil, "[::ffff:192.0.2.9]:99", "", "", "192.0.2.9"},
+		"an address that is none stays unknown":              {nil, "@", "", "", "invalid IP"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -117,7 +119,9 @@ func TestClientAddress(t *testing.T) {
 			})
 			r := httptest.NewRequest("GET", "/x", nil)
 			r.RemoteAddr = tc.remote
-			r.Header.Set("X-Forwarded-For", tc.forwarded)
+			for line := range strings.Lines(tc.forwarded) {
+				r.Header.Add("X-Forwarded-For", strings.TrimSpace(line))
+			}
 			r.Header.Set("X-Real-IP", tc.realIP)
 			engine.ServeHTTP(httptest.NewRecorder(), r)
 			if got != tc.want {
