@@ -85,6 +85,7 @@ func TestHomeserversAreToldApart(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"mail/acme/verification.txt": "Subject: Acme\n\nAcme asks you to follow {{.Link}}\n",
+		"mail/acme/invitation.txt":   "Subject: Acme invites you\n\n{{.Sender}} is waiting for you: {{.Link}}\n",
 		"pages/acme/success.html":    "Acme thanks you",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
@@ -120,6 +121,9 @@ func TestHomeserversAreToldApart(t *testing.T) {
 		strings.Contains(page, "app.element.io") {
 		t.Errorf("the page of the invite: %s", page)
 	}
+	if mail := w.relay.Wait(t, 3)[2]; mail.Header(t, "Subject") != "Acme invites you" {
+		t.Errorf("the invite of the brand: %q", mail.Header(t, "Subject"))
+	}
 
 	request := url.Values{"client_secret": {"a"}, "email": {"bob@example.com"}, "send_attempt": {"1"}}
 	for i, c := range []struct{ language, subject string }{
@@ -133,6 +137,13 @@ func TestHomeserversAreToldApart(t *testing.T) {
 		if mail.Header(t, "Subject") != c.subject || mail.Header(t, "From") != `"Two" <id@two.example>` || mail.From != "id@two.example" {
 			t.Errorf("language %q: %q from %s", c.language, mail.Header(t, "Subject"), mail.Header(t, "From"))
 		}
+	}
+	invite := url.Values{"medium": {"email"}, "address": {"dora@example.net"}, "room_id": {"!r"}, "sender": {"@bob:two.example"}, "room_name": {"Tee"}}
+	if status, answer := form(t, w.front.URL, "/store-invite", invite, nil); status != http.StatusOK {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if mail := w.relay.Wait(t, 7)[6]; mail.Header(t, "Subject") != "Sie sind eingeladen: Tee" || mail.From != "id@two.example" {
+		t.Errorf("the invite of a homeserver with a sender and a language: %q from %s", mail.Header(t, "Subject"), mail.From)
 	}
 	number := url.Values{"client_secret": {"a"}, "country": {"GB"}, "phone_number": {"07700900001"}, "send_attempt": {"1"}}
 	if status, answer := form(t, w.front.URL, "/validate/msisdn/requestToken", number, nil); status != http.StatusOK {
