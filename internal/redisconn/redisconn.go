@@ -137,8 +137,9 @@ func (c Config) options() (*redis.UniversalOptions, error) {
 		MaxRetries: 1, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: 5 * time.Millisecond,
 		DialTimeout: max(time.Second, c.Budget.Std()), DialerRetries: 1,
 		ReadTimeout: maxBudget, WriteTimeout: maxBudget, PoolTimeout: c.Budget.Std(),
-		PoolSize: c.PoolSize, PipelinePoolSize: c.PoolSize,
-		ReadBufferSize: 4096, WriteBufferSize: 4096, PipelineReadBufferSize: 4096, PipelineWriteBufferSize: 4096,
+		// A pool of their own for pipelines, which overflows into this one, would
+		// be as many connections again.
+		PoolSize: c.PoolSize, PipelinePoolSize: -1, ReadBufferSize: 4096, WriteBufferSize: 4096,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}, nil

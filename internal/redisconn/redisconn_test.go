@@ -1,7 +1,10 @@
 package redisconn_test
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn"
@@ -109,4 +113,51 @@ func ping(t *testing.T, cfg redisconn.Config) error {
 	}
 	defer client.Close()
 	return client.Ping(t.Context()).Err()
+}
+
+// A burst of batches opens no more connections than the pool may have.
+func TestThePoolIsBounded(t *testing.T) {
+	t.Parallel()
+	const size, batches = 2, 20
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	cfg := redisconn.DefaultConfig("")
+	cfg.Addresses, cfg.PoolSize = []string{listener.Addr().String()}, size
+	client, err := cfg.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	results := make(chan error, batches)
+	for range batches {
+		go func() {
+			pipe := client.Pipeline()
+			pipe.Ping(ctx)
+			_, err := pipe.Exec(ctx)
+			results <- err
+		}()
+	}
+	for range batches - size { // have no connection
+		if err := <-results; !errors.Is(err, redis.ErrPoolTimeout) {
+			t.Errorf("a batch without a connection: %v", err)
+		}
+	}
+	stats := client.PoolStats()
+	open := stats.TotalConns
+	if stats.PipelineStats != nil {
+		open += stats.PipelineStats.TotalConns
+	}
+	if open > size {
+		t.Errorf("%d connections, want %d at most", open, size)
+	}
+	cancel()
+	_ = listener.Close() // and with it the connections
+	for range size {
+		<-results
+	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// What many requests ask at once is gathered; each gets its own answers, also
-// when others have given up in between.
+// What many requests ask at once is gathered for one connection; each gets its
+// own answers, also when others have given up in between.
 func TestManyRequestsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, redistest.Shared(t), push.DefaultTerms())
@@ -37,5 +37,8 @@ func TestManyRequestsAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	}
+	if n := poolMetrics(t, s)["herald_push_redis_connections"]; n != 1 {
+		t.Errorf("%v connections", n)
 	}
 }

@@ -9,21 +9,13 @@ func (s *Store) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByColl
 // all servers together.
 func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	stats := s.client.PoolStats()
-	sum := *stats
-	if p := stats.PipelineStats; p != nil { // batches have a pool of their own
-		sum.Hits += p.Hits
-		sum.Misses += p.Misses
-		sum.Timeouts += p.Timeouts
-		sum.TotalConns += p.TotalConns
-		sum.IdleConns += p.IdleConns
-	}
 	send := func(kind prometheus.ValueType, value uint32, name, help string) {
 		desc := prometheus.NewDesc("herald_push_redis_"+name, help, nil, nil)
 		ch <- prometheus.MustNewConstMetric(desc, kind, float64(value))
 	}
-	send(prometheus.GaugeValue, sum.TotalConns, "connections", "Connections to Redis.")
-	send(prometheus.GaugeValue, sum.IdleConns, "idle_connections", "Connections to Redis that nobody uses at the moment.")
-	send(prometheus.CounterValue, sum.Hits, "hits_total", "Calls of Redis that found a free connection.")
-	send(prometheus.CounterValue, sum.Misses, "misses_total", "Calls of Redis that found no free connection and made one, or waited.")
-	send(prometheus.CounterValue, sum.Timeouts, "timeouts_total", "Calls of Redis that waited for a free connection in vain.")
+	send(prometheus.GaugeValue, stats.TotalConns, "connections", "Connections to Redis.")
+	send(prometheus.GaugeValue, stats.IdleConns, "idle_connections", "Connections to Redis that nobody uses at the moment.")
+	send(prometheus.CounterValue, stats.Hits, "hits_total", "Calls of Redis that found a free connection.")
+	send(prometheus.CounterValue, stats.Misses, "misses_total", "Calls of Redis that found no free connection and made one, or waited.")
+	send(prometheus.CounterValue, stats.Timeouts, "timeouts_total", "Calls of Redis that waited for a free connection in vain.")
 }
