@@ -91,6 +91,7 @@ func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 	w.bind(t, c, stale.user("c"), "c@example.com")
 	w.bind(t, b, user, "second@example.com")
 
+	ways := map[string]func(*unbinding){"as Synapse signs": func(*unbinding) {}, "as specified": (*unbinding).specified}
 	threepid := func(u *unbinding) map[string]any { return u.content["threepid"].(map[string]any) }
 	for name, tt := range map[string]struct {
 		tamper func(*unbinding)
@@ -130,7 +131,7 @@ func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 			*u = *stale.unbind(stale.user("c"), "c@example.com", serverName)
 		}, 403},
 	} {
-		for way, sign := range map[string]func(*unbinding){"as Synapse signs": func(*unbinding) {}, "as specified": (*unbinding).specified} {
+		for way, sign := range ways {
 			t.Run(name+", "+way, func(t *testing.T) {
 				u := two.unbind(user, address, serverName)
 				tt.tamper(u)
@@ -145,6 +146,17 @@ func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 		if hashed, _ := b.lookup(t, address); hashed != want {
 			t.Errorf("%s is bound to %v, want %s", address, hashed, want)
 		}
+	}
+	// Without any of that it is good.
+	for name, sign := range ways {
+		u := two.unbind(user, address, serverName)
+		sign(u)
+		if status, answer := u.send(t, w.front.URL); status != http.StatusOK {
+			t.Errorf("%s: %d %s", name, status, answer)
+		}
+	}
+	if hashed, _ := b.lookup(t, address); hashed != nil {
+		t.Errorf("still bound to %v", hashed)
 	}
 }
 
