@@ -1,21 +1,16 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/emersion/go-smtp"
@@ -34,26 +29,16 @@ type spy struct {
 	// addresses may stand in the database, where they are needed, and so may the
 	// signing key; secrets are kept as hashes if at all.
 	addresses, secrets leaktest.Secrets
-
-	mu    sync.Mutex
-	spans bytes.Buffer
+	spans              func() string
 }
 
 func newSpy(t *testing.T, database string) *spy {
 	t.Helper()
 	s := &spy{world: newWorld(t, database), database: database}
-	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body := io.Reader(r.Body)
-		if unzipped, err := gzip.NewReader(r.Body); err == nil {
-			body = unzipped
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		_, _ = s.spans.ReadFrom(body)
-	}))
-	t.Cleanup(collector.Close)
+	collector, spans := leaktest.NewCollector(t)
+	s.spans = spans
 	s.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {192.0.2.7: [%q]}}\n", s.homeserver))
-	s.service = s.startWith(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector.URL, "IDENTITY_LOG_LEVEL=debug"})
+	s.service = s.startWith(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector, "IDENTITY_LOG_LEVEL=debug"})
 	s.secrets.Add("the code key", strings.Repeat("0123456789abcdef", 3))
 	s.addresses.Add("the signing key", s.signingKey(t))
 	return s
@@ -302,17 +287,14 @@ func (s *spy) askByVersion1(t *testing.T) {
 func (s *spy) look(t *testing.T, metrics string) {
 	t.Helper()
 	s.service.stop(t) // sends the last spans
-	s.mu.Lock()
-	spans := s.spans.String()
-	s.mu.Unlock()
 	for name, text := range map[string]string{
-		"the log": s.service.log.String(), "standard output": s.service.out.String(), "the metrics": metrics, "the traces": spans,
+		"the log": s.service.log.String(), "standard output": s.service.out.String(), "the metrics": metrics, "the traces": s.spans(),
 	} {
 		if found := append(s.addresses.In(text), s.secrets.In(text)...); len(found) > 0 {
 			t.Errorf("%s: %v", name, found)
 		}
 	}
-	for what, text := range map[string]string{"log": s.service.log.String(), "metrics": metrics, "traces": spans} {
+	for what, text := range map[string]string{"log": s.service.log.String(), "metrics": metrics, "traces": s.spans()} {
 		if len(text) < 1000 {
 			t.Errorf("the %s: %q", what, text)
 		}

@@ -2,20 +2,16 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -31,9 +27,7 @@ type spy struct {
 
 	g       *gateway
 	secrets leaktest.Secrets
-
-	mu    sync.Mutex
-	spans bytes.Buffer
+	spans   func() string
 }
 
 // newSpy starts a gateway whose push services quote what they are sent when they
@@ -74,16 +68,8 @@ func newSpy(t *testing.T, redisOptions string) *spy {
 			}
 			return pushtest.FCMAnswer{}
 		}})
-	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body := io.Reader(r.Body)
-		if unzipped, err := gzip.NewReader(r.Body); err == nil {
-			body = unzipped
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		_, _ = s.spans.ReadFrom(body)
-	}))
-	t.Cleanup(collector.Close)
+	collector, spans := leaktest.NewCollector(t)
+	s.spans = spans
 	for name, file := range map[string]string{"the APNs key": "key.p8", "the service account's key": "firebase.json"} {
 		text, err := os.ReadFile(filepath.Join(s.dir, file))
 		if err != nil {
@@ -105,7 +91,7 @@ func newSpy(t *testing.T, redisOptions string) *spy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, s.config, fmt.Sprintf("tracing: {endpoint: %q}\n%s%s", collector.URL, redisOptions, config))
+	writeFile(t, s.config, fmt.Sprintf("tracing: {endpoint: %q}\n%s%s", collector, redisOptions, config))
 	s.g = startGateway(t, s.client, "-config", s.config)
 	return s
 }
@@ -207,10 +193,8 @@ func (s *spy) look(t *testing.T, metrics, memory string) {
 	if err := <-s.g.done; err != nil {
 		t.Fatal(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for name, text := range map[string]string{
-		"the log": s.g.log.String(), "the metrics": metrics, "the traces": s.spans.String(), "Redis": memory,
+		"the log": s.g.log.String(), "the metrics": metrics, "the traces": s.spans(), "Redis": memory,
 	} {
 		if len(text) < 500 {
 			t.Errorf("%s: only %q", name, text)
