@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 )
 
 // redisServer is a Redis of the test's own, which can be killed. It listens on a
@@ -29,10 +31,7 @@ type redisServer struct {
 // startRedis starts a Redis that ends with the test.
 func startRedis(t *testing.T) *redisServer {
 	t.Helper()
-	program, err := exec.LookPath("redis-server")
-	if err != nil {
-		t.Skip("there is no redis-server to start: this takes one of the test's own")
-	}
+	program := redistest.Program(t)
 	dir := shortDir(t)
 	relay, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

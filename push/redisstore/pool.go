@@ -16,6 +16,5 @@ func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	send(prometheus.GaugeValue, stats.TotalConns, "connections", "Connections to Redis.")
 	send(prometheus.GaugeValue, stats.IdleConns, "idle_connections", "Connections to Redis that nobody uses at the moment.")
 	send(prometheus.CounterValue, stats.Hits, "hits_total", "Calls of Redis that found a free connection.")
-	send(prometheus.CounterValue, stats.Misses, "misses_total", "Calls of Redis that found no free connection and made one, or waited.")
-	send(prometheus.CounterValue, stats.Timeouts, "timeouts_total", "Calls of Redis that waited for a free connection in vain.")
+	send(prometheus.CounterValue, stats.Misses, "misses_total", "Calls of Redis that found no free connection and made one.")
 }
