@@ -167,10 +167,18 @@ func parseRetryAfter(text string, now time.Time) time.Duration {
 	return max(0, min(at.Sub(now), maxRetryAfter))
 }
 
-// code returns text if it has the form of an error code, else "": it goes into
-// logs, and an answer may come from anywhere.
+// code returns text if it has the form of one of Google's error codes, else "":
+// it goes into logs, and an answer may come from anywhere.
 func code(text string) string {
-	letter := func(r rune) bool { return r == '_' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' }
+	return only(text, func(r rune) bool { return r == '_' || r >= 'A' && r <= 'Z' })
+}
+
+// oauthCode does the same for the error codes of RFC 6749, such as invalid_grant.
+func oauthCode(text string) string {
+	return only(text, func(r rune) bool { return r == '_' || r >= 'a' && r <= 'z' })
+}
+
+func only(text string, letter func(rune) bool) string {
 	if len(text) > 64 || strings.ContainsFunc(text, func(r rune) bool { return !letter(r) }) {
 		return ""
 	}

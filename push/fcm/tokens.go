@@ -195,7 +195,7 @@ func (t *tokens) request(ctx context.Context) (value string, life time.Duration,
 	}
 	jsonErr := json.Unmarshal(body, &answer)
 	if resp.StatusCode != http.StatusOK {
-		return "", 0, &tokenAnswer{resp.StatusCode, code(answer.Error)}
+		return "", 0, &tokenAnswer{resp.StatusCode, oauthCode(answer.Error)}
 	}
 	if jsonErr != nil || answer.AccessToken == "" || strings.ContainsAny(answer.AccessToken, "\r\n") || answer.ExpiresIn <= 0 {
 		return "", 0, &tokenAnswer{resp.StatusCode, "without an access token"}
