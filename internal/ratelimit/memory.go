@@ -164,7 +164,7 @@ func (t *table) current(c *cell, now int64) *entry {
 func (t *table) wait(c *cell, now int64) int64 {
 	e := t.current(c, now)
 	switch {
-	case c.distinct && unknown(e, c.members) > max(c.limit.Count-known(e), 0):
+	case c.distinct && tooMany(e, c.members, c.limit.Count-known(e)):
 		return windowEnd(c.limit, now) - now
 	case c.distinct || e == nil:
 		return 0
@@ -187,6 +187,12 @@ func known(e *entry) int {
 		return 0
 	}
 	return len(e.members)
+}
+
+// tooMany reports whether there is no room for those of members that the key has
+// not had. They are counted only where it matters.
+func tooMany(e *entry, members []uint64, room int) bool {
+	return len(members) > room && unknown(e, members) > max(room, 0)
 }
 
 // unknown returns how many of members the key has not had.
