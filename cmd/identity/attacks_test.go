@@ -27,7 +27,7 @@ import (
 // compared, and the right code is worth nothing afterwards.
 func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	t.Parallel()
-	needPostgreSQL(t)
+	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
 	unlimited := []string{"IDENTITY_LIMITS_SUBMIT_TOKEN_SESSION=off", "IDENTITY_LIMITS_SUBMIT_TOKEN_ACCOUNT=off"}
 	replicas := []*process{w.startWith(t, unlimited), w.startWith(t, unlimited)}

@@ -217,20 +217,9 @@ func TestAStopLosesNoMail(t *testing.T) {
 	w.relay.Wait(t, requests)
 }
 
-func needPostgreSQL(t *testing.T) {
-	t.Helper()
-	switch {
-	case os.Getenv("TEST_DATABASE_URL") != "":
-	case os.Getenv("HERALD_REQUIRE_SERVICES") == "1":
-		t.Fatal("TEST_DATABASE_URL is not set; run the tests with scripts/services")
-	default:
-		t.Skip("TEST_DATABASE_URL is not set")
-	}
-}
-
 func TestTwoReplicasAnswerAlike(t *testing.T) {
 	t.Parallel()
-	needPostgreSQL(t)
+	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
 	var replicas [2]*process
 	var starting sync.WaitGroup
@@ -520,7 +509,7 @@ func (g *gate) set(shut bool) {
 
 func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 	t.Parallel()
-	needPostgreSQL(t)
+	storetest.NeedServer(t)
 	database, err := url.Parse(storetest.PostgreSQL(t))
 	if err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ func TestHomeserversCanCheckWhatTheyAreTold(t *testing.T) {
 // to the homeserver of the owner, once.
 func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	t.Parallel()
-	needPostgreSQL(t)
+	storetest.NeedServer(t)
 	const pairs = 100
 	database := storetest.PostgreSQL(t)
 	w := newWorld(t, database)

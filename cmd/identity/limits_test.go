@@ -31,7 +31,7 @@ func lookupBody(t *testing.T, pepper any, addresses ...string) string {
 
 func TestReplicasShareLimits(t *testing.T) {
 	t.Parallel()
-	needPostgreSQL(t)
+	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
 	environ := []string{
 		"IDENTITY_LIMITS_REQUEST_TOKEN_ADDRESS=2/30d", "IDENTITY_LIMITS_LOOKUP_ADDRESSES_ACCOUNT=3/30d", "IDENTITY_LIMITS_REGISTER_IP=2/30d",

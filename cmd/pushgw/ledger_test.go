@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,8 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -19,19 +17,9 @@ import (
 // environment names, with keys of the test's own.
 func redisSection(t testing.TB) string {
 	t.Helper()
-	url := os.Getenv("TEST_REDIS_URL")
-	if url == "" {
-		if os.Getenv("HERALD_REQUIRE_SERVICES") == "1" {
-			t.Fatal("TEST_REDIS_URL is not set")
-		}
-		t.Skip("TEST_REDIS_URL is not set: run this with scripts/services run")
-	}
-	opts, err := redis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: 5s}\n",
-		opts.Addr, opts.DB, opts.Username, opts.Password, "test:"+rand.Text()+":")
+	c := redistest.Shared(t)
+	return fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: %s}\n",
+		c.Addresses[0], c.DB, c.Username, c.Password.Reveal(), c.KeyPrefix, c.Budget.Std())
 }
 
 func TestReplicasPushAnEventOnce(t *testing.T) {

@@ -25,7 +25,7 @@ func Each(t *testing.T, test func(t *testing.T, newDatabase func(testing.TB) str
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		needServer(t)
+		NeedServer(t)
 		test(t, PostgreSQL)
 	})
 }
@@ -35,12 +35,14 @@ func EachBench(b *testing.B, bench func(b *testing.B, newDatabase func(testing.T
 	b.Helper()
 	b.Run("SQLite", func(b *testing.B) { bench(b, SQLite) })
 	b.Run("PostgreSQL", func(b *testing.B) {
-		needServer(b)
+		NeedServer(b)
 		bench(b, PostgreSQL)
 	})
 }
 
-func needServer(t testing.TB) {
+// NeedServer skips the test without a PostgreSQL server, or fails it where
+// HERALD_REQUIRE_SERVICES is 1.
+func NeedServer(t testing.TB) {
 	t.Helper()
 	if os.Getenv("TEST_DATABASE_URL") != "" {
 		return
