@@ -166,7 +166,7 @@ func apnsArena(b *testing.B, latency time.Duration) arena {
 			URL: apns.URL() + "/3/device/" + token, CA: string(apns.CA().PEM()),
 			Header: map[string]string{
 				"Authorization": "bearer " + key.Sign(b, time.Now()), "Apns-Topic": "org.example.ios", "Apns-Push-Type": "alert", "Apns-Priority": "10",
-				"Apns-Id": "6f3ad3a1-5b1c-4f6e-9d5e-0c5a3b1d2e4f", "Content-Type": "application/json; charset=utf-8",
+				"Content-Type": "application/json; charset=utf-8",
 			},
 			Body: `{"aps":{"alert":{"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT","loc-args":["Major Tom","Mission Control","I'm floating in a most peculiar way"]},"badge":2,"mutable-content":1},"cs":"account","room_id":"!slw48:example.com","event_id":"$1"}`,
 		}),

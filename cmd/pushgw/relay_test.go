@@ -45,7 +45,9 @@ func runRelay(text string) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(cfg.CA))
-	pool, err := h2pool.New(h2pool.Options{Addr: target.Host, TLS: tlsConfig(roots)})
+	pool, err := h2pool.New(h2pool.Options{
+		Addr: target.Host, TLS: tlsConfig(roots), FullHeaders: cfg.Account == "", // as the gateway's for APNs
+	})
 	if err != nil {
 		return err
 	}

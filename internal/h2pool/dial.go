@@ -88,6 +88,10 @@ func (p *Pool) connect() (*conn, error) {
 	// To net/http it is not TLS, so it speaks HTTP/2 at once.
 	var h2 http.Protocols
 	h2.SetUnencryptedHTTP2(true)
+	var headerTable int // 0 is net/http's default
+	if p.opts.FullHeaders {
+		headerTable = 1 // byte: an entry counts for 32 more than its text
+	}
 	tr := &http.Transport{
 		DialContext:            func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		Protocols:              &h2,
@@ -96,6 +100,8 @@ func (p *Pool) connect() (*conn, error) {
 		HTTP2: &http.HTTP2Config{
 			SendPingTimeout: p.opts.PingAfter,
 			PingTimeout:     p.opts.PingTimeout,
+
+			MaxEncoderHeaderTableSize: headerTable,
 			// Providers answer in a few hundred bytes; the default would let a
 			// server make us hold 4 MiB per request.
 			MaxReceiveBufferPerStream:     64 << 10,

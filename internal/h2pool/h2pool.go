@@ -57,6 +57,11 @@ type Options struct {
 	// IdleTimeout closes connections, all but the last, that had no request for
 	// so long (at the latest after twice that time); default 5 min.
 	IdleTimeout time.Duration
+	// FullHeaders sends every header field as it is and keeps none in the
+	// table of the connection's header compression (RFC 7541): where most
+	// fields differ from request to request, as at APNs, they only drive one
+	// another out of it.
+	FullHeaders bool
 }
 
 const (

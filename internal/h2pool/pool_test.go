@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/matrix-herald/herald/internal/h2pool"
 )
@@ -315,6 +318,47 @@ func TestNewLeavesTheCallersTLSConfigAlone(t *testing.T) {
 	newPool(t, "provider.example:443", nil, func(o *h2pool.Options) { o.TLS = cfg })
 	if cfg.MinVersion != tls.VersionTLS10 || cfg.NextProtos != nil || cfg.ServerName != "" {
 		t.Error("it was changed")
+	}
+}
+
+// TestFullHeadersCanEachBeReadAlone decodes each request's headers without what
+// earlier ones put into the compression's table.
+func TestFullHeadersCanEachBeReadAlone(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		t.Run(strconv.FormatBool(full), func(t *testing.T) {
+			const requests = 3
+			failed := make(chan error, requests)
+			s := startRaw(t, func(_ int, c *rawConn) {
+				c.ReadMetaHeaders = nil
+				c.limit(10)
+				for {
+					f, err := c.ReadFrame()
+					if err != nil {
+						return
+					}
+					switch f := f.(type) {
+					case *http2.SettingsFrame:
+						if !f.IsAck() {
+							c.WriteSettingsAck()
+						}
+					case *http2.HeadersFrame:
+						_, err := hpack.NewDecoder(4096, nil).DecodeFull(f.HeaderBlockFragment())
+						failed <- err
+					case *http2.DataFrame:
+						if f.StreamEnded() {
+							c.answer(f.StreamID)
+						}
+					}
+				}
+			})
+			p := s.pool(t, func(o *h2pool.Options) { o.FullHeaders = full })
+			for i := range requests {
+				mustPost(t, p, s.addr, "body")
+				if err, alone := <-failed, full || i == 0; alone != (err == nil) {
+					t.Errorf("the headers of request %d, full %t: %v", i, full, err)
+				}
+			}
+		})
 	}
 }
 

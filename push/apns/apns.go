@@ -260,6 +260,9 @@ func (c *Connections) newPool(host *url.URL, cert *tls.Certificate, maxConns int
 		TLS:      settings,
 		Proxy:    c.opts.Proxy,
 		MaxConns: maxConns,
+		// Apple's table is small and is not to be filled with paths, provider
+		// tokens and ids ("Sending notification requests to APNs").
+		FullHeaders: true,
 	})
 }
 

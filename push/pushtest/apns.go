@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // APNsOptions are the settings of a stand-in for APNs. The zero value takes
@@ -175,7 +177,11 @@ func (a *APNs) write(w http.ResponseWriter, r *http.Request, answer APNsAnswer) 
 		a.listener.closeConn(r.RemoteAddr)
 		return
 	}
-	w.Header().Set("apns-id", r.Header.Get("apns-id"))
+	id := r.Header.Get("apns-id")
+	if id == "" { // Apple gives the push one
+		id = strings.ToUpper(uuid.NewString())
+	}
+	w.Header().Set("apns-id", id)
 	if answer.RetryAfter != "" {
 		w.Header().Set("Retry-After", answer.RetryAfter)
 	}

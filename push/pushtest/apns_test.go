@@ -17,7 +17,8 @@ import (
 
 const token = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-// post pushes body to path and returns the status and the reason.
+// post pushes body to path and returns the status and the reason. Every answer
+// has to name the push.
 func post(t *testing.T, fake *pushtest.APNs, method, path, body string, header map[string]string) (status int, reason string) {
 	t.Helper()
 	transport := &http.Transport{
@@ -41,6 +42,9 @@ func post(t *testing.T, fake *pushtest.APNs, method, path, body string, header m
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if id, sent := resp.Header.Get("apns-id"), req.Header.Get("apns-id"); id == "" || sent != "" && id != sent {
+		t.Errorf("the push with the id %q is answered with the id %q", sent, id)
 	}
 	var answer struct{ Reason string }
 	if len(data) > 0 {
