@@ -124,36 +124,45 @@ func (d Device) LogValue() slog.Value {
 // Member is an optional member of a notification. Homeservers are believed
 // about what they mean, so a value of the wrong JSON type may be kept. The zero
 // Member is absent, and so is JSON null.
-type Member struct{ value any }
+type Member struct {
+	text   string // nearly always a text, and then not in an interface
+	isText bool
+	other  any
+}
 
 // NewMember holds v, a value as encoding/json decodes it (numbers as
 // json.Number). NewMember(nil) is absent.
-func NewMember(v any) Member { return Member{v} }
+func NewMember(v any) Member {
+	if s, ok := v.(string); ok {
+		return NewText(s)
+	}
+	return Member{other: v}
+}
+
+// NewText holds a string.
+func NewText(s string) Member { return Member{text: s, isText: true} }
 
 // Text returns the member if it is a string, the empty one included.
-func (m Member) Text() (string, bool) {
-	s, ok := m.value.(string)
-	return s, ok
-}
+func (m Member) Text() (string, bool) { return m.text, m.isText }
 
 // String returns the member if it is a string, else "".
-func (m Member) String() string {
-	s, _ := m.value.(string)
-	return s
-}
+func (m Member) String() string { return m.text }
 
 // Value returns the member as it was decoded, nil when absent.
-func (m Member) Value() any { return m.value }
+func (m Member) Value() any {
+	if m.isText {
+		return m.text
+	}
+	return m.other
+}
 
 // Truthy reports whether the member is there and not empty, false or zero. It
 // is what decides between the payload formats, as deployed apps have come to
 // expect.
 func (m Member) Truthy() bool {
-	switch v := m.value.(type) {
+	switch v := m.other.(type) {
 	case nil:
-		return false
-	case string:
-		return v != ""
+		return m.text != ""
 	case bool:
 		return v
 	case map[string]any:

@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"bytes"
 	"cmp"
 	"net/http"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -39,6 +37,7 @@ func readLookup(w http.ResponseWriter, r *http.Request) (req lookupRequest, err 
 	if err != nil {
 		return req, err
 	}
+	defer dec.Release()
 	var wrong error // of JSON that has been read to its end
 	text := func(name string, to **string) error {
 		if dec.PeekKind() == 'n' {
@@ -95,46 +94,19 @@ func (l *stringList) read(dec mxhttp.Decoder) error {
 	if _, err := dec.ReadToken(); err != nil {
 		return err
 	}
-	// All strings share one piece of memory: up to 10,000 of their own would cost
-	// more than reading them.
-	var text strings.Builder
-	text.Grow(len(dec.UnreadBuffer()))
-	var ends []int
 	for dec.PeekKind() != ']' {
-		value, err := dec.ReadValue()
+		item, ok, err := dec.Text()
 		if err != nil {
 			return err
 		}
-		if value.Kind() != '"' {
+		if !ok {
 			l.wrong = true
 			continue
 		}
-		text.Write(unquoted(value))
-		ends = append(ends, text.Len())
+		l.items = append(l.items, item)
 	}
-	l.items = cut(text.String(), ends)
 	_, err := dec.ReadToken()
 	return err
-}
-
-// unquoted returns what a JSON string says, which may be a part of it.
-func unquoted(text jsontext.Value) []byte {
-	if inner := text[1 : len(text)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return inner
-	}
-	// The syntax has been checked; only lone surrogates can be wrong, and become
-	// U+FFFD.
-	plain, _ := jsontext.AppendUnquote(nil, text)
-	return plain
-}
-
-// cut returns the parts of s that end at ends.
-func cut(s string, ends []int) []string {
-	parts, start := make([]string, len(ends)), 0
-	for i, end := range ends {
-		parts[i], start = s[start:end], end
-	}
-	return parts
 }
 
 // lookup handles POST /_matrix/identity/v2/lookup.

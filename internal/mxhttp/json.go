@@ -103,6 +103,7 @@ func DecodeObject(data []byte) (map[string]any, error) {
 		return nil, err
 	}
 	dec := newDecoder(data)
+	defer dec.Release()
 	v, err := dec.Value()
 	if err != nil {
 		return nil, dec.Fault(err)

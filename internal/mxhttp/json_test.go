@@ -207,6 +207,30 @@ func TestDecodeObjectKeepsNumbersAndTheLastDuplicate(t *testing.T) {
 
 // Deep nesting, long strings of escapes and many members are what makes careless
 // decoders slow: the time for a byte must not grow with the size.
+// TestWhatWasDecodedOutlivesTheDecoder reads one body with the memory of another.
+func TestWhatWasDecodedOutlivesTheDecoder(t *testing.T) {
+	decode := func(body string) any {
+		d, err := mxhttp.ReadDecoder(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)), 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Release()
+		v, err := d.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	first := decode(`["plain","esc\u0061ped",{"name":1}]`)
+	for range 100 {
+		decode(`["XXXXX","XXX\u0058XXXX",{"XXXX":2}]`)
+	}
+	want := []any{"plain", "escaped", map[string]any{"name": json.Number("1")}}
+	if diff := cmp.Diff(want, first); diff != "" {
+		t.Errorf("wanted (-), got (+):\n%s", diff)
+	}
+}
+
 func BenchmarkHostileBodies(b *testing.B) {
 	for name, body := range map[string]func(n int) string{
 		"opening brackets": func(n int) string { return strings.Repeat("[", n) },

@@ -34,8 +34,9 @@ type parser struct {
 	mxhttp.Decoder
 }
 
-// parseNotify reads a request. Its errors are *mxhttp.Error.
+// parseNotify reads a request and releases d. Its errors are *mxhttp.Error.
 func parseNotify(d mxhttp.Decoder) (*request, error) {
+	defer d.Release()
 	p := parser{d}
 	req, err := p.body()
 	if err != nil {
@@ -124,6 +125,9 @@ func (p parser) notificationMember(n *push.Notification, name []byte) (err error
 
 // any is a member that is kept whatever its type.
 func (p parser) any() (push.Member, error) {
+	if p.PeekKind() == '"' {
+		return p.text()
+	}
 	v, err := p.Value()
 	return push.NewMember(v), err
 }
@@ -134,7 +138,7 @@ func (p parser) text() (push.Member, error) {
 	if !ok {
 		return push.Member{}, err
 	}
-	return push.NewMember(s), nil
+	return push.NewText(s), nil
 }
 
 func (p parser) devices() ([]push.Device, error) {
