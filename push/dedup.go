@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"hash/crc32"
 	"strconv"
@@ -244,8 +243,8 @@ type identity struct{ appID, pushKey, data string }
 func (d *Device) identity() identity {
 	id := identity{appID: d.AppID, pushKey: d.PushKey}
 	if len(d.Data) > 0 {
-		// Marshal sorts the keys. What was decoded from JSON cannot fail.
-		data, _ := json.Marshal(d.Data)
+		// What was decoded from JSON cannot fail.
+		data, _ := EncodeJSON(d.Data)
 		id.data = string(data)
 	}
 	return id
@@ -259,7 +258,7 @@ func (n *Notification) eventKey(id identity) Key {
 	}
 	event, isText := n.EventID.Text()
 	if !isText {
-		text, _ := json.Marshal(n.EventID.Value())
+		text, _ := EncodeJSON(n.EventID.Value())
 		return keyOf("json", string(text), id.appID, id.pushKey, id.data)
 	}
 	return keyOf("event", event, id.appID, id.pushKey, id.data)

@@ -161,7 +161,7 @@ func domainLibraries() []string {
 	return []string{
 		"github.com/prometheus/client_golang/", "github.com/google/uuid", "github.com/nyaruka/phonenumbers",
 		"github.com/cenkalti/backoff/", "github.com/failsafe-go/failsafe-go", "github.com/failsafe-go/failsafe-go/",
-		"golang.org/x/",
+		"github.com/go-json-experiment/json/jsontext", "golang.org/x/",
 	}
 }
 

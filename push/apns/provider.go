@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/url"
@@ -214,7 +213,7 @@ func (s *settings) collapseID(d push.Delivery) string {
 	if id == "" {
 		return ""
 	}
-	data, err := json.Marshal([]any{s.collapse, id, d.Device.Data})
+	data, err := push.EncodeJSON([]any{s.collapse, id, d.Device.Data})
 	if err != nil {
 		return "" // not to collapse is harmless
 	}

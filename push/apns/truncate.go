@@ -1,12 +1,13 @@
 package apns
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/matrix-herald/herald/push"
 )
 
 // idRoom is what a default_payload must leave free, in bytes: the ids and
@@ -19,7 +20,7 @@ const idRoom = 2*255 + 90
 // are cut to one length, without an ellipsis. The work grows linearly with the
 // payload.
 func fit(root map[string]any, limit int) ([]byte, error) {
-	body, err := json.Marshal(root)
+	body, err := push.EncodeJSON(root)
 	if err != nil {
 		return nil, fmt.Errorf("encode payload: %w", err)
 	}
@@ -36,7 +37,7 @@ func fit(root map[string]any, limit int) ([]byte, error) {
 	}
 	level(texts, room)
 	set(texts)
-	if body, err = json.Marshal(root); err != nil {
+	if body, err = push.EncodeJSON(root); err != nil {
 		return nil, fmt.Errorf("encode payload: %w", err)
 	}
 	return body, nil
@@ -46,7 +47,7 @@ func fit(root map[string]any, limit int) ([]byte, error) {
 // its texts: only the app's own part may cost a device its pusher.
 func tooLong(root map[string]any, size, limit int) error {
 	for _, id := range []string{"room_id", "event_id"} {
-		if v, err := json.Marshal(root[id]); err == nil {
+		if v, err := push.EncodeJSON(root[id]); err == nil {
 			size -= len(v)
 		}
 	}
@@ -198,7 +199,7 @@ func shorten(s string, limit int) string {
 // perCharacter costs one for each character.
 func perCharacter(rune, int) int { return 1 }
 
-// perEncoded costs what a character takes in a JSON string as encoding/json
+// perEncoded costs what a character takes in a JSON string as push.EncodeJSON
 // writes it, in bytes.
 func perEncoded(r rune, size int) int {
 	switch r {
@@ -206,10 +207,8 @@ func perEncoded(r rune, size int) int {
 		return 2
 	case '<', '>', '&', '\u2028', '\u2029':
 		return 6
-	case utf8.RuneError:
-		if size == 1 { // not UTF-8; written as \ufffd
-			return 6
-		}
+	case utf8.RuneError: // not UTF-8, and written as this character
+		return utf8.RuneLen(r)
 	}
 	if r < ' ' {
 		return 6
