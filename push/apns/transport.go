@@ -46,10 +46,10 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	request := *req
 	request.Header = maps.Clone(req.Header)
 	if x.bearer != "" {
-		request.Header.Set("authorization", "bearer "+x.bearer)
+		request.Header["Authorization"] = []string{"bearer " + x.bearer}
 	}
 	if x.expiration != "" {
-		request.Header.Set("apns-expiration", x.expiration)
+		request.Header["Apns-Expiration"] = []string{x.expiration}
 	}
 	x.asked = true
 	response, err := t.pool.RoundTrip(&request)

@@ -90,7 +90,7 @@ func logAttrs(req *request, outcomes []push.Outcome) []slog.Attr {
 	if len(outcomes) == 1 {
 		out := &outcomes[0]
 		attrs := []slog.Attr{
-			slog.Any("device", req.devices[0]), slog.String("outcome", out.Kind.String()), slog.String("reason", string(out.Reason)),
+			slog.Any("device", &req.devices[0]), slog.String("outcome", out.Kind.String()), slog.String("reason", string(out.Reason)),
 		}
 		if out.Status != 0 {
 			attrs = append(attrs, slog.Int("provider_status", out.Status))
