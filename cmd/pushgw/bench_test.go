@@ -285,7 +285,7 @@ func startProcess(b testing.TB, cmd *exec.Cmd, read func()) (pid int) {
 // BenchmarkNotify compares the gateway with the bare relay, in turns, so that
 // whatever else the machine does meets both.
 func BenchmarkNotify(b *testing.B) {
-	const rounds, roundTime = 5, 600 * time.Millisecond
+	const rounds, roundTime = 11, 300 * time.Millisecond
 	for name, open := range map[string]func(*testing.B, time.Duration) arena{"apns": apnsArena, "fcm": fcmArena} {
 		a := open(b, 0)
 		for _, inFlight := range []int{1, 64, 512} {
