@@ -131,6 +131,52 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
+func TestAProxyThatIsNotTrustedIsNoticedOnce(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		trusted   []string
+		remote    string
+		forwarded string
+		want      string // the proxy's address, "" for no notice
+	}{
+		"a private address that forwards":      {nil, "10.0.0.1:99", "6.6.6.6", "10.0.0.1"},
+		"one of another range":                 {[]string{"192.168.0.0/16", "10.0.0.2"}, "10.0.0.1:99", "6.6.6.6", "10.0.0.1"},
+		"the same host":                        {nil, "[::1]:99", "6.6.6.6", "::1"},
+		"an IPv4 address in IPv6":              {nil, "[::ffff:10.0.0.1]:99", "6.6.6.6", "10.0.0.1"},
+		"a proxy of a trusted range":           {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "6.6.6.6", ""},
+		"a trusted proxy":                      {[]string{"10.0.0.1"}, "10.0.0.1:99", "6.6.6.6", ""},
+		"a trusted one that forwards nonsense": {[]string{"10.0.0.1"}, "10.0.0.1:99", "x", ""},
+		"a client without a proxy":             {nil, "10.0.0.1:99", "", ""},
+		"a stranger who sends the header":      {nil, "11.0.0.1:99", "6.6.6.6", ""},
+		"a Unix socket":                        {nil, "@", "6.6.6.6", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			engine, logs := newEngine(t, mxhttp.Options{TrustedProxies: tc.trusted}, map[string]handler{"GET /x": ok})
+			for range 3 {
+				r := httptest.NewRequest("GET", "/x", nil)
+				r.RemoteAddr = tc.remote
+				if tc.forwarded != "" {
+					r.Header.Set("X-Forwarded-For", tc.forwarded)
+				}
+				engine.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			var got []string
+			for line := range strings.Lines(logs.String()) {
+				if strings.Contains(line, "trusted_proxies") {
+					got = append(got, line)
+				}
+			}
+			switch {
+			case tc.want == "" && len(got) > 0:
+				t.Errorf("noticed: %s", got)
+			case tc.want != "" && (len(got) != 1 || !strings.Contains(got[0], `"proxy":"`+tc.want+`"`) || !strings.Contains(got[0], `"WARN"`)):
+				t.Errorf("noticed %d times: %s", len(got), got)
+			}
+		})
+	}
+}
+
 func TestMetricsHaveClosedLabels(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()

@@ -33,6 +33,7 @@ type Options struct {
 type edge struct {
 	log      *slog.Logger
 	metrics  *metrics
+	proxies  *proxyNotice
 	cors     bool
 	timeout  time.Duration
 	cause    error
@@ -60,6 +61,7 @@ func NewEngine(o Options) (*gin.Engine, error) {
 	e := &edge{
 		log:      o.Logger,
 		metrics:  m,
+		proxies:  newProxyNotice(o.Logger, o.TrustedProxies),
 		cors:     o.CORS,
 		timeout:  o.Timeout,
 		cause:    fmt.Errorf("the request's own time of %s is over: %w", o.Timeout, context.DeadlineExceeded),
@@ -109,6 +111,7 @@ func (e *edge) handle(c *gin.Context) {
 	c.Request = c.Request.WithContext(x)
 	e.metrics.inFlight.Inc()
 	defer e.finish(c, x)
+	e.proxies.look(ctx, c.Request)
 
 	c.Writer.Header()["X-Request-Id"] = x.id[:]
 	if e.cors {

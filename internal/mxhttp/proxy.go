@@ -1,0 +1,49 @@
+package mxhttp
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+)
+
+// proxyNotice tells the operator, once, of a proxy that is probably missing among
+// the trusted ones: everybody behind it counts as one client, or as nobody's.
+type proxyNotice struct {
+	log     *slog.Logger
+	trusted []netip.Prefix
+	given   atomic.Bool
+}
+
+// newProxyNotice takes addresses and ranges that gin has found to be such.
+func newProxyNotice(log *slog.Logger, trusted []string) *proxyNotice {
+	n := &proxyNotice{log: log}
+	for _, text := range trusted {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			n.trusted = append(n.trusted, prefix)
+		} else if addr, err := netip.ParseAddr(text); err == nil {
+			n.trusted = append(n.trusted, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return n
+}
+
+// look sees a request. Only a private address is taken for a proxy's: on the
+// internet anybody may send the header.
+func (n *proxyNotice) look(ctx context.Context, r *http.Request) {
+	if len(r.Header["X-Forwarded-For"]) == 0 || n.given.Load() {
+		return
+	}
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	addr := remote.Addr().Unmap()
+	if err != nil || !addr.IsPrivate() && !addr.IsLoopback() {
+		return
+	}
+	if slices.ContainsFunc(n.trusted, func(p netip.Prefix) bool { return p.Contains(addr) }) || n.given.Swap(true) {
+		return
+	}
+	n.log.LogAttrs(ctx, slog.LevelWarn, "requests come from a proxy that is not trusted, which hides the addresses of its clients: "+
+		"name it in http.trusted_proxies", slog.String("proxy", addr.String()))
+}
