@@ -19,7 +19,7 @@ type encoder struct {
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
 // maxKeptBuffer bounds the memory that an encoder keeps between two uses, in
-// bytes. No payload is longer.
+// bytes. No payload is longer; a pusher's data may be.
 const maxKeptBuffer = 16 << 10
 
 // EncodeJSON returns v as JSON. What a Notification or a Device may hold (see
@@ -30,15 +30,14 @@ const maxKeptBuffer = 16 << 10
 // types.
 func EncodeJSON(v any) ([]byte, error) {
 	e := encoders.Get().(*encoder)
-	defer encoders.Put(e)
 	e.buf.Reset()
 	e.json.Reset(&e.buf, jsontext.EscapeForHTML(true), jsontext.EscapeForJS(true), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if err := e.value(v); err != nil {
 		return nil, err
 	}
 	text := bytes.Clone(bytes.TrimSuffix(e.buf.Bytes(), []byte("\n")))
-	if e.buf.Cap() > maxKeptBuffer {
-		e.buf = bytes.Buffer{}
+	if e.buf.Cap() <= maxKeptBuffer { // else e.json holds on to it, too
+		encoders.Put(e)
 	}
 	return text, nil
 }
