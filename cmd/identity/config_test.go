@@ -57,14 +57,14 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	for name, secret := range map[string]string{
 		"database_url": "postgres://herald@localhost/herald", "code_key": strings.Repeat("k", 32),
 		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "twilio": "secret", "sms_gateway": "secret",
-		"redis_password": "secret", "sentinel_password": "secret",
+		"redis_password": "secret", "sentinel_password": "secret", "collector_headers": "authorization=secret",
 	} {
 		writeFile(t, filepath.Join(dir, name), secret)
 	}
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
 	// Of two options that exclude each other the file stays, and PostgreSQL.
-	text = regexp.MustCompile(`(?m)^ *(code_key|password|sentinel_password|url: postgres|path|auth_token|secret|proxy)\b[^_].*\n`).ReplaceAllString(text, "")
-	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), []string{"COLLECTOR_TOKEN=secret"}, false)
+	text = regexp.MustCompile(`(?m)^ *(code_key|password|sentinel_password|url: postgres|path|auth_token|secret|proxy|headers: ")\b[^_].*\n`).ReplaceAllString(text, "")
+	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

@@ -85,6 +85,12 @@ func TestTraceConfigFaults(t *testing.T) {
 		"a password belongs in headers": {telemetry.TraceConfig{Endpoint: "http://user:sekrit@localhost/"}, "tracing.endpoint"},
 		"a ratio above 1":               {telemetry.TraceConfig{SampleRatio: 1.1}, "tracing.sample_ratio"},
 		"a ratio below 0":               {telemetry.TraceConfig{SampleRatio: -1}, "tracing.sample_ratio"},
+		"headers are fine":              {telemetry.TraceConfig{Headers: "a=b%2C, c = d=="}, ""},
+		"a header without a name":       {telemetry.TraceConfig{Headers: "=sekrit"}, "tracing.headers"},
+		"a header without a value":      {telemetry.TraceConfig{Headers: "a=b,sekrit"}, "tracing.headers"},
+		"a header's name with a space":  {telemetry.TraceConfig{Headers: "authorization sekrit=1"}, "tracing.headers"},
+		"a header that breaks the line": {telemetry.TraceConfig{Headers: "a=sekrit%0D%0Ab"}, "tracing.headers"},
+		"a wrong escape":                {telemetry.TraceConfig{Headers: "a=sekrit%"}, "tracing.headers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

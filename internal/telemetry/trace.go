@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/attribute"
@@ -17,6 +18,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/matrix-herald/herald/internal/conf"
 )
@@ -30,11 +32,18 @@ type TraceConfig struct {
 	// SampleRatio is the share of traces kept, from 0 to 1, of those that no
 	// caller has decided on: a caller's traceparent header is followed.
 	SampleRatio float64 `yaml:"sample_ratio"`
-	// Headers are sent to the collector with every request.
-	Headers map[string]conf.Secret `yaml:"headers" conf:"expand"`
+	// Headers are sent to the collector with every request: name=value, the next
+	// one after a comma, values percent-encoded, as in the variable
+	// OTEL_EXPORTER_OTLP_HEADERS (OpenTelemetry, "OTLP Exporter Configuration").
+	// HeadersFile is a file that holds them.
+	Headers     conf.Secret `yaml:"headers"`
+	HeadersFile string      `yaml:"headers_file"`
 }
 
-var errEndpoint = errors.New("write an http or https URL without user, query and fragment, or leave it out to turn tracing off")
+var (
+	errEndpoint = errors.New("write an http or https URL without user, query and fragment, or leave it out to turn tracing off")
+	errHeaders  = errors.New("write name=value, the next one after a comma, values percent-encoded")
+)
 
 // Validate adds the faults of c to p; path is where c stands in the file.
 func (c TraceConfig) Validate(path string, p *conf.Problems) {
@@ -46,6 +55,9 @@ func (c TraceConfig) Validate(path string, p *conf.Problems) {
 	}
 	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) { // also refuses NaN
 		p.Add(path+".sample_ratio", c.SampleRatio, "write a number from 0 to 1")
+	}
+	if _, err := c.headers(); err != nil {
+		p.Add(path+".headers", nil, err.Error()) // the value is a secret
 	}
 }
 
@@ -60,6 +72,24 @@ func (c TraceConfig) endpoint() (string, error) {
 		u.Path = "/v1/traces"
 	}
 	return u.String(), nil
+}
+
+// headers returns the headers by name.
+func (c TraceConfig) headers() (map[string]string, error) {
+	headers := make(map[string]string)
+	for pair := range strings.SplitSeq(c.Headers.Reveal(), ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name = strings.TrimSpace(name)
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if err != nil || value == "" || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return nil, errHeaders
+		}
+		headers[name] = value
+	}
+	return headers, nil
 }
 
 // Tracer instruments HTTP in both directions. The zero Tracer does nothing and
@@ -86,9 +116,9 @@ func Tracing(ctx context.Context, c TraceConfig, service, version string, log *s
 	if err != nil {
 		return Tracer{}, nil, fmt.Errorf("set up tracing: %w", err)
 	}
-	headers := make(map[string]string, len(c.Headers))
-	for name, value := range c.Headers {
-		headers[name] = value.Reveal()
+	headers, err := c.headers()
+	if err != nil {
+		return Tracer{}, nil, fmt.Errorf("set up tracing: %w", err)
 	}
 	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(headers))
 	if err != nil {

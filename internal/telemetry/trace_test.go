@@ -21,7 +21,6 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/internal/telemetry"
 )
@@ -40,6 +39,7 @@ type collector struct {
 	status   int
 	path     string
 	token    string
+	tenant   string
 	resource map[string]string
 	spans    map[string]*tracepb.Span
 }
@@ -77,7 +77,7 @@ func (c *collector) take(r *http.Request) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.path, c.token = r.URL.Path, r.Header.Get("Authorization")
+	c.path, c.token, c.tenant = r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Tenant")
 	for _, rs := range req.GetResourceSpans() {
 		for _, a := range rs.GetResource().GetAttributes() {
 			c.resource[a.GetKey()] = a.GetValue().GetStringValue()
@@ -104,7 +104,7 @@ func attributes(s *tracepb.Span) map[string]bool {
 func start(t *testing.T, url string, ratio float64) (telemetry.Tracer, func(context.Context) error) {
 	t.Helper()
 	tracer, end, err := telemetry.Tracing(t.Context(), telemetry.TraceConfig{
-		Endpoint: url, SampleRatio: ratio, Headers: map[string]conf.Secret{"Authorization": "Bearer c"},
+		Endpoint: url, SampleRatio: ratio, Headers: "tenant=a%2Cb%3D, authorization=Bearer%20c",
 	}, "identity", "1.2.3", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +171,8 @@ func TestATraceGoesThroughTheService(t *testing.T) {
 		t.Fatalf("shutdown: %v", err)
 	}
 
-	if c.path != "/v1/traces" || c.token != "Bearer c" {
-		t.Errorf("collector asked at %q with %q", c.path, c.token)
+	if c.path != "/v1/traces" || c.token != "Bearer c" || c.tenant != "a,b=" {
+		t.Errorf("collector asked at %q with %q by %q", c.path, c.token, c.tenant)
 	}
 	if diff := cmp.Diff(map[string]string{"service.name": "identity", "service.version": "1.2.3"}, c.resource); diff != "" {
 		t.Errorf("resource (-want +got):\n%s", diff)
