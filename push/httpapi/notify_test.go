@@ -241,6 +241,9 @@ func TestAcceptedNotifications(t *testing.T) {
 		"nulls everywhere": {
 			`,"event_id":null,"type":null,"room_id":null,"sender":null,"content":null,"prio":null,"user_is_target":null`, push.Notification{},
 		},
+		"escapes in names and texts":           {`,"event\u005fid":"\u0024\n","room_n\u0061me":"R"`, push.Notification{EventID: m("$\n"), RoomName: m("R")}},
+		"half of a character is U+FFFD":        {`,"room_name":"\ud83d"`, push.Notification{RoomName: m("\ufffd")}},
+		"a member twice with different values": {`,"prio":"low","prio":5,"counts":{"unread":1},"counts":null`, push.Notification{}},
 		"Synapse's badge update": {
 			`,"id":"","type":null,"sender":"","counts":{"unread":3}`, push.Notification{Sender: m(""), Counts: push.Counts{Unread: n(3)}},
 		},
@@ -257,6 +260,52 @@ func TestAcceptedNotifications(t *testing.T) {
 				t.Errorf("notifications (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRequestsDoNotMix reads many requests at a time, good and bad ones, because
+// what reads one is used again for another.
+func TestRequestsDoNotMix(t *testing.T) {
+	t.Parallel()
+	p := &phone{}
+	h := newAPI(t, p, nil)
+	const senders, each = 8, 50
+	var sending sync.WaitGroup
+	for i := range senders {
+		sending.Go(func() {
+			for j := range each {
+				id := fmt.Sprint(i, "-", j, strings.Repeat("x", j))
+				post(t, h, `{"notification":{"event_id":"`+id+`","devices":[{"app_id":"app"`)
+				res := post(t, h, `{"notification":{"event_id":"`+id+`","content":{"body":"`+id+`"},"devices":[{"app_id":"app","pushkey":"`+id+`","data":{"n":"`+id+`"}}]}}`)
+				if res.StatusCode != 200 {
+					t.Errorf("%s: status %d", id, res.StatusCode)
+				}
+			}
+		})
+	}
+	sending.Wait()
+	if len(p.devices) != senders*each {
+		t.Fatalf("%d pushes, want %d", len(p.devices), senders*each)
+	}
+	for i, d := range p.devices {
+		n := p.notifications[i]
+		content, _ := n.Content.(map[string]any)
+		if n.EventID.String() != d.PushKey || content["body"] != d.PushKey || d.Data["n"] != d.PushKey {
+			t.Errorf("%s got the event %s with %v and %v", d.PushKey, n.EventID, content, d.Data)
+		}
+	}
+}
+
+func TestTheContentTypeOfARequestDoesNotMatter(t *testing.T) {
+	t.Parallel()
+	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/_matrix/push/v1/notify", strings.NewReader(device("")))
+		r.Header.Set("Content-Type", contentType)
+		w := httptest.NewRecorder()
+		newAPI(t, &phone{}, nil).ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			t.Errorf("%q: status %d", contentType, w.Code)
+		}
 	}
 }
 
