@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,35 +14,9 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
+	"github.com/matrix-herald/herald/internal/browsertest"
 	"github.com/matrix-herald/herald/threepid"
 )
-
-// newBrowser starts Chromium: CHROMIUM_PATH, or the program of that name.
-// Without one it skips the test, or fails it when HERALD_REQUIRE_BROWSER is 1.
-func newBrowser(t *testing.T) context.Context {
-	t.Helper()
-	path := os.Getenv("CHROMIUM_PATH")
-	if path == "" {
-		path = "chromium"
-	}
-	path, err := exec.LookPath(path)
-	switch {
-	case err != nil && os.Getenv("HERALD_REQUIRE_BROWSER") == "1":
-		t.Fatalf("no browser: %v", err)
-	case err != nil:
-		t.Skipf("no browser: %v", err)
-	}
-	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path)}
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to be root in a sandbox
-	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(options...))
-	t.Cleanup(stop)
-	check(t, chromedp.Do(ctx)) // the tabs made from ctx share this browser
-	return ctx
-}
 
 // screen is what a page is looked at on.
 type screen struct {
@@ -140,18 +111,12 @@ func view(tab context.Context, t *testing.T, s screen, name, address, heading st
 	if dark := got.Background == "rgb(16, 19, 23)"; dark != (s.scheme == "dark") {
 		t.Errorf("background %s on a %s screen", got.Background, s.scheme)
 	}
-	if dir := os.Getenv("HERALD_ARTEFACTS"); dir != "" {
-		picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-		check(t, err)
-		check(t, os.MkdirAll(dir, 0o750))
-		file := fmt.Sprintf("page-%s-%d-%s.png", name, s.width, s.scheme)
-		check(t, os.WriteFile(filepath.Join(dir, file), picture, 0o600))
-	}
+	browsertest.Picture(tab, t, fmt.Sprintf("page-%s-%d-%s", name, s.width, s.scheme))
 }
 
 func TestPagesInABrowser(t *testing.T) {
 	t.Parallel()
-	browser := newBrowser(t)
+	browser := browsertest.New(t)
 	direct, confirming := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
 	broken, full := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.Limits.SubmitTokenIP = perHour(1) })
 	token := direct.register(t, alice)
@@ -194,7 +159,7 @@ func TestPagesInABrowser(t *testing.T) {
 
 func TestConfirmButtonInABrowser(t *testing.T) {
 	t.Parallel()
-	browser := newBrowser(t)
+	browser := browsertest.New(t)
 	referrers := make(chan string, 8)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/done" {

@@ -64,6 +64,7 @@ func packages() []pkg {
 		{"identity/httpapi/httpapitest", testOnly, nil},
 		{"identity/storetest", testOnly, []string{"identity", "identity/signing", "threepid", "threepid/validation"}},
 
+		{"internal/browsertest", testOnly, nil},
 		{"internal/cmdline", adapter, nil},
 		{"internal/conf", adapter, []string{"internal/*"}},
 		{"internal/crowdtest", testOnly, nil},

@@ -5,18 +5,15 @@ import (
 	_ "embed"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/matrix-herald/herald/internal/browsertest"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -33,7 +30,7 @@ var measure string
 // HERALD_ARTEFACTS is a folder to keep pictures in.
 func TestTheMailIsReadable(t *testing.T) {
 	t.Parallel()
-	browser := newBrowser(t)
+	browser := browsertest.New(t)
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
 	s := newSender(t, config(relay))
 	mails := 0
@@ -132,45 +129,5 @@ func look(browser context.Context, t *testing.T, url, name string, width int, sc
 	if got.Width > width || len(got.Failed) > 0 || got.Texts < texts || got.Dark != (scheme == "dark") {
 		t.Errorf("%s: %+v", name, got)
 	}
-	if dir := os.Getenv("HERALD_ARTEFACTS"); dir != "" {
-		picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-		if err == nil {
-			err = os.MkdirAll(dir, 0o750)
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600)
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// newBrowser starts Chromium: CHROMIUM_PATH, or the program of that name.
-// Without one it skips the test, or fails it when HERALD_REQUIRE_BROWSER is 1.
-func newBrowser(t *testing.T) context.Context {
-	t.Helper()
-	path := os.Getenv("CHROMIUM_PATH")
-	if path == "" {
-		path = "chromium"
-	}
-	path, err := exec.LookPath(path)
-	switch {
-	case err != nil && os.Getenv("HERALD_REQUIRE_BROWSER") == "1":
-		t.Fatalf("no browser: %v", err)
-	case err != nil:
-		t.Skipf("no browser: %v", err)
-	}
-	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path)}
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to be root in a sandbox
-	}
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(options...))
-	t.Cleanup(stop)
-	if err := chromedp.Do(ctx); err != nil { // the tabs made from ctx share this browser
-		t.Fatal(err)
-	}
-	return ctx
+	browsertest.Picture(tab, t, name)
 }
