@@ -17,11 +17,22 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// check reports every fault of the configuration and of the files it names.
+// check says whether the configuration is good.
 func (p *program) check(f cmdline.Line) error {
+	cfg, err := p.checkedConfig(f)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
+	return err
+}
+
+// checkedConfig reads the configuration and reports every fault of it and of the
+// files it names. It talks to nobody.
+func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 	cfg, err := readConfig(f.Config, p.environ)
 	if cfg == nil {
-		return err
+		return nil, err
 	}
 	errs := []error{err}
 	if err == nil && len(cfg.Apps) == 0 && !f.Dev {
@@ -37,25 +48,38 @@ func (p *program) check(f cmdline.Line) error {
 	} else {
 		closeLedger()
 	}
+	errs = append(errs, checkCertificates(cfg, roots, log))
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// checkCertificates opens the apps whose credentials are files that loading does
+// not read. Opening one of FCM finds no further faults, and begins to ask for an
+// access token.
+func checkCertificates(cfg *Config, roots *x509.CertPool, log *slog.Logger) error {
 	shared := newConnections(cfg, roots, log, func(next http.RoundTripper) http.RoundTripper { return next })
 	defer shared.close()
+	var errs []error
 	for _, name := range cfg.appNames() {
-		var faults conf.Problems
-		if cfg.Apps[name].validate("", &faults); faults.Len() > 0 {
-			continue // they are in the list already
+		app := cfg.Apps[name]
+		if app.APNs == nil || app.APNs.CertFile == "" {
+			continue
 		}
-		_, release, err := openApp(name, cfg.Apps[name], shared)
+		var faults conf.Problems
+		app.validate("", &faults)
+		if unread := app.APNs.CertPasswordFile != "" && app.APNs.CertPassword == ""; unread || faults.Len() > 0 {
+			continue // the faults are in the list already
+		}
+		_, release, err := openApp(name, app, shared)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("apps[%q]: %w", name, err))
 			continue
 		}
 		release()
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
-	return err
+	return errors.Join(errs...)
 }
 
 // health asks the running service how it is. Only where that listens matters:

@@ -52,10 +52,8 @@ func (p *program) importSygnal(args []string) error {
 // environment says.
 func checkImported(data []byte) error {
 	c := defaultConfig()
-	if err := conf.Load(conf.LoadOptions{Name: "result", Data: data}, c); err != nil {
-		return err
-	}
+	loading := conf.Load(conf.LoadOptions{Name: "result", Data: data}, c)
 	var p conf.Problems
 	c.validate(&p)
-	return p.Err()
+	return errors.Join(loading, p.Err())
 }

@@ -104,6 +104,11 @@ func TestImportSaysWhatKeepsTheResultFromLoading(t *testing.T) {
 		apps string
 		want string
 	}{
+		"a file that is not there beside two globs that meet": {
+			"com.example.*: {type: apns, certfile: a.pem}\n  '*.android': {type: gcm, api_version: v1, project_id: p, service_account_file: /nowhere/firebase.json}",
+			"apps[\"*.android\"].service_account_file: there is no such file; a relative path starts at the configuration file's directory\n" +
+				`apps: apps "*.android" and "com.example.*" can match`,
+		},
 		"two globs that meet, which Sygnal finds out when it rejects a pushkey": {
 			"com.example.*: {type: apns, certfile: a.pem}\n  '*.ios': {type: apns, certfile: b.pem}",
 			`apps: apps "*.ios" and "com.example.*" can match the same app_id; make one of them narrower`,

@@ -67,15 +67,14 @@ var errNoApps = errors.New("no apps are configured, and answering for none would
 
 // servedConfig reads the configuration of a server.
 func (p *program) servedConfig(f cmdline.Line) (*Config, error) {
-	cfg, err := loadConfig(f.Config, p.environ)
-	switch {
-	case err != nil:
-		return nil, err
-	case f.Dev:
-		cfg.dev()
-	case len(cfg.Apps) == 0:
-		return nil, errNoApps
+	if !f.Dev {
+		return p.checkedConfig(f)
 	}
+	cfg, err := loadConfig(f.Config, p.environ)
+	if err != nil {
+		return nil, err
+	}
+	cfg.dev()
 	return cfg, nil
 }
 

@@ -142,7 +142,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestCheckReportsFaultsOfFilesToo has a fault of each kind in one file.
+// TestCheckReportsFaultsOfFilesToo has a fault of each kind in one file, and
+// starts with it, too.
 func TestCheckReportsFaultsOfFilesToo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -154,18 +155,66 @@ http: {tls: {cert_file: missing.crt, key_file: missing.key}}
 apps:
   one: {type: apns, topic: org.example.one, cert_file: not-a-key}
   two: {type: fcm}
+  three: {type: apns, topic: org.example.three, key_file: missing.p8, key_id: ABCDE12345, team_id: FGHIJ67890}
+  four: {type: fcm, service_account_file: missing.json}
+  five: {type: apns, topic: org.example.five, cert_file: not-a-key, cert_password_file: missing}
 `)
-	code, _, stderr := command(t, nil, "-config", config, "-check")
-	if code != 1 {
-		t.Errorf("exit status %d", code)
-	}
-	for _, want := range []string{"unknown_app", "ca_file", "http.tls", `apps["one"]`, `apps["two"].service_account`} {
-		if strings.Count(stderr, want) != 1 && want != "http.tls" {
-			t.Errorf("%s is not reported once:\n%s", want, stderr)
+	for _, args := range [][]string{{"-config", config, "-check"}, {"-config", config}} {
+		code, _, stderr := command(t, nil, args...)
+		if code != 1 {
+			t.Errorf("%q: exit status %d", args, code)
+		}
+		for _, want := range []string{
+			"unknown_app", "ca_file", "http.tls", `apps["one"]`, `apps["two"].service_account`,
+			`apps["three"]`, `apps["four"]`, `apps["five"]`,
+		} {
+			if strings.Count(stderr, want) != 1 && want != "http.tls" {
+				t.Errorf("%q: %s is not reported once:\n%s", args, want, stderr)
+			}
+		}
+		if strings.Contains(stderr, "hunter2") {
+			t.Errorf("%q: an error shows a secret:\n%s", args, stderr)
 		}
 	}
-	if strings.Contains(stderr, "hunter2") {
-		t.Errorf("an error shows a secret:\n%s", stderr)
+}
+
+// TestCheckTalksToNobody checks apps with a hundred service accounts, each of
+// which would ask for an access token of its own.
+func TestCheckTalksToNobody(t *testing.T) {
+	t.Parallel()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	endpoint := "https://" + listener.Addr().String()
+	fcm := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "firebase.json"), strings.ReplaceAll(string(fcm.ServiceAccount("example")), fcm.URL(), endpoint))
+	var config strings.Builder
+	config.WriteString("apps:\n")
+	for i := range 100 {
+		fmt.Fprintf(&config, "  app%d: {type: fcm, service_account_file: firebase.json, endpoint: %q, max_connections: %d}\n", i, endpoint, i+1)
+	}
+	file := writeFile(t, filepath.Join(dir, "pushgw.yaml"), config.String())
+	for range 10 {
+		if code, _, stderr := command(t, nil, "-config", file, "-check"); code != 0 {
+			t.Fatalf("exit status %d\n%s", code, stderr)
+		}
+	}
+	// Whoever connected before waits in the listener's queue.
+	last, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	first, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if first.RemoteAddr().String() != last.LocalAddr().String() {
+		t.Error("-check connected to the push service")
 	}
 }
 

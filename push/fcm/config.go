@@ -94,14 +94,15 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 			Tweaks:       c.Tweaks,
 		},
 	}
-	if c.ServiceAccount == "" {
-		p.Add(path+".service_account", nil, "is missing: write the service account's JSON key here or its file's name in "+
-			"service_account_file (Firebase console, Project settings, Service accounts)")
-	} else {
+	switch {
+	case c.ServiceAccount != "":
 		s.account = parseAccount(path+".service_account", c.ServiceAccount.Reveal(), c.Endpoint != "", p)
 		if s.projectID == "" {
 			s.projectID = s.account.projectID
 		}
+	case c.ServiceAccountFile == "": // else whoever could not read it has said so
+		p.Add(path+".service_account", nil, "is missing: write the service account's JSON key here or its file's name in "+
+			"service_account_file (Firebase console, Project settings, Service accounts)")
 	}
 	if !projectPattern.MatchString(s.projectID) && (s.projectID != "" || c.ServiceAccount != "") {
 		p.Add(path+".project_id", s.projectID, "must be the Firebase project's id (Firebase console, Project settings)")

@@ -206,6 +206,17 @@ func TestFaultsOfAServiceAccount(t *testing.T) {
 	}
 }
 
+// TestAFileThatCouldNotBeReadIsNoFurtherFault: whoever reads it says so, and then
+// nothing opens without it.
+func TestAFileThatCouldNotBeReadIsNoFurtherFault(t *testing.T) {
+	t.Parallel()
+	cfg := fcm.Config{ServiceAccountFile: "missing.json"}
+	checkFaults(t, faults(cfg), []string{""})
+	if _, err := connect(t, fcm.Options{}).Open("com.example.app", cfg); err == nil {
+		t.Error("an app opens without a service account")
+	}
+}
+
 // edit changes one member of a service account's key.
 func edit(t *testing.T, account []byte, key, value string) string {
 	t.Helper()

@@ -118,6 +118,9 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
+	if s.account.key == nil {
+		return nil, fmt.Errorf("open app %q: service_account_file has not been read", name)
+	}
 	l, err := c.acquire(name, s)
 	if err != nil {
 		return nil, fmt.Errorf("open app %q: %w", name, err)
