@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -488,4 +489,47 @@ func FuzzNotify(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTheAccessLogTellsDevicesByFingerprint(t *testing.T) {
+	t.Parallel()
+	p := &phone{answers: map[string]push.Outcome{
+		"dead": {Kind: push.Rejected, Reason: push.ReasonUnregistered, Status: 410, Detail: "Unregistered"},
+		"down": {Kind: push.Temporary, Reason: push.ReasonUnavailable, Status: 503, RetryAfter: time.Second},
+	}}
+	for name, tt := range map[string]struct {
+		pushKeys []string
+		want     map[string]any
+	}{
+		"one device": {[]string{"dead"}, map[string]any{
+			"device": map[string]any{"app_id": "app", "pushkey": push.Fingerprint("dead")}, "status": 200.0,
+			"outcome": "rejected", "reason": "unregistered", "provider_status": 410.0, "provider_detail": "Unregistered",
+		}},
+		"several": {[]string{"alive", "dead", "down"}, map[string]any{
+			"devices": 3.0, "accepted": 1.0, "rejected": 1.0, "temporary": 1.0, "status": 502.0, "errcode": "M_UNKNOWN",
+			"not_accepted": []any{push.Fingerprint("dead") + " unregistered", push.Fingerprint("down") + " unavailable"},
+		}},
+		"several that were all notified": {[]string{"alive", "well"}, map[string]any{"devices": 2.0, "accepted": 2.0, "status": 200.0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var logged bytes.Buffer
+			h := newAPI(t, p, func(o *httpapi.Options) { o.Log = slog.New(slog.NewJSONHandler(&logged, nil)) })
+			var devices []string
+			for _, k := range tt.pushKeys {
+				devices = append(devices, `{"app_id":"app","pushkey":"`+k+`"}`)
+			}
+			post(t, h, `{"notification":{"event_id":"$e","devices":[`+strings.Join(devices, ",")+`]}}`)
+			var line map[string]any
+			if err := json.Unmarshal(logged.Bytes(), &line); err != nil {
+				t.Fatalf("not one line: %v\n%s", err, &logged)
+			}
+			for _, other := range []string{"time", "level", "msg", "method", "route", "took", "client", "request_id", "bytes"} {
+				delete(line, other)
+			}
+			if diff := cmp.Diff(tt.want, line); diff != "" {
+				t.Errorf("line (-want +got):\n%s", diff)
+			}
+		})
+	}
 }

@@ -85,7 +85,8 @@ func statusOf(err error) int {
 }
 
 // logAttrs describe a request's outcomes for its one line in the log. Requests
-// of homeservers have one device.
+// of homeservers have one device; of several, the line tells those apart that
+// were not notified.
 func logAttrs(req *request, outcomes []push.Outcome) []slog.Attr {
 	if len(outcomes) == 1 {
 		out := &outcomes[0]
@@ -104,14 +105,21 @@ func logAttrs(req *request, outcomes []push.Outcome) []slog.Attr {
 		return attrs
 	}
 	var n [push.Dropped + 1]int
-	for _, out := range outcomes {
+	var others []string
+	for i, out := range outcomes {
 		n[out.Kind]++
+		if out.Kind != push.Accepted {
+			others = append(others, push.Fingerprint(req.devices[i].PushKey)+" "+string(out.Reason))
+		}
 	}
 	attrs := []slog.Attr{slog.Int("devices", len(outcomes))}
 	for kind, count := range n {
 		if count > 0 {
 			attrs = append(attrs, slog.Int(push.Kind(kind).String(), count))
 		}
+	}
+	if others != nil {
+		attrs = append(attrs, slog.Any("not_accepted", others))
 	}
 	return attrs
 }
