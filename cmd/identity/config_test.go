@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/conf/conftest"
 )
 
 func writeFile(t testing.TB, name, text string) string {
@@ -29,12 +30,7 @@ func TestExampleShowsEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range conf.Options(defaultConfig(), envPrefix) {
-		name := o.Path[strings.LastIndexByte(o.Path, '.')+1:]
-		if !regexp.MustCompile(`(?m)^[ #]*([^#]*[{ ,])?` + regexp.QuoteMeta(name) + `:`).Match(data) {
-			t.Errorf("identity.example.yaml does not show %s", o.Path)
-		}
-	}
+	conftest.CheckExample(t, string(data), conf.Options(defaultConfig(), envPrefix))
 	got := defaultConfig()
 	if err := conf.Load(conf.LoadOptions{Name: "example", Data: data}, got); err != nil {
 		t.Fatal(err)
@@ -52,7 +48,7 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := regexp.MustCompile(`(?m)^( *)# ( *[a-z_]+:.*)$`).ReplaceAllString(string(data), "$1$2")
+	text := conftest.Uncomment(string(data))
 	dir := t.TempDir()
 	for name, secret := range map[string]string{
 		"database_url": "postgres://herald@localhost/herald", "code_key": strings.Repeat("k", 32),
@@ -109,27 +105,8 @@ func TestDocumentationNamesEveryOption(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, text, _ := strings.Cut(string(data), "\n## identity\n")
-	for _, o := range conf.Options(defaultConfig(), envPrefix) {
-		_, row, found := strings.Cut(text, "\n| `"+o.Path+"` |")
-		if !found {
-			t.Errorf("docs/configuration.md does not name %s", o.Path)
-			continue
-		}
-		cells := strings.SplitN(row, "|", 3)
-		env, value := strings.TrimSpace(cells[0]), strings.TrimSpace(cells[1])
-		code := func(s string) string {
-			if s == "" {
-				return ""
-			}
-			return "`" + s + "`"
-		}
-		if env != code(o.Env) {
-			t.Errorf("docs/configuration.md: %s is overridden by %s, not %s", o.Path, code(o.Env), env)
-		}
-		if o.Path != "email.port" && value != code(o.Default) { // its default depends on email.tls
-			t.Errorf("docs/configuration.md: %s is %s by default, not %s", o.Path, code(o.Default), value)
-		}
-	}
+	// The default of email.port depends on email.tls.
+	conftest.CheckPage(t, text, conf.Options(defaultConfig(), envPrefix), "email.port")
 }
 
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {

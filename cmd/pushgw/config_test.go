@@ -3,13 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/conf/conftest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -29,15 +30,7 @@ func TestExampleShowsEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range conf.Options(defaultConfig(), envPrefix) {
-		name := o.Path[strings.LastIndexByte(o.Path, '.')+1:]
-		if name == "*" {
-			continue // a map's own keys
-		}
-		if !regexp.MustCompile(`(?m)^ *(# )?` + regexp.QuoteMeta(name) + `:`).Match(data) {
-			t.Errorf("pushgw.example.yaml does not show %s", o.Path)
-		}
-	}
+	conftest.CheckExample(t, string(data), conf.Options(defaultConfig(), envPrefix))
 
 	text := string(data)
 	head, _, found := strings.Cut(text, "\napps:\n")
@@ -70,11 +63,18 @@ func TestDocumentationNamesEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range conf.Options(defaultConfig(), envPrefix) {
-		if !strings.Contains(string(data), "`"+strings.TrimSuffix(o.Path, ".*")+"`") {
-			t.Errorf("docs/configuration.md does not name %s", o.Path)
+	text, _, _ := strings.Cut(string(data), "\n## identity\n")
+	global, apps, _ := strings.Cut(text, "\n### Apps\n")
+	options, ofApps := conf.Options(defaultConfig(), envPrefix), []conf.Option(nil)
+	options = slices.DeleteFunc(options, func(o conf.Option) bool {
+		ofApp := strings.HasPrefix(o.Path, "apps.")
+		if ofApp {
+			ofApps = append(ofApps, o)
 		}
-	}
+		return ofApp
+	})
+	conftest.CheckPage(t, global, options, "redis.tls.ca_file")
+	conftest.CheckRows(t, apps, ofApps)
 }
 
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {

@@ -78,3 +78,46 @@ func TestConformanceHasNoOpenRow(t *testing.T) {
 		t.Error("there are no rows")
 	}
 }
+
+// TestTheLayoutIsWhatIsThere compares the layout on the architecture page with the
+// folders that hold Go files; helpers of tests need no line.
+func TestTheLayoutIsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	const root = "../.."
+	page, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := regexp.MustCompile(`(?:[a-z0-9]+/)+`)
+	goFile := regexp.MustCompile(`\b[a-z_]+\.go\b`)
+	named := make(map[string]bool)
+	for line := range strings.Lines(string(page)) {
+		at := folder.FindStringIndex(line)
+		if at == nil || at[0] != 0 {
+			continue
+		}
+		dir := line[:at[1]]
+		for _, other := range folder.FindAllString(line, -1) {
+			named[strings.TrimSuffix(other, "/")] = true
+		}
+		for _, file := range goFile.FindAllString(line, -1) {
+			if _, err := os.Stat(filepath.Join(root, dir, file)); err != nil {
+				t.Errorf("docs/architecture.md: there is no %s%s", dir, file)
+			}
+		}
+	}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		if err == nil && !named[filepath.ToSlash(dir)] && !strings.HasSuffix(dir, "test") {
+			t.Errorf("docs/architecture.md does not name %s", dir)
+			named[filepath.ToSlash(dir)] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -67,6 +67,7 @@ func packages() []pkg {
 		{"internal/browsertest", testOnly, nil},
 		{"internal/cmdline", adapter, nil},
 		{"internal/conf", adapter, []string{"internal/*"}},
+		{"internal/conf/conftest", testOnly, []string{"internal/conf"}},
 		{"internal/crowdtest", testOnly, nil},
 		{"internal/h2pool", adapter, []string{"internal/*"}},
 		{"internal/layers", adapter, nil},
