@@ -109,6 +109,11 @@ func TestDocumentationNamesEveryOption(t *testing.T) {
 	conftest.CheckPage(t, text, conf.Options(defaultConfig(), envPrefix), "email.port")
 }
 
+func TestEverySecretMayStandInAFile(t *testing.T) {
+	t.Parallel()
+	conftest.CheckSecrets(t, conf.Options(defaultConfig(), envPrefix))
+}
+
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2hunter2"

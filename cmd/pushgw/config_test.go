@@ -77,6 +77,11 @@ func TestDocumentationNamesEveryOption(t *testing.T) {
 	conftest.CheckRows(t, apps, ofApps)
 }
 
+func TestEverySecretMayStandInAFile(t *testing.T) {
+	t.Parallel()
+	conftest.CheckSecrets(t, conf.Options(defaultConfig(), envPrefix))
+}
+
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2hunter2"

@@ -469,6 +469,20 @@ func TestReload(t *testing.T) {
 	g.await(t, "apps reloaded")
 	check("after a good one", 200)
 
+	again, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, "unknown_app: reject\n"+string(again))
+	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	g.await(t, "options outside apps changed: restart to use them")
+	g.await(t, "apps reloaded")
+	if status, answer, err := g.notify(t.Context(), `{"notification":{"devices":[{"app_id":"org.nobody","pushkey":"k"}]}}`); err != nil || status != 502 {
+		t.Errorf("an option outside apps changed without a restart: %d %s %v", status, answer, err)
+	}
+
 	writeFile(t, filepath.Join(s.dir, "firebase.json"), "not a key")
 	g.await(t, "new configuration refused")
 	check("after a broken key file", 200)

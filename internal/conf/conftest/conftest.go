@@ -52,6 +52,17 @@ func shows(tree any, path []string) bool {
 	return false
 }
 
+// CheckSecrets reports the secrets that cannot stand in a file of their own.
+func CheckSecrets(t testing.TB, options []conf.Option) {
+	t.Helper()
+	for _, o := range options {
+		twin := func(other conf.Option) bool { return other.Path == o.Path+"_file" }
+		if strings.Contains(o.Type, "secret") && !slices.ContainsFunc(options, twin) {
+			t.Errorf("%s is a secret, and there is no %[1]s_file", o.Path)
+		}
+	}
+}
+
 // CheckRows compares the options with the rows of a page in Markdown, which begin
 // with the option, in both directions.
 func CheckRows(t testing.TB, page string, options []conf.Option) {
