@@ -43,7 +43,7 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	for i := range guesses {
 		guessing.Go(func() {
 			wrong := fmt.Sprintf("%06d", (right+1+i)%1_000_000)
-			status, answer := send(t, http.MethodPost, replicas[i%2].api+"/_matrix/identity/v2/validate/msisdn/submitToken", c.token,
+			status, answer := send(t, http.MethodPost, replicas[i%2].API+"/_matrix/identity/v2/validate/msisdn/submitToken", c.token,
 				fmt.Sprintf(`{"sid":%q,"client_secret":"s","token":%q}`, sid, wrong))
 			if status < http.StatusBadRequest {
 				t.Errorf("a wrong code: %d %s", status, answer)
@@ -53,7 +53,7 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	guessing.Wait()
 	compared := 0
 	for _, p := range replicas {
-		_, metrics := fetch(t, p.admin+"/metrics")
+		_, metrics := fetch(t, p.Admin+"/metrics")
 		for _, m := range regexp.MustCompile(`(?m)^herald_identity_validation_guesses_total\{medium="msisdn",outcome="wrong"\} (\d+)$`).FindAllStringSubmatch(metrics, -1) {
 			n, _ := strconv.Atoi(m[1])
 			compared += n
@@ -63,7 +63,7 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 		t.Errorf("%d guesses were compared, want %d", compared, most)
 	}
 	for _, p := range replicas {
-		status, answer := send(t, http.MethodPost, p.api+"/_matrix/identity/v2/validate/msisdn/submitToken", c.token,
+		status, answer := send(t, http.MethodPost, p.API+"/_matrix/identity/v2/validate/msisdn/submitToken", c.token,
 			fmt.Sprintf(`{"sid":%q,"client_secret":"s","token":%q}`, sid, code))
 		if status != http.StatusBadRequest || member(t, answer, "errcode") != "M_TOKEN_INCORRECT" {
 			t.Errorf("the right code after all the wrong ones: %d %s", status, answer)
@@ -107,7 +107,7 @@ func TestAHomeserverCannotBeImpersonated(t *testing.T) {
 	add("nobody", "", http.StatusUnauthorized, ca, "127.0.0.1")
 	p := w.startWith(t, []string{"IDENTITY_HOMESERVERS_CA_FILE=" + ca.File(t)})
 	for what, server := range servers {
-		status, answer := send(t, http.MethodPost, p.api+"/_matrix/identity/v2/account/register", "",
+		status, answer := send(t, http.MethodPost, p.API+"/_matrix/identity/v2/account/register", "",
 			fmt.Sprintf(`{"access_token":"t","token_type":"Bearer","matrix_server_name":%q,"expires_in":3600}`, server.name()))
 		if status != server.want || status != http.StatusOK && strings.Contains(answer, `"token"`) {
 			t.Errorf("%s: %d %s, want %d", what, status, answer, server.want)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -147,7 +148,7 @@ func proveAll(t *testing.T, s *site, node *node, token string, n int) (sids []st
 // leaves the rest to the service.
 func rotate(t *testing.T, s *site, db *sql.DB) {
 	t.Helper()
-	name, err := binary()
+	name, err := cmdtest.Build()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,8 +102,8 @@ func TestREADMEsLinesWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startBinary(t, ephemeral(), "-dev")
-	s.out.await(t, "/_matrix/identity/v2/lookup")
-	api := strings.TrimPrefix(s.api, "http://")
+	s.out.Await(t, "/_matrix/identity/v2/lookup")
+	api := strings.TrimPrefix(s.API, "http://")
 	printed := exampleLines(s.out.String())
 	homeserver := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(printed[0])[1]
 	lines := exampleLines(strings.NewReplacer("127.0.0.1:8090", api, "127.0.0.1:8091", homeserver).Replace(string(readme)))
@@ -125,11 +125,11 @@ func TestREADMEsLinesWork(t *testing.T) {
 			t.Errorf("the answers lack %s:\n%s", want, out)
 		}
 	}
-	s.out.await(t, "alice@example.com")
-	s.stop(t)
+	s.out.Await(t, "alice@example.com")
+	s.Stop(t)
 	for _, secret := range []string{"alice@example.com", "monkeys", "4kenr7N9"} {
-		if strings.Contains(s.log.String(), secret) {
-			t.Errorf("the log has %q:\n%s", secret, s.log)
+		if strings.Contains(s.Log.String(), secret) {
+			t.Errorf("the log has %q:\n%s", secret, s.Log)
 		}
 	}
 }
@@ -157,11 +157,11 @@ func TestDevelopmentKeepsNothing(t *testing.T) {
 func devRegister(t *testing.T, s *serving) (token, user string) {
 	t.Helper()
 	user = "@bob:" + regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.out.String())[1]
-	status, openID := send(t, http.MethodPost, s.api+"/_matrix/client/v3/user/"+user+"/openid/request_token", "", "{}")
+	status, openID := send(t, http.MethodPost, s.API+"/_matrix/client/v3/user/"+user+"/openid/request_token", "", "{}")
 	if status != http.StatusOK {
 		t.Fatalf("OpenID token: %d %s", status, openID)
 	}
-	status, answer := send(t, http.MethodPost, s.api+"/_matrix/identity/v2/account/register", "", openID)
+	status, answer := send(t, http.MethodPost, s.API+"/_matrix/identity/v2/account/register", "", openID)
 	if status != http.StatusOK {
 		t.Fatalf("register: %d %s", status, answer)
 	}
@@ -172,29 +172,29 @@ func TestTheOutboxShowsMailsAndTextMessages(t *testing.T) {
 	t.Parallel()
 	s := startHere(t, ephemeral(), "-dev")
 	token, _ := devRegister(t, s)
-	if _, page := fetch(t, s.api+"/dev/outbox"); !strings.Contains(page, "Nothing yet") {
+	if _, page := fetch(t, s.API+"/dev/outbox"); !strings.Contains(page, "Nothing yet") {
 		t.Errorf("the outbox is not empty:\n%s", page)
 	}
 	for _, request := range [][2]string{
 		{"email", `{"client_secret":"s","send_attempt":1,"email":"o'neil&sons@example.com"}`},
 		{"msisdn", `{"client_secret":"s","send_attempt":1,"country":"GB","phone_number":"07700900001"}`},
 	} {
-		target := s.api + "/_matrix/identity/v2/validate/" + request[0] + "/requestToken"
+		target := s.API + "/_matrix/identity/v2/validate/" + request[0] + "/requestToken"
 		if status, answer := send(t, http.MethodPost, target, token, request[1]); status != http.StatusOK {
 			t.Fatalf("%s: %d %s", request[0], status, answer)
 		}
 	}
-	_, list := fetch(t, s.api+"/dev/outbox.json")
+	_, list := fetch(t, s.API+"/dev/outbox.json")
 	var messages []struct{ Token, Link, Medium, To, Text string }
 	if err := json.Unmarshal([]byte(list), &messages); err != nil || len(messages) != 2 {
 		t.Fatalf("%v\n%s", err, list)
 	}
-	_, page := fetch(t, s.api+"/dev/outbox")
+	_, page := fetch(t, s.API+"/dev/outbox")
 	for _, m := range messages {
 		if m.Token == "" || m.To == "" || !strings.Contains(m.Text, m.Token) {
 			t.Errorf("not all of a message: %+v", m)
 		}
-		s.out.await(t, m.Text)
+		s.out.Await(t, m.Text)
 		if !strings.Contains(page, m.Token) {
 			t.Errorf("the page lacks a message:\n%s", page)
 		}
@@ -223,12 +223,12 @@ func TestTheHomeserverOfDevelopmentVouchesForItsOwnUsersOnly(t *testing.T) {
 	if _, user := devRegister(t, s); user == "" {
 		t.Fatal("its own user is refused")
 	}
-	status, answer := send(t, http.MethodPost, s.api+"/_matrix/client/v3/user/@bob:matrix.org/openid/request_token", "", "{}")
+	status, answer := send(t, http.MethodPost, s.API+"/_matrix/client/v3/user/@bob:matrix.org/openid/request_token", "", "{}")
 	if status != http.StatusForbidden || member(t, answer, "errcode") != "M_FORBIDDEN" {
 		t.Errorf("another server's user: %d %s", status, answer)
 	}
 	name := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.out.String())[1]
-	status, answer = send(t, http.MethodPost, s.api+"/_matrix/identity/v2/account/register", "",
+	status, answer = send(t, http.MethodPost, s.API+"/_matrix/identity/v2/account/register", "",
 		`{"access_token":"made up","matrix_server_name":"`+name+`"}`)
 	if status != http.StatusUnauthorized {
 		t.Errorf("a token it did not issue: %d %s", status, answer)
@@ -239,7 +239,7 @@ func TestDevelopmentAnswersThisMachineOnly(t *testing.T) {
 	t.Parallel()
 	s := startHere(t, ephemeral(), "-dev")
 	for host, want := range map[string]int{"": http.StatusOK, "localhost:8090": http.StatusOK, "[::1]": http.StatusOK, "attacker.example": http.StatusForbidden} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.api+"/dev/outbox.json", http.NoBody)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.API+"/dev/outbox.json", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestWithoutDevelopmentThereIsNoOutbox(t *testing.T) {
 		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {drain_delay: 0s}\n")
 	s := startHere(t, ephemeral(), "-config", config)
 	for _, path := range []string{"/dev/outbox", "/dev/outbox.json", "/_matrix/client/v3/user/@bob:matrix.org/openid/request_token"} {
-		if status, answer := send(t, http.MethodPost, s.api+path, "", "{}"); status != http.StatusNotFound {
+		if status, answer := send(t, http.MethodPost, s.API+path, "", "{}"); status != http.StatusNotFound {
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
 	}

@@ -86,7 +86,7 @@ func TestFromRegistrationToLogout(t *testing.T) {
 		p := w.start(t)
 		restart := func() {
 			t.Helper()
-			p.stop(t)
+			p.Stop(t)
 			p = w.start(t)
 		}
 		c := w.register(t, w.front.URL, "alice")
@@ -146,8 +146,8 @@ func TestFromRegistrationToLogout(t *testing.T) {
 			t.Errorf("after logout: %d %v", status, refusal)
 		}
 		for _, secret := range []string{address, second, c.token, "monkeys", link.Query().Get("token"), "openid-alice"} {
-			if strings.Contains(strings.ToLower(p.log.String()), strings.ToLower(secret)) {
-				t.Errorf("the log has %q:\n%s", secret, p.log)
+			if strings.Contains(strings.ToLower(p.Log.String()), strings.ToLower(secret)) {
+				t.Errorf("the log has %q:\n%s", secret, p.Log)
 			}
 		}
 	})
@@ -175,8 +175,8 @@ func TestATextMessageProvesANumber(t *testing.T) {
 		t.Errorf("bound: %v", bound)
 	}
 	for _, secret := range []string{"7700900001", "7700 900001", "07700"} {
-		if strings.Contains(p.log.String(), secret) {
-			t.Errorf("the log has %q:\n%s", secret, p.log)
+		if strings.Contains(p.Log.String(), secret) {
+			t.Errorf("the log has %q:\n%s", secret, p.Log)
 		}
 	}
 }
@@ -205,10 +205,10 @@ func TestAStopLosesNoMail(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		p.stop(t)
+		p.Stop(t)
 	}()
-	p.await(t, "draining")
-	if status, answer := fetch(t, p.admin+"/readyz"); status != http.StatusServiceUnavailable {
+	p.Await(t, "draining")
+	if status, answer := fetch(t, p.Admin+"/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("ready while it drains: %d %s", status, answer)
 	}
 	close(hold)
@@ -230,8 +230,8 @@ func TestTwoReplicasAnswerAlike(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	one := w.register(t, replicas[0].api, "alice")
-	other := client{replicas[1].api, one.token}
+	one := w.register(t, replicas[0].API, "alice")
+	other := client{replicas[1].API, one.token}
 	for _, path := range []string{"/hash_details", "/account", "/terms"} {
 		if diff := cmp.Diff(one.get(t, path), other.get(t, path)); diff != "" {
 			t.Errorf("%s (-one +other):\n%s", path, diff)
@@ -292,7 +292,7 @@ func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 		}
 		out := run("rotate-key")
 		run("rotate-pepper")
-		p.stop(t)
+		p.Stop(t)
 		p = w.start(t)
 
 		second, _ := w.keyID(t, c, 2)
@@ -322,7 +322,7 @@ func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 		if code, _, stderr := command(t, nil, "-config", w.config, "rotate-key", "-compromised", "ed25519:none"); code != 1 || !strings.Contains(stderr, `no signing key "ed25519:none"`) {
 			t.Errorf("an unknown key: exit status %d\n%s", code, stderr)
 		}
-		p.stop(t)
+		p.Stop(t)
 		w.start(t)
 		if valid() != false {
 			t.Error("the compromised key is valid")
@@ -341,13 +341,13 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	s := startHere(t, ephemeral(), "-config", config)
 	var answers []string
 	for _, name := range []string{strings.TrimPrefix(private.URL, "https://"), "127.0.0.1:1", "[::1]:8448", "169.254.169.254"} {
-		status, answer := send(t, http.MethodPost, s.api+"/_matrix/identity/v2/account/register", "",
+		status, answer := send(t, http.MethodPost, s.API+"/_matrix/identity/v2/account/register", "",
 			fmt.Sprintf(`{"access_token":"openid-alice","matrix_server_name":%q}`, name))
 		if status != http.StatusBadGateway {
 			t.Errorf("%s: %d %s", name, status, answer)
 		}
 		answers = append(answers, answer)
-		s.errs.await(t, "server="+name)
+		s.errs.Await(t, "server="+name)
 	}
 	if slices.ContainsFunc(answers, func(a string) bool { return a != answers[0] }) {
 		t.Errorf("the answers differ: %v", answers)
@@ -355,7 +355,7 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	if n := asked.Load(); n > 0 {
 		t.Errorf("a server in a private network was asked %d times", n)
 	}
-	s.errs.await(t, "homeserver did not answer", "address not allowed")
+	s.errs.Await(t, "homeserver did not answer", "address not allowed")
 	if strings.Contains(s.errs.String(), "openid-alice") {
 		t.Errorf("the log has a token:\n%s", s.errs)
 	}
@@ -368,7 +368,7 @@ func TestTheServiceTellsHowItIs(t *testing.T) {
 	c := w.register(t, w.front.URL, "alice")
 	w.keyID(t, c, 1)
 	c.lookup(t, "alice@example.com")
-	_, metrics := fetch(t, p.admin+"/metrics")
+	_, metrics := fetch(t, p.Admin+"/metrics")
 	for _, want := range []string{
 		`herald_identity_registers_total{outcome="ok"} 1`,
 		`herald_identity_binds_total{outcome="ok"} 1`,
@@ -392,13 +392,13 @@ func TestTheServiceTellsHowItIs(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]string{
-		p.api + "/health": "ok", p.api + "/ready": "", p.api + "/version": `"e2e"`, p.admin + "/healthz": "ok", p.admin + "/readyz": "",
+		p.API + "/health": "ok", p.API + "/ready": "", p.API + "/version": `"e2e"`, p.Admin + "/healthz": "ok", p.Admin + "/readyz": "",
 	} {
 		if status, got := fetch(t, url); status != http.StatusOK || !strings.Contains(got, want) {
 			t.Errorf("%s: %d %s", url, status, got)
 		}
 	}
-	environ := []string{"IDENTITY_HTTP_LISTEN=" + strings.TrimPrefix(p.api, "http://")}
+	environ := []string{"IDENTITY_HTTP_LISTEN=" + strings.TrimPrefix(p.API, "http://")}
 	if code, _, stderr := command(t, environ, "-config", w.config, "health"); code != 0 {
 		t.Errorf("health: exit status %d\n%s", code, stderr)
 	}
@@ -417,7 +417,7 @@ func TestTracesHoldNoAddresses(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
 		w := newWorld(t, newDatabase(t))
 		s := startHere(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector.URL}, "-config", w.config)
-		target, err := url.Parse(s.api)
+		target, err := url.Parse(s.API)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -524,7 +524,7 @@ func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 		defer every.Stop()
 		late := time.After(30 * time.Second)
 		for {
-			status, answer := fetch(t, p.api+"/ready")
+			status, answer := fetch(t, p.API+"/ready")
 			if status == want && strings.Contains(answer, text) {
 				return
 			}
@@ -538,7 +538,7 @@ func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 	await(http.StatusOK, "")
 	g.set(true)
 	await(http.StatusServiceUnavailable, "database")
-	if status, answer := fetch(t, p.api+"/health"); status != http.StatusOK {
+	if status, answer := fetch(t, p.API+"/health"); status != http.StatusOK {
 		t.Errorf("/health: %d %s", status, answer)
 	}
 	g.set(false)

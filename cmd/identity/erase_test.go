@@ -101,7 +101,7 @@ func TestErasingFailsWhileSomethingIsLeft(t *testing.T) {
 	t.Parallel()
 	database := storetest.SQLite(t)
 	w := newWorld(t, database)
-	w.register(t, w.start(t).api, "alice")
+	w.register(t, w.start(t).API, "alice")
 	db := direct(t, database)
 	change(t, db, `CREATE TRIGGER back AFTER DELETE ON tokens BEGIN
 		INSERT INTO tokens (hash, user_id, used_ms) VALUES (OLD.hash, OLD.user_id, OLD.used_ms); END`)

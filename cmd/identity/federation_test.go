@@ -131,8 +131,8 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	const users = 10
 	var inviters, owners [users]client
 	for i := range users {
-		inviters[i] = registerAt(t, replicas[0].api, one, fmt.Sprint("a", i))
-		owners[i] = registerAt(t, replicas[1].api, two, fmt.Sprint("b", i))
+		inviters[i] = registerAt(t, replicas[0].API, one, fmt.Sprint("a", i))
+		owners[i] = registerAt(t, replicas[1].API, two, fmt.Sprint("b", i))
 	}
 	inviter := func(i int) string { return one.user(fmt.Sprint("a", i%users)) }
 	owner := func(i int) string { return two.user(fmt.Sprint("b", i%users)) }
@@ -153,7 +153,7 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	begin := make(chan struct{})
 	for i := range pairs {
 		racing.Go(func() {
-			c := client{replicas[i%2].api, inviters[i%users].token}
+			c := client{replicas[i%2].API, inviters[i%users].token}
 			<-begin
 			status, answer := c.ask(t, http.MethodPost, "/store-invite", fmt.Sprintf(
 				`{"medium":"email","address":%q,"room_id":"!room:example.org","sender":%q}`, address(i), inviter(i)))
@@ -169,7 +169,7 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 			}
 		})
 		racing.Go(func() {
-			c := client{replicas[1-i%2].api, owners[i%users].token}
+			c := client{replicas[1-i%2].API, owners[i%users].token}
 			<-begin
 			status, answer := c.ask(t, http.MethodPost, "/3pid/bind", fmt.Sprintf(
 				`{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sids[i], owner(i)))

@@ -102,7 +102,7 @@ func TestUsersOfASydentNoticeNothing(t *testing.T) {
 	}
 
 	s := startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", filepath.Join(dir, "identity.yaml"))
-	c := client{base: s.api, token: "aliceToken"}
+	c := client{base: s.API, token: "aliceToken"}
 	if got := c.get(t, "/account")["user_id"]; got != "@alice:example.org" {
 		t.Errorf("the token is %v's", got)
 	}
@@ -120,11 +120,11 @@ func TestUsersOfASydentNoticeNothing(t *testing.T) {
 	for _, path := range []string{
 		"pubkey/isvalid?public_key=" + sydentPublic, "pubkey/ephemeral/isvalid?public_key=" + mailedPublic,
 	} {
-		if status, answer := fetch(t, s.api+v1+path); answer != `{"valid":true}` {
+		if status, answer := fetch(t, s.API+v1+path); answer != `{"valid":true}` {
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
 	}
-	signURL := s.api + v1 + "sign-ed25519?token=x&private_key=" + mailedSeed + "&mxid=%40bob%3Aexample.org"
+	signURL := s.API + v1 + "sign-ed25519?token=x&private_key=" + mailedSeed + "&mxid=%40bob%3Aexample.org"
 	if status, signed := send(t, http.MethodPost, signURL, "", ""); status != http.StatusOK || member(t, signed, "sender") != "@alice:example.org" {
 		t.Errorf("signurl: %d %s", status, signed)
 	}
@@ -191,7 +191,7 @@ func TestImportMakesSydentsKeyTheOneThatSigns(t *testing.T) {
 	dir := newSydent(t)
 	config := filepath.Join(dir, "identity.yaml")
 	s := startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
-	if status, _ := fetch(t, s.api+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); status != http.StatusOK {
+	if status, _ := fetch(t, s.API+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); status != http.StatusOK {
 		t.Errorf("isvalid: %d", status)
 	}
 	s.stop()
@@ -206,7 +206,7 @@ func TestImportMakesSydentsKeyTheOneThatSigns(t *testing.T) {
 		t.Error("the keys are not Sydent's, active, and one that is retired")
 	}
 	s = startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
-	if _, body := fetch(t, s.api+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); !strings.Contains(body, "true") {
+	if _, body := fetch(t, s.API+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); !strings.Contains(body, "true") {
 		t.Errorf("Sydent's key: %s", body)
 	}
 }

@@ -49,7 +49,7 @@ func TestFromAnInviteToItsDelivery(t *testing.T) {
 		invitee := registerAt(t, w.front.URL, hs, "alice")
 		w.bind(t, invitee, alice, address)
 		hs.awaitTold(t, 1)
-		p.stop(t)
+		p.Stop(t)
 		hs.answers(accept)
 		w.startWith(t, environ)
 		told := hs.awaitTold(t, 2)[1].object
@@ -85,7 +85,7 @@ func TestFromAnInviteToItsDelivery(t *testing.T) {
 func (w *world) startWith(t *testing.T, environ []string) *process {
 	t.Helper()
 	p := startBinary(t, environ, "-config", w.config)
-	u, err := url.Parse(p.api)
+	u, err := url.Parse(p.API)
 	if err != nil {
 		t.Fatal(err)
 	}

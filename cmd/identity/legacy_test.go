@@ -91,7 +91,7 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 	const api = "/_matrix/identity/api/v1"
 	ask := func(path string) string {
 		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.api+api+path, nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.API+api+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 	}
 	submit := func(path string, values url.Values) string {
 		t.Helper()
-		status, answer := form(t, p.api, path, values, from)
+		status, answer := form(t, p.API, path, values, from)
 		if status != http.StatusOK {
 			t.Fatalf("%s: %d %s", path, status, answer)
 		}
@@ -122,7 +122,7 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 		t.Errorf("validated %s", got)
 	}
 	query.Set("mxid", "@alice:example.org")
-	if status, answer := form(t, p.api, "/3pid/bind", query, from); status != http.StatusForbidden {
+	if status, answer := form(t, p.API, "/3pid/bind", query, from); status != http.StatusForbidden {
 		t.Errorf("another server's user: %d %s", status, answer)
 	}
 	query.Set("mxid", alice)
@@ -148,7 +148,7 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 			t.Errorf("%s from elsewhere: %d %s", path, status, answer)
 		}
 	}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.api+api+"/validate/msisdn/requestToken", strings.NewReader(number))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.API+api+"/validate/msisdn/requestToken", strings.NewReader(number))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,10 +38,10 @@ func TestReplicasShareLimits(t *testing.T) {
 		"IDENTITY_LIMITS_TRUSTED_SOURCES=192.0.2.0/24",
 	}
 	one, other := startBinary(t, environ, "-config", w.config), startBinary(t, environ, "-config", w.config)
-	c := w.register(t, one.api, "alice")
-	d := w.register(t, other.api, "bob")
-	client{base: one.api}.limited(t, "/account/register", `{"access_token":"openid-carol","matrix_server_name":%q}`, w.homeserver)
-	at := client{other.api, c.token}
+	c := w.register(t, one.API, "alice")
+	d := w.register(t, other.API, "bob")
+	client{base: one.API}.limited(t, "/account/register", `{"access_token":"openid-carol","matrix_server_name":%q}`, w.homeserver)
+	at := client{other.API, c.token}
 
 	const request = `{"client_secret":%q,"email":"carol@example.com","send_attempt":1}`
 	c.post(t, "/validate/email/requestToken", request, "one")
@@ -68,7 +68,7 @@ func TestReplicasShareLimits(t *testing.T) {
 		t.Errorf("%d keys in Redis, %v", len(keys), err)
 	}
 	for _, p := range []*process{one, other} {
-		_, metrics := fetch(t, p.admin+"/metrics")
+		_, metrics := fetch(t, p.Admin+"/metrics")
 		if !strings.Contains(metrics, "herald_identity_limit_store_fallbacks_total 0\n") {
 			t.Error("a process did without Redis")
 		}
@@ -82,11 +82,11 @@ func TestOneProcessLimitsByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
 	p := startBinary(t, []string{"IDENTITY_LIMITS_BIND_ACCOUNT=1/30d", "IDENTITY_LIMITS_SMS_COUNTRY=1/30d"}, "-config", w.config)
-	c := w.register(t, p.api, "alice")
+	c := w.register(t, p.API, "alice")
 	const text = `{"client_secret":"monkeys","country":"US","phone_number":%q,"send_attempt":1}`
 	c.post(t, "/validate/msisdn/requestToken", text, "+447700900001")
 	c.limited(t, "/validate/msisdn/requestToken", text, "+447700900002")
-	p.await(t, "text messages have reached their cap")
+	p.Await(t, "text messages have reached their cap")
 	const bind = `{"sid":"none","client_secret":"monkeys","mxid":"@alice:example.org"}`
 	if status, _ := c.ask(t, http.MethodPost, "/3pid/bind", bind); status == http.StatusTooManyRequests {
 		t.Error("the first request is refused")

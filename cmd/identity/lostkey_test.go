@@ -35,7 +35,7 @@ func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 		t.Helper()
 		s := startHere(t, environ)
 		for _, id := range keys {
-			if status, body := fetch(t, s.api+"/_matrix/identity/v2/pubkey/"+id); status != http.StatusOK {
+			if status, body := fetch(t, s.API+"/_matrix/identity/v2/pubkey/"+id); status != http.StatusOK {
 				t.Errorf("%s: %d %s", id, status, body)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -84,7 +85,7 @@ type node struct {
 // start runs the binary on the site until the test ends.
 func (s *site) start(t testing.TB) *node {
 	t.Helper()
-	name, err := binary()
+	name, err := cmdtest.Build()
 	if err != nil {
 		t.Fatal(err)
 	}

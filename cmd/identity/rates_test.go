@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/cmdtest"
 )
 
 // BenchmarkRotation looks up 1,000 hashes at a time before, during and after a
@@ -51,7 +52,7 @@ func BenchmarkRotation(b *testing.B) {
 // startRotation runs the command and returns how it ends.
 func startRotation(b *testing.B, s *site) <-chan error {
 	b.Helper()
-	name, err := binary()
+	name, err := cmdtest.Build()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -10,62 +9,22 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/matrix-herald/herald/internal/cmdtest"
 )
-
-// output collects what a program writes and can be waited for.
-type output struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newOutput() *output { return &output{changed: make(chan struct{}, 1)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.changed <- struct{}{}:
-	default:
-	}
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// await waits until the output has all of these texts.
-func (o *output) await(t *testing.T, texts ...string) {
-	t.Helper()
-	timeout := time.NewTimer(30 * time.Second)
-	defer timeout.Stop()
-	for _, text := range texts {
-		for !strings.Contains(o.String(), text) {
-			select {
-			case <-o.changed:
-			case <-timeout.C:
-				t.Fatalf("the output lacks %q:\n%s", text, o)
-			}
-		}
-	}
-}
 
 // command runs the program to its end.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	out, errs := newOutput(), newOutput()
+	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
 	p := program{stdout: out, stderr: errs, environ: environ}
 	return p.run(t.Context(), args), out.String(), errs.String()
 }
 
 // serving is a program that serves in this process.
 type serving struct {
-	api, admin string
-	out, errs  *output
+	API, Admin string
+	out, errs  *cmdtest.Output
 	stop       func() (code int)
 }
 
@@ -73,7 +32,7 @@ type serving struct {
 func startHere(t *testing.T, environ []string, args ...string) *serving {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &serving{out: newOutput(), errs: newOutput()}
+	s := &serving{out: cmdtest.NewOutput(), errs: cmdtest.NewOutput()}
 	type addresses struct {
 		api   []net.Addr
 		admin net.Addr
@@ -97,9 +56,9 @@ func startHere(t *testing.T, environ []string, args ...string) *serving {
 	t.Cleanup(func() { s.stop() })
 	select {
 	case a := <-listening:
-		s.api = "http://" + a.api[0].String()
+		s.API = "http://" + a.api[0].String()
 		if a.admin != nil {
-			s.admin = "http://" + a.admin.String()
+			s.Admin = "http://" + a.admin.String()
 		}
 	case <-ended:
 		t.Fatalf("identity ended with status %d:\n%s", code, s.errs)
@@ -193,10 +152,10 @@ func TestItStartsWithoutAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://id.example.org", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
-	if status, body := fetch(t, first.admin+"/readyz"); status != http.StatusOK {
+	if status, body := fetch(t, first.Admin+"/readyz"); status != http.StatusOK {
 		t.Errorf("not ready: %d %s", status, body)
 	}
-	_, metrics := fetch(t, first.admin+"/metrics")
+	_, metrics := fetch(t, first.Admin+"/metrics")
 	for _, name := range []string{
 		"herald_build_info{", "herald_identity_bindings ", "herald_identity_lookups_total{", "herald_identity_lookup_addresses_total{",
 		"herald_identity_mails_total{", "herald_identity_sms_total{", "herald_identity_validation_",
@@ -205,7 +164,7 @@ func TestItStartsWithoutAConfiguration(t *testing.T) {
 			t.Errorf("/metrics lacks %s", name)
 		}
 	}
-	first.errs.await(t, "public_base_url: it is not https", "no mail relay is configured", "no SMS provider is configured")
+	first.errs.Await(t, "public_base_url: it is not https", "no mail relay is configured", "no SMS provider is configured")
 	if code := first.stop(); code != 0 {
 		t.Fatalf("exit status %d:\n%s", code, first.errs)
 	}

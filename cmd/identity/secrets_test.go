@@ -113,7 +113,7 @@ func TestNothingTellsSecrets(t *testing.T) {
 		s.failToSend(t, c)
 		s.misuse(t, c)
 		s.askByVersion1(t)
-		metrics := func() string { _, text := fetch(t, s.service.admin+"/metrics"); return text }()
+		metrics := func() string { _, text := fetch(t, s.service.Admin+"/metrics"); return text }()
 		c.post(t, "/account/logout", "{}")
 		s.look(t, metrics)
 	})
@@ -193,7 +193,7 @@ func (s *spy) tellHomeserver(t *testing.T, c client, user string) {
 	address := s.address()
 	c.post(t, "/store-invite", `{"medium":"email","address":%q,"room_id":"!tea:example.org","sender":%q}`, address, user)
 	s.bind(t, c, user, address)
-	s.service.await(t, "homeserver refused to hear about a binding")
+	s.service.Await(t, "homeserver refused to hear about a binding")
 }
 
 // lookUp looks up addresses that are nobody's, in every right and wrong way.
@@ -265,7 +265,7 @@ func (s *spy) askByVersion1(t *testing.T) {
 	t.Helper()
 	const v1 = "/_matrix/identity/api/v1"
 	homeserver := http.Header{"X-Forwarded-For": {"192.0.2.7"}} // as the proxy says
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.service.api+v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.service.API+v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func (s *spy) askByVersion1(t *testing.T) {
 		t.Errorf("a homeserver's lookup: %d %s", status, answer)
 	}
 	request := url.Values{"email": {s.address()}, "client_secret": {s.secret("a homeserver's client secret")}, "send_attempt": {"1"}}
-	if status, answer := form(t, s.service.api, "/validate/email/requestToken", request, homeserver); status != http.StatusOK {
+	if status, answer := form(t, s.service.API, "/validate/email/requestToken", request, homeserver); status != http.StatusOK {
 		t.Errorf("a homeserver's request for a mail: %d %s", status, answer)
 	}
 	s.provoke(t, http.MethodGet, v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), "", "")
@@ -286,15 +286,15 @@ func (s *spy) askByVersion1(t *testing.T) {
 // look looks everywhere.
 func (s *spy) look(t *testing.T, metrics string) {
 	t.Helper()
-	s.service.stop(t) // sends the last spans
+	s.service.Stop(t) // sends the last spans
 	for name, text := range map[string]string{
-		"the log": s.service.log.String(), "standard output": s.service.out.String(), "the metrics": metrics, "the traces": s.spans(),
+		"the log": s.service.Log.String(), "standard output": s.service.out.String(), "the metrics": metrics, "the traces": s.spans(),
 	} {
 		if found := append(s.addresses.In(text), s.secrets.In(text)...); len(found) > 0 {
 			t.Errorf("%s: %v", name, found)
 		}
 	}
-	for what, text := range map[string]string{"log": s.service.log.String(), "metrics": metrics, "traces": s.spans()} {
+	for what, text := range map[string]string{"log": s.service.Log.String(), "metrics": metrics, "traces": s.spans()} {
 		if len(text) < 1000 {
 			t.Errorf("the %s: %q", what, text)
 		}

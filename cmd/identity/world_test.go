@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,13 +14,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/internal/crowdtest"
 	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
@@ -31,123 +29,30 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// binary builds the program once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "identity")
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(dir, "identity")
-	out, err := exec.Command("go", "build", "-ldflags", "-X main.version=e2e", "-o", name, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return name, nil
-})
-
 func TestMain(m *testing.M) {
 	curlMain()
 	crowdtest.Main()
-	code := m.Run()
-	if name, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(name))
-	}
-	os.Exit(code)
+	cmdtest.Main(m)
 }
 
 // process is a running identity binary.
 type process struct {
-	cmd        *exec.Cmd
-	api, admin string
-	out        *output
-	log        *output
-	events     chan map[string]any // the log, line by line
-	done       chan error
+	*cmdtest.Process
+
+	out *cmdtest.Output
 }
 
 // startBinary runs the binary until stop or the end of the test and waits until
 // it listens.
 func startBinary(t *testing.T, environ []string, args ...string) *process {
 	t.Helper()
-	name, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: exec.Command(name, args...), out: newOutput(), log: newOutput(), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
-	p.cmd.Stdout = p.out
-	p.cmd.Env = append(append(os.Environ(), "IDENTITY_LOG_FORMAT=json", "TMPDIR="+t.TempDir()), environ...)
-	log, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var read sync.WaitGroup
-	read.Go(func() {
-		defer close(p.events)
-		for lines := bufio.NewScanner(io.TeeReader(log, p.log)); lines.Scan(); {
-			var event map[string]any
-			if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-				event = map[string]any{"msg": lines.Text()}
-			}
-			select {
-			case p.events <- event:
-			default: // nobody waits for one of a thousand
-			}
-		}
-	})
-	go func() {
-		read.Wait()
-		p.done <- p.cmd.Wait()
-		close(p.done)
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		for range p.done {
-		}
-	})
-	for p.api == "" || p.admin == "" {
-		event := p.await(t, "listening")
-		address := "http://" + event["address"].(string)
-		if event["admin"] == true {
-			p.admin = address
-		} else {
-			p.api = address
-		}
-	}
-	return p
-}
-
-// await returns the next line of the log with this message.
-func (p *process) await(t *testing.T, msg string) map[string]any {
-	t.Helper()
-	timeout := time.NewTimer(30 * time.Second)
-	defer timeout.Stop()
-	for {
-		select {
-		case <-timeout.C:
-			t.Fatalf("the log does not say %q:\n%s", msg, p.log)
-		case event, open := <-p.events:
-			if !open {
-				t.Fatalf("identity ended; the log does not say %q:\n%s", msg, p.log)
-			}
-			if event["msg"] == msg {
-				return event
-			}
-		}
-	}
-}
-
-// stop ends the process as a supervisor does.
-func (p *process) stop(t *testing.T) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-p.done; err != nil {
-		t.Errorf("exit: %v\n%s", err, p.log)
-	}
+	out := cmdtest.NewOutput()
+	return &process{cmdtest.Start(t, func(name string) *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Stdout = out
+		cmd.Env = append(append(os.Environ(), "IDENTITY_LOG_FORMAT=json", "TMPDIR="+t.TempDir()), environ...)
+		return cmd
+	}), out}
 }
 
 // world is what an identity service needs around it, with a configuration that
@@ -230,7 +135,7 @@ func (w *world) userInfo(rw http.ResponseWriter, r *http.Request) {
 func (w *world) start(t *testing.T) *process {
 	t.Helper()
 	p := startBinary(t, nil, "-config", w.config)
-	u, err := url.Parse(p.api)
+	u, err := url.Parse(p.API)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,6 +66,7 @@ func packages() []pkg {
 
 		{"internal/browsertest", testOnly, nil},
 		{"internal/cmdline", adapter, nil},
+		{"internal/cmdtest", testOnly, nil},
 		{"internal/conf", adapter, []string{"internal/*"}},
 		{"internal/conf/conftest", testOnly, []string{"internal/conf"}},
 		{"internal/crowdtest", testOnly, nil},
