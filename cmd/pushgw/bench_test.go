@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -200,7 +201,7 @@ ca_file: ca.pem
 log: {format: json}
 apps: {app: `+app+`}
 `)
-	name, err := binary()
+	name, err := cmdtest.Build()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestTheExpiryOfACertificateIsShown(t *testing.T) {
 	g := startGateway(t, s.client, "-config", s.config)
 	check := func(notAfter time.Time) {
 		t.Helper()
-		metrics := g.get(t, g.admin+"/metrics")
+		metrics := g.get(t, g.Admin+"/metrics")
 		for _, want := range []string{
 			`herald_push_certificate_expiry_timestamp_seconds{app="org.example.cert",provider="apns"} %v`,
 			`sygnal_client_cert_expiry{pushkin="org.example.cert"} %v`,
@@ -41,6 +41,6 @@ func TestTheExpiryOfACertificateIsShown(t *testing.T) {
 
 	later := soon.Add(24 * time.Hour)
 	renew(later)
-	g.await(t, "apps reloaded")
+	g.Await(t, "apps reloaded")
 	check(later)
 }

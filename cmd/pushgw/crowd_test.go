@@ -17,7 +17,7 @@ func TestTenThousandIdleConnections(t *testing.T) { // not parallel: others woul
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
 	s.speakPlainHTTP(t)
 	g := startGateway(t, s.client, "-config", s.config)
-	crowd := crowdtest.Options{Addr: strings.TrimPrefix(g.api, "http://"), Path: "/health", EveryMillis: 1000}
+	crowd := crowdtest.Options{Addr: strings.TrimPrefix(g.API, "http://"), Path: "/health", EveryMillis: 1000}
 	crowd.Manners, crowd.Count = crowdtest.Silent, 8000
 	silent := crowdtest.Start(t, crowd)
 	crowd.Manners, crowd.Count = crowdtest.Idle, 2000
@@ -40,9 +40,9 @@ func TestMoreConnectionsThanFilesAreNoTrouble(t *testing.T) {
 		return exec.Command("sh", "-c", `ulimit -n 256 && exec "$0" -config "$1"`, name, s.config)
 	})
 	crowdtest.Start(t, crowdtest.Options{
-		Addr: strings.TrimPrefix(g.api, "http://"), Manners: crowdtest.Silent, Count: 400, EveryMillis: 100,
+		Addr: strings.TrimPrefix(g.API, "http://"), Manners: crowdtest.Silent, Count: 400, EveryMillis: 100,
 	})
-	g.await(t, "connections are at their bound")
+	g.Await(t, "connections are at their bound")
 	g.deliverSome(t, "among the silent", 5)
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -17,52 +16,29 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/internal/crowdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// binary builds the program once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "pushgw")
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(dir, "pushgw")
-	out, err := exec.Command("go", "build", "-ldflags", "-X main.version=e2e", "-o", name, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	return name, nil
-})
-
 func TestMain(m *testing.M) {
 	relayMain()
 	crowdtest.Main()
-	code := m.Run()
-	if name, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(name))
-	}
-	os.Exit(code)
+	cmdtest.Main(m)
 }
 
 // gateway is a running pushgw binary.
 type gateway struct {
-	cmd    *exec.Cmd
-	api    string
-	admin  string
+	*cmdtest.Process
+
 	client *http.Client
-	log    *output
-	events chan map[string]any // the log, line by line
-	done   chan error
 }
 
 // startGateway runs the binary with args until the test ends and waits until
@@ -75,80 +51,12 @@ func startGateway(t *testing.T, client *http.Client, args ...string) *gateway {
 // startGatewayAs runs the command that is made of the binary's name.
 func startGatewayAs(t *testing.T, client *http.Client, command func(name string) *exec.Cmd) *gateway {
 	t.Helper()
-	name, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gateway{cmd: command(name), client: client, log: newOutput(), events: make(chan map[string]any, 1000), done: make(chan error, 1)}
-	log, err := g.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var read sync.WaitGroup
-	read.Go(func() {
-		defer close(g.events)
-		for lines := bufio.NewScanner(io.TeeReader(log, g.log)); lines.Scan(); {
-			var event map[string]any
-			if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-				event = map[string]any{"msg": lines.Text()}
-			}
-			select {
-			case g.events <- event:
-			default: // nobody waits for one of a thousand
-			}
-		}
-	})
-	go func() {
-		read.Wait()
-		g.done <- g.cmd.Wait()
-		close(g.done)
-	}()
-	t.Cleanup(func() {
-		_ = g.cmd.Process.Kill()
-		for range g.done {
-		}
-	})
-	for g.api == "" || g.admin == "" {
-		event := g.await(t, "listening")
-		if event["admin"] == true {
-			g.admin = "http://" + event["address"].(string)
-			continue
-		}
-		scheme := "http://"
-		if event["tls"] == true {
-			scheme = "https://"
-		}
-		g.api = scheme + event["address"].(string)
-	}
-	return g
-}
-
-// await returns the next line of the log with this message.
-func (g *gateway) await(t *testing.T, msg string) map[string]any {
-	t.Helper()
-	timeout := time.NewTimer(30 * time.Second)
-	defer timeout.Stop()
-	for {
-		select {
-		case <-timeout.C:
-			t.Fatalf("the log does not say %q", msg)
-		case event, open := <-g.events:
-			if !open {
-				t.Fatalf("pushgw ended; the log does not say %q", msg)
-			}
-			if text, _ := event["msg"].(string); strings.HasPrefix(text, msg) {
-				return event
-			}
-		}
-	}
+	return &gateway{cmdtest.Start(t, command), client}
 }
 
 // notify posts a body and returns the status and the answer.
 func (g *gateway) notify(ctx context.Context, body string) (int, string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.api+"/_matrix/push/v1/notify", strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.API+"/_matrix/push/v1/notify", strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -380,7 +288,7 @@ func TestVerdictsReachTheHomeserver(t *testing.T) {
 			t.Errorf("%s: %d %s %v", name, status, answer, err)
 		}
 	}
-	metrics := g.get(t, g.admin+"/metrics")
+	metrics := g.get(t, g.Admin+"/metrics")
 	for _, want := range []string{
 		`herald_push_outcomes_total{app="org.example.ios",outcome="rejected",provider="apns",reason="unregistered"} 1`,
 		`herald_push_outcomes_total{app="org.example.android*",outcome="temporary",provider="fcm",reason="rate_limited"} 1`,
@@ -394,7 +302,7 @@ func TestVerdictsReachTheHomeserver(t *testing.T) {
 		}
 	}
 	for url, want := range map[string]string{
-		g.api + "/health": "ok", g.api + "/ready": "", g.api + "/version": `"e2e"`, g.admin + "/healthz": "ok", g.admin + "/readyz": "",
+		g.API + "/health": "ok", g.API + "/ready": "", g.API + "/version": `"e2e"`, g.Admin + "/healthz": "ok", g.Admin + "/readyz": "",
 	} {
 		if got := g.get(t, url); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", url, got)
@@ -423,17 +331,17 @@ func TestAStopLosesNothing(t *testing.T) {
 	if err := s.apns.Wait(t.Context(), requests); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := g.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	g.await(t, "draining")
+	g.Await(t, "draining")
 	close(hold)
 	for range requests {
 		if status := <-statuses; status != 200 {
 			t.Errorf("a request in flight at SIGTERM ended with %d", status)
 		}
 	}
-	if err := <-g.done; err != nil {
+	if err := <-g.Done; err != nil {
 		t.Errorf("exit: %v", err)
 	}
 }
@@ -456,17 +364,17 @@ func TestReload(t *testing.T) {
 	check("before", 502)
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, typo: 1}\n")
-	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	g.await(t, "new configuration refused")
+	g.Await(t, "new configuration refused")
 	check("after a bad configuration", 502)
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, service_account_file: firebase.json, endpoint: \""+s.fcm.URL()+"\"}\n")
-	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	g.await(t, "apps reloaded")
+	g.Await(t, "apps reloaded")
 	check("after a good one", 200)
 
 	again, err := os.ReadFile(s.config)
@@ -474,20 +382,20 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, s.config, "unknown_app: reject\n"+string(again))
-	if err := g.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	g.await(t, "options outside apps changed: restart to use them")
-	g.await(t, "apps reloaded")
+	g.Await(t, "options outside apps changed: restart to use them")
+	g.Await(t, "apps reloaded")
 	if status, answer, err := g.notify(t.Context(), `{"notification":{"devices":[{"app_id":"org.nobody","pushkey":"k"}]}}`); err != nil || status != 502 {
 		t.Errorf("an option outside apps changed without a restart: %d %s %v", status, answer, err)
 	}
 
 	writeFile(t, filepath.Join(s.dir, "firebase.json"), "not a key")
-	g.await(t, "new configuration refused")
+	g.Await(t, "new configuration refused")
 	check("after a broken key file", 200)
 	writeFile(t, filepath.Join(s.dir, "firebase.json"), string(s.fcm.ServiceAccount("other")))
-	g.await(t, "apps reloaded")
+	g.Await(t, "apps reloaded")
 	check("after a new key file", 200)
 	requests := s.fcm.Requests()
 	if got := requests[len(requests)-1].Project; got != "other" {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -53,7 +54,7 @@ func (c *counters) add(more counters) {
 
 func newReplica(t *testing.T, dir, config string, n int) *replica {
 	t.Helper()
-	program, err := binary()
+	program, err := cmdtest.Build()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func TestReplicasPushAnEventOnce(t *testing.T) {
 			`herald_push_store_fallbacks_total 0`, `herald_push_guard_tripped{app="org.example.ios",provider="apns"} 0`,
 		},
 	} {
-		metrics := replicas[replica].get(t, replicas[replica].admin+"/metrics")
+		metrics := replicas[replica].get(t, replicas[replica].Admin+"/metrics")
 		for _, line := range lines {
 			if !strings.Contains(metrics, line) {
 				t.Errorf("/metrics of replica %d lacks %s", replica, line)
@@ -159,7 +159,7 @@ func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
 	}
 	tripped := func(replica int, want string) {
 		t.Helper()
-		metrics := replicas[replica].get(t, replicas[replica].admin+"/metrics")
+		metrics := replicas[replica].get(t, replicas[replica].Admin+"/metrics")
 		if !strings.Contains(metrics, `herald_push_guard_tripped{app="org.example.android*",provider="fcm"} `+want) {
 			t.Errorf("/metrics of replica %d does not say that the guard is %s", replica, want)
 		}
@@ -170,7 +170,7 @@ func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
 	post(0, "dead1", 200)
 	post(0, "dead2", 200) // half of four
 	post(0, "dead3", 502)
-	replicas[0].await(t, "most pushes of an app come back dead")
+	replicas[0].Await(t, "most pushes of an app come back dead")
 	post(1, "dead1", 502) // what was believed before is not any more
 	tripped(0, "1")
 	tripped(1, "1")
@@ -178,7 +178,7 @@ func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
 	for n := range 3 {
 		post(1, fmt.Sprint("alive", n), 200)
 	}
-	replicas[1].await(t, "an app's pushes are accepted again")
+	replicas[1].Await(t, "an app's pushes are accepted again")
 	post(0, "dead2", 200)
 	tripped(0, "0")
 	tripped(1, "0")
@@ -206,7 +206,7 @@ func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {
 		t.Errorf("FCM was asked %d times", n)
 	}
 	writeFile(t, filepath.Join(s.dir, "firebase.json"), string(s.fcm.ServiceAccount("other")))
-	g.await(t, "apps reloaded")
+	g.Await(t, "apps reloaded")
 	if status, answer, err := g.notify(t.Context(), body); err != nil || answer != `{"rejected":[]}` {
 		t.Errorf("the token with another project's key: %d %s %v", status, answer, err)
 	}

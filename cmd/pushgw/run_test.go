@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,56 +9,17 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
-// output collects what a program writes and can be waited for.
-type output struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	changed chan struct{}
-}
-
-func newOutput() *output { return &output{changed: make(chan struct{}, 1)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.changed <- struct{}{}:
-	default:
-	}
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// await waits until the output has all of these texts.
-func (o *output) await(t *testing.T, texts ...string) {
-	t.Helper()
-	for _, text := range texts {
-		for !strings.Contains(o.String(), text) {
-			select {
-			case <-o.changed:
-			case <-t.Context().Done():
-				t.Fatalf("the output lacks %q:\n%s", text, o)
-			}
-		}
-	}
-}
-
 // command runs the program to its end.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	out, errs := newOutput(), newOutput()
+	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
 	p := program{stdout: out, stderr: errs, environ: environ}
 	return p.run(t.Context(), args), out.String(), errs.String()
 }
@@ -68,7 +28,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	out, errs := newOutput(), newOutput()
+	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
 	address := make(chan string, 1)
 	p := program{
 		stdout: out, stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN="},
@@ -77,7 +37,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	code := make(chan int, 1)
 	go func() { code <- p.run(ctx, []string{"-dev"}) }()
 	api := <-address
-	out.await(t, "curl http://"+api+"/_matrix/push/v1/notify")
+	out.Await(t, "curl http://"+api+"/_matrix/push/v1/notify")
 	_, body, _ := strings.Cut(out.String(), "-d '")
 	body, _, _ = strings.Cut(body, "'")
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+"/_matrix/push/v1/notify", strings.NewReader(body))
@@ -92,7 +52,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	if answer, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || strings.TrimSpace(string(answer)) != `{"rejected":[]}` {
 		t.Fatalf("%d %s %v", res.StatusCode, answer, err)
 	}
-	out.await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
+	out.Await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
 	stop()
 	if got := <-code; got != 0 {
 		t.Errorf("exit status %d\n%s", got, errs)
@@ -234,7 +194,7 @@ apps: {broken: {type: fcm, typo: 1, service_account_file: missing}}
 
 func TestDevShowsTextAsItIs(t *testing.T) {
 	t.Parallel()
-	out := newOutput()
+	out := cmdtest.NewOutput()
 	p := newPrinter(out)
 	p.Send(t.Context(), push.Delivery{
 		Device: &push.Device{AppID: "app", PushKey: "k"},

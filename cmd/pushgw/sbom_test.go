@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/internal/cmdtest"
 )
 
 func TestTheBillOfMaterialsNamesEveryModule(t *testing.T) {
 	t.Parallel()
-	name, err := binary()
+	name, err := cmdtest.Build()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,13 +173,13 @@ func TestNothingTellsSecrets(t *testing.T) {
 		s.post(t, fmt.Sprintf(body, s.secret("a bad body")))
 	}
 	s.get(t, "/_matrix/push/v1/notify/"+s.secret("a path")+"?access_token="+s.secret("a query"))
-	metrics := s.g.get(t, s.g.admin+"/metrics")
+	metrics := s.g.get(t, s.g.Admin+"/metrics")
 	s.look(t, metrics, redisDump(t, section))
 }
 
 func (s *spy) get(t *testing.T, path string) {
 	t.Helper()
-	if answer := s.g.get(t, s.g.api+path); len(s.secrets.In(answer)) > 0 {
+	if answer := s.g.get(t, s.g.API+path); len(s.secrets.In(answer)) > 0 {
 		t.Errorf("%s: %q", path, answer)
 	}
 }
@@ -187,14 +187,14 @@ func (s *spy) get(t *testing.T, path string) {
 // look looks everywhere.
 func (s *spy) look(t *testing.T, metrics, memory string) {
 	t.Helper()
-	if err := s.g.cmd.Process.Signal(syscall.SIGTERM); err != nil { // sends the last spans
+	if err := s.g.Cmd.Process.Signal(syscall.SIGTERM); err != nil { // sends the last spans
 		t.Fatal(err)
 	}
-	if err := <-s.g.done; err != nil {
+	if err := <-s.g.Done; err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"the log": s.g.log.String(), "the metrics": metrics, "the traces": s.spans(), "Redis": memory,
+		"the log": s.g.Log.String(), "the metrics": metrics, "the traces": s.spans(), "Redis": memory,
 	} {
 		if len(text) < 500 {
 			t.Errorf("%s: only %q", name, text)

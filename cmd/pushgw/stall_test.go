@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"testing"
+
+	"github.com/matrix-herald/herald/internal/cmdtest"
 )
 
-// TestARequestThatStallsIsAnsweredWith408 sends half of a body.
 func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
@@ -23,31 +20,5 @@ func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	}
 	go func() { code <- p.run(ctx, []string{"-dev"}) }()
 	t.Cleanup(func() { stop(); <-code })
-	address := <-listening
-	stall := func() (*http.Response, error) {
-		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		if _, err := fmt.Fprint(conn, "POST /_matrix/push/v1/notify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"); err != nil {
-			return nil, err
-		}
-		return http.ReadResponse(bufio.NewReader(conn), nil)
-	}
-	res, err := stall()
-	for err != nil && t.Context().Err() == nil { // so slow a machine that not even the headers were read in time
-		res, err = stall()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var answer struct{ Errcode, Error string }
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
-	if res.StatusCode != http.StatusRequestTimeout || answer.Errcode != "M_UNKNOWN" || answer.Error == "" || !res.Close {
-		t.Errorf("%s %+v, closes: %t", res.Status, answer, res.Close)
-	}
+	cmdtest.TestStall(t, <-listening, "/_matrix/push/v1/notify")
 }

@@ -17,6 +17,7 @@ import (
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -85,7 +86,7 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 	writeFile(t, s.config, fmt.Sprintf("tracing: {endpoint: %q}\n%s", collector.URL, config))
 	g := startGateway(t, s.client, "-config", s.config)
 	for appID, pushKey := range map[string]string{iosApp: iosKey(1), androidApp: "PUSHKEY"} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.api+"/_matrix/push/v1/notify", strings.NewReader(fmt.Sprintf(
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.API+"/_matrix/push/v1/notify", strings.NewReader(fmt.Sprintf(
 			`{"notification":{"event_id":"$e","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`, appID, pushKey)))
 		if err != nil {
 			t.Fatal(err)
@@ -103,10 +104,10 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 		}
 	}
 	// What is left is sent at the end.
-	if err := g.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := g.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-g.done; err != nil {
+	if err := <-g.Done; err != nil {
 		t.Fatal(err)
 	}
 	collector.mu.Lock()
@@ -124,10 +125,10 @@ func TestADeadCollectorDoesNotDelayTheEnd(t *testing.T) {
 	t.Cleanup(silent.Close)
 	t.Cleanup(func() { close(hold) })
 	ctx, stop := context.WithCancel(t.Context())
-	errs := newOutput()
+	errs := cmdtest.NewOutput()
 	listening := make(chan string, 1)
 	p := program{
-		stdout: newOutput(), stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN=", "PUSHGW_TRACING_ENDPOINT=" + silent.URL},
+		stdout: cmdtest.NewOutput(), stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN=", "PUSHGW_TRACING_ENDPOINT=" + silent.URL},
 		listening: func(api []net.Addr, _ net.Addr) { listening <- api[0].String() },
 	}
 	code := make(chan int, 1)

@@ -55,7 +55,7 @@ func TestAFleetKeepsAPauseTogether(t *testing.T) {
 	}
 	until200(1, "second")
 	until200(0, "third")
-	if metrics := replicas[1].get(t, replicas[1].admin+"/metrics"); !strings.Contains(metrics, `herald_push_paused_until_timestamp_seconds{app="org.example.android*",provider="fcm"} 0`) {
+	if metrics := replicas[1].get(t, replicas[1].Admin+"/metrics"); !strings.Contains(metrics, `herald_push_paused_until_timestamp_seconds{app="org.example.android*",provider="fcm"} 0`) {
 		t.Error("/metrics shows a pause that is over")
 	}
 }
@@ -79,7 +79,7 @@ func TestAHomeserverGetsItsShareOfAFullApp(t *testing.T) {
 		status := make(chan int, 1)
 		go func() {
 			defer close(status)
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.api+"/_matrix/push/v1/notify", strings.NewReader(
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.API+"/_matrix/push/v1/notify", strings.NewReader(
 				fmt.Sprintf(`{"notification":{"event_id":"$%d","devices":[{"app_id":"org.example.small","pushkey":"%d"}]}}`, n, n)))
 			if err != nil {
 				t.Error(err)
@@ -105,7 +105,7 @@ func TestAHomeserverGetsItsShareOfAFullApp(t *testing.T) {
 	}
 	other := post("192.0.2.2", 4)
 	inFlight := regexp.MustCompile(`(?m)^herald_http_requests_in_flight(\{.*\})? 3$`)
-	for !inFlight.MatchString(g.get(t, g.admin+"/metrics")) {
+	for !inFlight.MatchString(g.get(t, g.Admin+"/metrics")) {
 		select {
 		case status := <-other:
 			t.Fatalf("another homeserver does not wait for a place: %d", status)
