@@ -70,6 +70,9 @@ func (e *encoder) value(v any) error {
 }
 
 func (e *encoder) object(object map[string]any) error {
+	if object == nil {
+		return e.json.WriteToken(jsontext.Null)
+	}
 	if err := e.json.WriteToken(jsontext.BeginObject); err != nil {
 		return err
 	}
@@ -91,6 +94,9 @@ func (e *encoder) object(object map[string]any) error {
 }
 
 func (e *encoder) array(array []any) error {
+	if array == nil {
+		return e.json.WriteToken(jsontext.Null)
+	}
 	if err := e.json.WriteToken(jsontext.BeginArray); err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ func TestEncodeJSONOfOtherTypes(t *testing.T) {
 		"channel":         {map[string]any{"n": make(chan int)}, ""},
 		"no number":       {[]any{json.Number("x")}, ""},
 		"after an error":  {[]any{"whole"}, `["whole"]`},
+		"nil of a type":   {[]any{map[string]any(nil), []any(nil)}, `[null,null]`},
 		"an empty number": {json.Number(""), "0"}, // as encoding/json has it
 	} {
 		t.Run(name, func(t *testing.T) {
