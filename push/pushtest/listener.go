@@ -74,6 +74,7 @@ type trackedConn struct {
 	held     chan struct{}
 	closing  sync.Once
 	closed   chan struct{}
+	err      error // of closing
 }
 
 // Read implements net.Conn.
@@ -87,13 +88,15 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-// Close implements net.Conn.
+// Close implements net.Conn. The connection is forgotten when it is closed, and not
+// before: of two pushes that cut it neither may go on and be answered.
 func (c *trackedConn) Close() error {
 	c.closing.Do(func() {
 		close(c.closed)
+		c.err = c.Conn.Close()
 		c.listener.mu.Lock()
 		delete(c.listener.conns, c)
 		c.listener.mu.Unlock()
 	})
-	return c.Conn.Close()
+	return c.err
 }
