@@ -2,7 +2,6 @@ package push
 
 import (
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
@@ -43,18 +42,5 @@ func TestFailedDevicesAreBounded(t *testing.T) {
 	}
 	if n := len(r.failed); n > refusalThreshold {
 		t.Errorf("%d refused devices are remembered", n)
-	}
-}
-
-func TestEncodersKeepNoLongText(t *testing.T) {
-	t.Parallel()
-	long := map[string]any{"default_payload": strings.Repeat("x", 4*maxKeptBuffer)}
-	for range 100 { // a pool need not give back what it was given last
-		if _, err := EncodeJSON(long); err != nil {
-			t.Fatal(err)
-		}
-		if e := encoders.Get().(*encoder); e.buf.Cap() > maxKeptBuffer {
-			t.Fatalf("an encoder has kept %d bytes", e.buf.Cap())
-		}
 	}
 }

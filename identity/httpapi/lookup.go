@@ -33,43 +33,38 @@ type lookupRequest struct {
 // as long as other requests, and reading it is most of what a lookup costs beside
 // its query.
 func readLookup(w http.ResponseWriter, r *http.Request) (req lookupRequest, err error) {
-	dec, err := mxhttp.ReadDecoder(w, r, maxLookupBody)
-	if err != nil {
-		return req, err
-	}
-	defer dec.Release()
 	var wrong error // of JSON that has been read to its end
-	text := func(name string, to **string) error {
-		if dec.PeekKind() == 'n' {
-			*to = nil
-			return dec.SkipValue()
+	err = mxhttp.ReadValues(w, r, maxLookupBody, func(dec mxhttp.Decoder) error {
+		text := func(name string, to **string) error {
+			if dec.PeekKind() == 'n' {
+				*to = nil
+				return dec.SkipValue()
+			}
+			s, ok, err := dec.Text()
+			if err == nil && !ok {
+				wrong = &mxhttp.Error{Status: http.StatusBadRequest, Code: "M_BAD_JSON", Msg: name + ": expected a string"}
+			}
+			*to = &s
+			return err
 		}
-		s, ok, err := dec.Text()
-		if err == nil && !ok {
-			wrong = &mxhttp.Error{Status: http.StatusBadRequest, Code: "M_BAD_JSON", Msg: name + ": expected a string"}
+		isObject, err := dec.Members(func(name []byte) error {
+			switch string(name) {
+			case `"algorithm"`:
+				return text("algorithm", &req.algorithm)
+			case `"pepper"`:
+				return text("pepper", &req.pepper)
+			case `"addresses"`:
+				return req.addresses.read(dec)
+			default:
+				return dec.SkipValue()
+			}
+		})
+		if !isObject {
+			wrong = mxhttp.ErrNotObject()
 		}
-		*to = &s
 		return err
-	}
-	isObject, err := dec.Members(func(name []byte) error {
-		switch string(name) {
-		case `"algorithm"`:
-			return text("algorithm", &req.algorithm)
-		case `"pepper"`:
-			return text("pepper", &req.pepper)
-		case `"addresses"`:
-			return req.addresses.read(dec)
-		default:
-			return dec.SkipValue()
-		}
 	})
-	switch {
-	case err != nil:
-		return req, dec.Fault(err)
-	case !isObject:
-		wrong = mxhttp.ErrNotObject()
-	}
-	return req, cmp.Or(dec.End(), wrong)
+	return req, cmp.Or(err, wrong)
 }
 
 // stringList is a list of strings, or a note that the member was something else.

@@ -164,7 +164,7 @@ func domainLibraries() []string {
 	return []string{
 		"github.com/prometheus/client_golang/", "github.com/google/uuid", "github.com/nyaruka/phonenumbers",
 		"github.com/cenkalti/backoff/", "github.com/failsafe-go/failsafe-go", "github.com/failsafe-go/failsafe-go/",
-		"github.com/go-json-experiment/json/jsontext", "golang.org/x/",
+		"github.com/go-json-experiment/json", "github.com/go-json-experiment/json/jsontext", "golang.org/x/",
 	}
 }
 

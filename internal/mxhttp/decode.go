@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"sync"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -22,52 +21,51 @@ type Decoder struct {
 	whole string
 }
 
-// decoders are those that no request needs at the moment.
-var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
-
-// ReadDecoder reads the request body, of at most limit bytes, and returns a
-// decoder for it, to be released after use. The body has been checked to be
-// UTF-8 and not to nest too deeply; its errors are those of [ReadJSON]. Errors of
-// the decoder's methods are turned into an answer by [Decoder.Fault].
-func ReadDecoder(w http.ResponseWriter, r *http.Request, limit int64) (Decoder, error) {
+// ReadValues has read read the request body, a JSON value of at most limit bytes.
+// The body has been checked to be UTF-8 and not to nest too deeply. read must read
+// or skip the whole value, unless it fails; its decoder, and the names that it
+// lends, are valid until it returns. An [*Error] of read is returned as it is, all
+// others stand for JSON that is none; beside them, the errors are those of
+// [ReadJSON].
+func ReadValues(w http.ResponseWriter, r *http.Request, limit int64, read func(Decoder) error) error {
 	data, err := readBody(w, r, limit)
 	if err != nil {
-		return Decoder{}, err
+		return err
 	}
 	if err := checkText(data); err != nil {
-		return Decoder{}, err
+		return err
 	}
-	return newDecoder(data), nil
+	return decode(data, read)
 }
 
-func newDecoder(data []byte) Decoder {
-	d := decoders.Get().(*jsontext.Decoder)
-	d.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	return Decoder{d, string(data)}
-}
-
-// Release leaves the decoder to another request. What it has decoded may still be
-// used, but no name that it lent and none of its methods.
-func (d Decoder) Release() {
-	d.Reset(http.NoBody) // lets go of the body
-	decoders.Put(d.Decoder)
-}
-
-// Fault returns the answer to an error of reading: err itself if it is one
-// already, else 400 M_NOT_JSON.
-func (d Decoder) Fault(err error) error {
+func decode(data []byte, read func(Decoder) error) error {
+	x := reading{whole: string(data), read: read}
+	err := jsonv2.Unmarshal(data, &x, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if err == nil {
+		return nil
+	}
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
+	}
+	if x.done {
+		return errNotJSON("The request body goes on after the JSON value")
 	}
 	return errNotJSON("The request body is not valid JSON")
 }
 
-// End returns an error unless the text ends here.
-func (d Decoder) End() error {
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return errNotJSON("The request body goes on after the JSON value")
-	}
-	return nil
+// reading is what a text is decoded into: the library lends its decoder, and uses
+// the decoder's memory again.
+type reading struct {
+	whole string
+	read  func(Decoder) error
+	done  bool // the value has been read
+}
+
+// UnmarshalJSONFrom implements [jsonv2.UnmarshalerFrom].
+func (x *reading) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	err := x.read(Decoder{d, x.whole})
+	x.done = err == nil
+	return err
 }
 
 // Members calls read for each member of the object that comes next, after its

@@ -102,13 +102,11 @@ func DecodeObject(data []byte) (map[string]any, error) {
 	if err := checkText(data); err != nil {
 		return nil, err
 	}
-	dec := newDecoder(data)
-	defer dec.Release()
-	v, err := dec.Value()
-	if err != nil {
-		return nil, dec.Fault(err)
-	}
-	if err := dec.End(); err != nil {
+	var v any
+	if err := decode(data, func(d Decoder) (err error) {
+		v, err = d.Value()
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	object, ok := v.(map[string]any)

@@ -102,18 +102,15 @@ func TestBothReadersRefuseTheSameTexts(t *testing.T) {
 
 // readObject reads an object as a handler with a Decoder does.
 func readObject(r *http.Request, limit int64) error {
-	d, err := mxhttp.ReadDecoder(httptest.NewRecorder(), r, limit)
-	if err != nil {
+	isObject := false
+	err := mxhttp.ReadValues(httptest.NewRecorder(), r, limit, func(d mxhttp.Decoder) (err error) {
+		isObject, err = d.Members(func([]byte) error { return d.SkipValue() })
 		return err
-	}
-	isObject, err := d.Members(func([]byte) error { return d.SkipValue() })
-	switch {
-	case err != nil:
-		return d.Fault(err)
-	case !isObject:
+	})
+	if err == nil && !isObject {
 		return mxhttp.ErrNotObject()
 	}
-	return d.End()
+	return err
 }
 
 func TestABodyOfUnknownLengthIsLimitedToo(t *testing.T) {
@@ -209,14 +206,11 @@ func TestDecodeObjectKeepsNumbersAndTheLastDuplicate(t *testing.T) {
 // decoders slow: the time for a byte must not grow with the size.
 // TestWhatWasDecodedOutlivesTheDecoder reads one body with the memory of another.
 func TestWhatWasDecodedOutlivesTheDecoder(t *testing.T) {
-	decode := func(body string) any {
-		d, err := mxhttp.ReadDecoder(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)), 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer d.Release()
-		v, err := d.Value()
-		if err != nil {
+	decode := func(body string) (v any) {
+		if err := mxhttp.ReadValues(httptest.NewRecorder(), post(body), 1000, func(d mxhttp.Decoder) (err error) {
+			v, err = d.Value()
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return v

@@ -88,11 +88,7 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 // answer writes the answer and returns its status, or returns the error to be
 // answered and the status that one has.
 func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time) (int, error) {
-	body, err := mxhttp.ReadDecoder(w, r, maxBody)
-	if err != nil {
-		return statusOf(err), err
-	}
-	req, err := parseNotify(body)
+	req, err := readNotify(w, r)
 	if err != nil {
 		return statusOf(err), err
 	}

@@ -34,15 +34,13 @@ type parser struct {
 	mxhttp.Decoder
 }
 
-// parseNotify reads a request and releases d. Its errors are *mxhttp.Error.
-func parseNotify(d mxhttp.Decoder) (*request, error) {
-	defer d.Release()
-	p := parser{d}
-	req, err := p.body()
-	if err != nil {
-		return nil, p.Fault(err)
-	}
-	return req, p.End()
+// readNotify reads a request. Its errors are *mxhttp.Error.
+func readNotify(w http.ResponseWriter, r *http.Request) (req *request, err error) {
+	err = mxhttp.ReadValues(w, r, maxBody, func(d mxhttp.Decoder) (err error) {
+		req, err = parser{d}.body()
+		return err
+	})
+	return req, err
 }
 
 func (p parser) body() (*request, error) {
