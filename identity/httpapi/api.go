@@ -80,7 +80,8 @@ type Client struct {
 type api struct {
 	Options
 
-	capped capped
+	capped   capped
+	decoders mxhttp.Decoders
 }
 
 // handler answers a request or returns the error to be answered.

@@ -32,9 +32,9 @@ type lookupRequest struct {
 // readLookup reads the body of a lookup value by value: it may be a hundred times
 // as long as other requests, and reading it is most of what a lookup costs beside
 // its query.
-func readLookup(w http.ResponseWriter, r *http.Request) (req lookupRequest, err error) {
+func (a *api) readLookup(w http.ResponseWriter, r *http.Request) (req lookupRequest, err error) {
 	var wrong error // of JSON that has been read to its end
-	err = mxhttp.ReadValues(w, r, maxLookupBody, func(dec mxhttp.Decoder) error {
+	err = a.decoders.ReadBody(w, r, maxLookupBody, func(dec mxhttp.Decoder) error {
 		text := func(name string, to **string) error {
 			if dec.PeekKind() == 'n' {
 				*to = nil
@@ -106,7 +106,7 @@ func (l *stringList) read(dec mxhttp.Decoder) error {
 
 // lookup handles POST /_matrix/identity/v2/lookup.
 func (a *api) lookup(w http.ResponseWriter, r *http.Request, by caller) error {
-	req, err := readLookup(w, r)
+	req, err := a.readLookup(w, r)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
+	"sync"
 
-	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -21,13 +22,17 @@ type Decoder struct {
 	whole string
 }
 
-// ReadValues has read read the request body, a JSON value of at most limit bytes.
+// Decoders lends decoders to the requests of one API, which use one another's. The
+// zero Decoders is ready for use, by many at once.
+type Decoders struct{ free sync.Pool }
+
+// ReadBody has read read the request body, a JSON value of at most limit bytes.
 // The body has been checked to be UTF-8 and not to nest too deeply. read must read
 // or skip the whole value, unless it fails; its decoder, and the names that it
 // lends, are valid until it returns. An [*Error] of read is returned as it is, all
 // others stand for JSON that is none; beside them, the errors are those of
 // [ReadJSON].
-func ReadValues(w http.ResponseWriter, r *http.Request, limit int64, read func(Decoder) error) error {
+func (d *Decoders) ReadBody(w http.ResponseWriter, r *http.Request, limit int64, read func(Decoder) error) error {
 	data, err := readBody(w, r, limit)
 	if err != nil {
 		return err
@@ -35,37 +40,27 @@ func ReadValues(w http.ResponseWriter, r *http.Request, limit int64, read func(D
 	if err := checkText(data); err != nil {
 		return err
 	}
-	return decode(data, read)
+	return d.decode(data, read)
 }
 
-func decode(data []byte, read func(Decoder) error) error {
-	x := reading{whole: string(data), read: read}
-	err := jsonv2.Unmarshal(data, &x, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if err == nil {
-		return nil
+func (d *Decoders) decode(data []byte, read func(Decoder) error) error {
+	dec, ok := d.free.Get().(*jsontext.Decoder)
+	if !ok {
+		dec = new(jsontext.Decoder)
 	}
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known
+	defer d.free.Put(dec)
+	dec.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	defer dec.Reset(http.NoBody) // lets go of the body
+	if err := read(Decoder{dec, string(data)}); err != nil {
+		if known, ok := errors.AsType[*Error](err); ok {
+			return known
+		}
+		return errNotJSON("The request body is not valid JSON")
 	}
-	if x.done {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return errNotJSON("The request body goes on after the JSON value")
 	}
-	return errNotJSON("The request body is not valid JSON")
-}
-
-// reading is what a text is decoded into: the library lends its decoder, and uses
-// the decoder's memory again.
-type reading struct {
-	whole string
-	read  func(Decoder) error
-	done  bool // the value has been read
-}
-
-// UnmarshalJSONFrom implements [jsonv2.UnmarshalerFrom].
-func (x *reading) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	err := x.read(Decoder{d, x.whole})
-	x.done = err == nil
-	return err
+	return nil
 }
 
 // Members calls read for each member of the object that comes next, after its

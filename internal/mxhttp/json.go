@@ -103,7 +103,7 @@ func DecodeObject(data []byte) (map[string]any, error) {
 		return nil, err
 	}
 	var v any
-	if err := decode(data, func(d Decoder) (err error) {
+	if err := new(Decoders).decode(data, func(d Decoder) (err error) {
 		v, err = d.Value()
 		return err
 	}); err != nil {

@@ -103,7 +103,7 @@ func TestBothReadersRefuseTheSameTexts(t *testing.T) {
 // readObject reads an object as a handler with a Decoder does.
 func readObject(r *http.Request, limit int64) error {
 	isObject := false
-	err := mxhttp.ReadValues(httptest.NewRecorder(), r, limit, func(d mxhttp.Decoder) (err error) {
+	err := new(mxhttp.Decoders).ReadBody(httptest.NewRecorder(), r, limit, func(d mxhttp.Decoder) (err error) {
 		isObject, err = d.Members(func([]byte) error { return d.SkipValue() })
 		return err
 	})
@@ -206,8 +206,9 @@ func TestDecodeObjectKeepsNumbersAndTheLastDuplicate(t *testing.T) {
 // decoders slow: the time for a byte must not grow with the size.
 // TestWhatWasDecodedOutlivesTheDecoder reads one body with the memory of another.
 func TestWhatWasDecodedOutlivesTheDecoder(t *testing.T) {
+	var decoders mxhttp.Decoders
 	decode := func(body string) (v any) {
-		if err := mxhttp.ReadValues(httptest.NewRecorder(), post(body), 1000, func(d mxhttp.Decoder) (err error) {
+		if err := decoders.ReadBody(httptest.NewRecorder(), post(body), 1000, func(d mxhttp.Decoder) (err error) {
 			v, err = d.Value()
 			return err
 		}); err != nil {

@@ -19,7 +19,7 @@ func TestABodyThatStallsIsAnsweredWith408(t *testing.T) {
 	readers := map[string]handler{
 		"ReadJSON": func(w http.ResponseWriter, r *http.Request) error { return mxhttp.ReadJSON(w, r, 4096, new(wire)) },
 		"Decoder": func(w http.ResponseWriter, r *http.Request) error {
-			return mxhttp.ReadValues(w, r, 4096, mxhttp.Decoder.SkipValue)
+			return new(mxhttp.Decoders).ReadBody(w, r, 4096, mxhttp.Decoder.SkipValue)
 		},
 	}
 	for name, read := range readers {

@@ -45,7 +45,11 @@ type Options struct {
 	Discovery bool
 }
 
-type api struct{ Options }
+type api struct {
+	Options
+
+	decoders mxhttp.Decoders
+}
 
 // New returns the API's handler. It fails if a trusted proxy is neither an
 // address nor a range, if there are limits and nobody to count, or if the metrics
@@ -60,7 +64,7 @@ func New(opts Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &api{opts}
+	a := &api{Options: opts}
 	engine.POST(notifyPath, mxhttp.Wrap(a.notify))
 	if opts.Discovery {
 		engine.GET(notifyPath, mxhttp.Wrap(a.discover))
@@ -88,7 +92,7 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 // answer writes the answer and returns its status, or returns the error to be
 // answered and the status that one has.
 func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time) (int, error) {
-	req, err := readNotify(w, r)
+	req, err := a.readNotify(w, r)
 	if err != nil {
 		return statusOf(err), err
 	}

@@ -35,8 +35,8 @@ type parser struct {
 }
 
 // readNotify reads a request. Its errors are *mxhttp.Error.
-func readNotify(w http.ResponseWriter, r *http.Request) (req *request, err error) {
-	err = mxhttp.ReadValues(w, r, maxBody, func(d mxhttp.Decoder) (err error) {
+func (a *api) readNotify(w http.ResponseWriter, r *http.Request) (req *request, err error) {
+	err = a.decoders.ReadBody(w, r, maxBody, func(d mxhttp.Decoder) (err error) {
 		req, err = parser{d}.body()
 		return err
 	})
