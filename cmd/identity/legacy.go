@@ -25,14 +25,6 @@ type V1Config struct {
 	Sources map[string][]string `yaml:"sources"`
 }
 
-// parseNetwork reads an address or a range.
-func parseNetwork(s string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil {
-		return addr.Unmap().WithZone("").Prefix(addr.Unmap().BitLen())
-	}
-	return netip.ParsePrefix(s)
-}
-
 func (c *Config) validateV1(p *conf.Problems) {
 	v := c.V1
 	if v.Homeserver && !v.Keys {
@@ -43,7 +35,7 @@ func (c *Config) validateV1(p *conf.Problems) {
 	}
 	for _, s := range sortedKeys(v.Sources) {
 		path := fmt.Sprintf("v1.sources.%q", s)
-		switch network, err := parseNetwork(s); {
+		switch network, err := conf.ParseNetwork(s); {
 		case err != nil || network.Addr().Is4In6():
 			p.Add(path, nil, "use an address or a range such as 192.0.2.0/24")
 		case network.Bits() == 0:
@@ -66,7 +58,7 @@ func (c *Config) validateV1(p *conf.Problems) {
 func (c *Config) v1() httpapi.V1 {
 	v := httpapi.V1{Keys: c.V1.Keys, Links: c.V1.Links, Homeserver: c.V1.Homeserver, Lookup: c.V1.Lookup}
 	for _, s := range sortedKeys(c.V1.Sources) {
-		if network, err := parseNetwork(s); err == nil { // validated
+		if network, err := conf.ParseNetwork(s); err == nil { // validated
 			v.Sources = append(v.Sources, httpapi.Source{Network: network, Servers: c.V1.Sources[s]})
 		}
 	}

@@ -42,7 +42,7 @@ const noRegion = "001"
 
 func (c LimitsConfig) validate(path string, p *conf.Problems) {
 	for i, s := range c.TrustedSources {
-		if _, err := parseNetwork(s); err != nil {
+		if _, err := conf.ParseNetwork(s); err != nil {
 			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
 		}
 	}
@@ -63,7 +63,7 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 func (c LimitsConfig) networks() []netip.Prefix {
 	var networks []netip.Prefix
 	for _, s := range c.TrustedSources {
-		if n, err := parseNetwork(s); err == nil {
+		if n, err := conf.ParseNetwork(s); err == nil {
 			networks = append(networks, n)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -153,10 +152,8 @@ func (c *Config) validate(p *conf.Problems) {
 		p.Add("http.write_timeout", c.HTTP.WriteTimeout, "make it longer than request_timeout, or answers are cut off")
 	}
 	for i, s := range c.HTTP.TrustedProxies {
-		if _, err := netip.ParsePrefix(s); err != nil {
-			if _, err := netip.ParseAddr(s); err != nil {
-				p.Add(fmt.Sprintf("http.trusted_proxies[%d]", i), s, "use an address or a range such as 10.0.0.0/8")
-			}
+		if _, err := conf.ParseNetwork(s); err != nil {
+			p.Add(fmt.Sprintf("http.trusted_proxies[%d]", i), s, "use an address or a range such as 10.0.0.0/8")
 		}
 	}
 	if c.UnknownApp != push.UnknownAppFail && c.UnknownApp != push.UnknownAppReject {

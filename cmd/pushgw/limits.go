@@ -27,7 +27,7 @@ type LimitsConfig struct {
 
 func (c LimitsConfig) validate(path string, p *conf.Problems) {
 	for i, s := range c.TrustedSources {
-		if _, err := parseNetwork(s); err != nil {
+		if _, err := conf.ParseNetwork(s); err != nil {
 			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
 		}
 	}
@@ -37,20 +37,11 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 func (c LimitsConfig) networks() []netip.Prefix {
 	var networks []netip.Prefix
 	for _, s := range c.TrustedSources {
-		if n, err := parseNetwork(s); err == nil {
+		if n, err := conf.ParseNetwork(s); err == nil {
 			networks = append(networks, n)
 		}
 	}
 	return networks
-}
-
-// parseNetwork reads a range, or an address as the range that has only it.
-func parseNetwork(s string) (netip.Prefix, error) {
-	if ip, err := netip.ParseAddr(s); err == nil {
-		ip = ip.Unmap().WithZone("")
-		return ip.Prefix(ip.BitLen())
-	}
-	return netip.ParsePrefix(s)
 }
 
 // newHandler puts the API with its limits over the gateway, and returns what

@@ -144,6 +144,7 @@ func TestAProxyThatIsNotTrustedIsNoticedOnce(t *testing.T) {
 		"the same host":                        {nil, "[::1]:99", "6.6.6.6", "::1"},
 		"an IPv4 address in IPv6":              {nil, "[::ffff:10.0.0.1]:99", "6.6.6.6", "10.0.0.1"},
 		"a proxy of a trusted range":           {[]string{"10.0.0.0/8"}, "10.0.0.1:99", "6.6.6.6", ""},
+		"one that is named in the other way":   {[]string{"::ffff:10.0.0.1"}, "10.0.0.1:99", "6.6.6.6", ""},
 		"a trusted proxy":                      {[]string{"10.0.0.1"}, "10.0.0.1:99", "6.6.6.6", ""},
 		"a trusted one that forwards nonsense": {[]string{"10.0.0.1"}, "10.0.0.1:99", "x", ""},
 		"a client without a proxy":             {nil, "10.0.0.1:99", "", ""},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+
+	"github.com/matrix-herald/herald/internal/conf"
 )
 
 // proxyNotice tells the operator, once, of a proxy that is probably missing among
@@ -21,10 +23,8 @@ type proxyNotice struct {
 func newProxyNotice(log *slog.Logger, trusted []string) *proxyNotice {
 	n := &proxyNotice{log: log}
 	for _, text := range trusted {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			n.trusted = append(n.trusted, prefix)
-		} else if addr, err := netip.ParseAddr(text); err == nil {
-			n.trusted = append(n.trusted, netip.PrefixFrom(addr, addr.BitLen()))
+		if network, err := conf.ParseNetwork(text); err == nil {
+			n.trusted = append(n.trusted, network)
 		}
 	}
 	return n
