@@ -100,12 +100,11 @@ func (p *Pool) connect() (*conn, error) {
 		HTTP2: &http.HTTP2Config{
 			SendPingTimeout: p.opts.PingAfter,
 			PingTimeout:     p.opts.PingTimeout,
-
-			MaxEncoderHeaderTableSize: headerTable,
 			// Providers answer in a few hundred bytes; the default would let a
 			// server make us hold 4 MiB per request.
 			MaxReceiveBufferPerStream:     64 << 10,
 			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxEncoderHeaderTableSize:     headerTable,
 		},
 	}
 	if c.cc, err = tr.NewClientConn(ctx, "http", p.opts.Addr); err != nil {
