@@ -2,6 +2,8 @@ package push
 
 import (
 	"context"
+	"reflect"
+	"sync"
 	"time"
 )
 
@@ -20,6 +22,39 @@ type Delivery struct {
 	// ID names this delivery to the push service: a lower-case UUID that stays
 	// the same when the delivery is attempted again.
 	ID string
+	// Common keeps what is the same for all devices of the request. It may
+	// be nil.
+	Common *Common
+}
+
+// Common keeps parts of payloads that are the same for all devices of a
+// request, so that a hundred devices do not cost a hundred times the work on
+// one event. It is safe for concurrent use; the zero Common is empty.
+type Common struct {
+	mu    sync.Mutex
+	parts map[reflect.Type]any
+}
+
+// Once returns what build returns, which is called once for each Common and
+// type T. Nobody may change the result. What build returns must depend on the
+// notification alone, not on the device or the app. With a nil Common it is
+// built each time.
+func Once[T any](c *Common, build func() T) T {
+	if c == nil {
+		return build()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := reflect.TypeFor[T]()
+	if part, ok := c.parts[key]; ok {
+		return part.(T) //nolint:forcetypeassert // it was stored under its type
+	}
+	part := build()
+	if c.parts == nil {
+		c.parts = make(map[reflect.Type]any, 1)
+	}
+	c.parts[key] = part
+	return part
 }
 
 // Kind is what became of a delivery.
@@ -117,6 +152,31 @@ const (
 	ReachQuota
 )
 
+// Evidence is what an answer says about the push service and our account with
+// it, beside what became of the one push. State that holds back other people's
+// pushes is fed by nothing else. So whatever a token, a payload or an endpoint
+// of somebody's choice can cause is EvidenceNone or EvidenceWorks.
+type Evidence uint8
+
+const (
+	// EvidenceNone: the answer says nothing, or nobody was asked.
+	EvidenceNone Evidence = iota
+	// EvidenceWorks: the push service answered in its own words, and did not
+	// refuse our credentials.
+	EvidenceWorks
+	// EvidenceRefused: it refused our credentials.
+	EvidenceRefused
+	// EvidenceUnreachable: it could not be reached, it failed (500, 503), or
+	// something else answered in its place.
+	EvidenceUnreachable
+	// EvidenceThrottled: it wants fewer pushes (429), and does not say whether
+	// of this device or of all.
+	EvidenceThrottled
+	// EvidenceQuota: it says that a quota is used up which all devices of the
+	// destination share. RetryAfter says for how long.
+	EvidenceQuota
+)
+
 // Outcome is what came of one attempt, or in the end of one delivery.
 type Outcome struct {
 	Kind   Kind
@@ -126,6 +186,8 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Reach says whose RetryAfter is.
 	Reach Reach
+	// Evidence is what the answer says about the push service.
+	Evidence Evidence
 	// Unprocessed says that the push service cannot have accepted the
 	// notification, so that another attempt within the same request repeats
 	// nothing. It is only set with Temporary.
