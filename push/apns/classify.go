@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -90,7 +89,7 @@ func (x *exchange) outcome(d *push.Device, now time.Time, rejectTopic bool) push
 		out.Kind, out.Reason = push.Rejected, push.ReasonWrongTopic
 	}
 	if out.Kind == push.Temporary {
-		out.RetryAfter = retryAfter(x.retryAfter, now)
+		out.RetryAfter = push.RetryAfter(x.retryAfter, now)
 		// Apple that asks for patience is not asked again within a request.
 		out.Unprocessed = r.unprocessed && x.retryAfter == ""
 		out.Reach, out.RetryAfter = reach(a.Reason, out.RetryAfter)
@@ -142,22 +141,6 @@ func isReason(s string) bool {
 func stale(timestamp, registered int64) bool {
 	// timestamp <= registered*1000, which could overflow.
 	return timestamp > 0 && registered > 0 && (timestamp-1)/1000 < registered
-}
-
-// maxRetryAfter bounds what an answer may ask for.
-const maxRetryAfter = 24 * time.Hour
-
-// retryAfter reads the header Retry-After, in seconds or as a date (RFC 9110,
-// section 10.2.3); 0 when there is none.
-func retryAfter(header string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	date, err := http.ParseTime(header)
-	if err != nil {
-		return 0
-	}
-	return min(max(date.Sub(now), 0), maxRetryAfter)
 }
 
 // failure says what a transport error means. ended is the error of the

@@ -139,9 +139,6 @@ var answers = []struct {
 	{"too large", pushtest.APNsAnswer{Status: 413, Reason: "PayloadTooLarge"}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}},
 	{"too many pushes to a device", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests"}, rateLimited(0)},
 	{"too many pushes, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "7"}, rateLimited(7 * time.Second)},
-	{"too many pushes, with too long a time", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "2000000000"}, rateLimited(24 * time.Hour)},
-	{"too many pushes, with a time that is none", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "-1"}, rateLimited(0)},
-	{"too many pushes, with a date in the past", pushtest.APNsAnswer{Status: 429, RetryAfter: "Sun, 06 Nov 1994 08:49:37 GMT"}, rateLimited(0)},
 	{"too many provider tokens", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates"}, ofTeam(rateLimited(time.Minute))},
 	{"too many provider tokens, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates", RetryAfter: "9"},
 		ofTeam(rateLimited(9 * time.Second))},
@@ -245,18 +242,6 @@ func TestTopicDisallowedRejectsWhereSet(t *testing.T) {
 	got := a.Send(t.Context(), delivery(message("@a:x", "", "hi")))
 	if got.Kind != push.Rejected || got.Reason != push.ReasonWrongTopic {
 		t.Errorf("got %+v, want rejected for the topic", got)
-	}
-}
-
-func TestRetryAfterAsADate(t *testing.T) {
-	t.Parallel()
-	at := time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)
-	a := start(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
-		return pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: at}
-	}}, nil)
-	got := a.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.RetryAfter < 50*time.Second || got.RetryAfter > time.Minute {
-		t.Errorf("wait %v, want about a minute", got.RetryAfter)
 	}
 }
 
