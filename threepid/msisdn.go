@@ -27,8 +27,8 @@ type Phone struct {
 }
 
 // ParsePhone reads a number as a person in country would dial it (Identity
-// Service API, "Phone associations"). Country is an upper-case ISO 3166-1
-// alpha-2 code; it is ignored, right or wrong, when the number carries its own
+// Service API, "Phone associations"). Country is an ISO 3166-1 alpha-2 code in
+// whatever case; it is ignored, right or wrong, when the number carries its own
 // calling code ("+44 …", or a tel: URI that does). Punctuation, letters of
 // vanity numbers and the digits of other scripts are understood; an extension
 // is dropped.
@@ -42,6 +42,7 @@ func ParsePhone(country, number string) (Phone, error) {
 	if !utf8.ValidString(number) || strings.ContainsFunc(number, unicode.IsControl) {
 		return Phone{}, ErrInvalidPhone
 	}
+	country = strings.ToUpper(country)
 	n, err := phonenumbers.Parse(number, country)
 	if errors.Is(err, phonenumbers.ErrInvalidCountryCode) && phonenumbers.GetCountryCodeForRegion(country) == 0 {
 		return Phone{}, ErrInvalidCountry

@@ -46,7 +46,7 @@ var answers = []struct {
 
 	{threepid.ErrInvalidEmail, http.StatusBadRequest, "M_INVALID_EMAIL", "The email address is not valid"},
 	{threepid.ErrInvalidPhone, http.StatusBadRequest, "M_INVALID_ADDRESS", "The phone number is not valid"},
-	{threepid.ErrInvalidCountry, http.StatusBadRequest, "M_INVALID_ADDRESS", "country is not the upper-case code of a country, such as GB"},
+	{threepid.ErrInvalidCountry, http.StatusBadRequest, "M_INVALID_ADDRESS", "country is not the two-letter code of a country, such as GB"},
 	{threepid.ErrDestinationRejected, http.StatusBadRequest, "M_DESTINATION_REJECTED", "This service does not send text messages to this country"},
 	{threepid.ErrBusy, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED", "Too many messages are being sent right now; try again later"},
 	{errMailNotSent, http.StatusBadRequest, "M_EMAIL_SEND_ERROR", "The mail could not be sent; try again later"},
@@ -65,6 +65,7 @@ var answers = []struct {
 	{validation.ErrInvalidSID, http.StatusBadRequest, "M_INVALID_PARAM", "sid: expected 1 to 255 characters of 0-9, a-z, A-Z and .=_-"},
 	{validation.ErrInvalidNextLink, http.StatusBadRequest, "M_INVALID_PARAM", "next_link: expected an http or https URL that this service allows"},
 	{errNothingToSubmit, http.StatusBadRequest, "M_INVALID_PARAM", "There is no session with this sid and client_secret"},
+	{validation.ErrSpent, http.StatusBadRequest, "M_TOKEN_INCORRECT", "Too many wrong codes, or the code is too old: ask for a new one"},
 	{validation.ErrTokenIncorrect, http.StatusBadRequest, "M_TOKEN_INCORRECT", "The token is wrong or has been replaced; use the newest message, or ask for another"},
 	{validation.ErrExpired, http.StatusBadRequest, "M_SESSION_EXPIRED", "The session has expired; begin another"},
 	{validation.ErrNotValidated, http.StatusBadRequest, "M_SESSION_NOT_VALIDATED", "The session has not been completed: the token has not been submitted yet"},

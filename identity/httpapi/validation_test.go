@@ -161,6 +161,13 @@ func TestRefusedTokens(t *testing.T) {
 	if refusal["error"] != "Missing parameters: client_secret, token" || refusal["success"] != false {
 		t.Errorf("%v", refusal)
 	}
+	for range 10 {
+		submit(func(c *threepid.Challenge) { c.Token = "wrong" })
+	}
+	refusal = submit(func(*threepid.Challenge) {}).refused(t, 400, "M_TOKEN_INCORRECT")
+	if text, _ := refusal["error"].(string); !strings.HasPrefix(text, "Too many wrong codes") {
+		t.Errorf("the right token after ten wrong ones: %v", refusal)
+	}
 	w.clock.advance(24 * time.Hour)
 	if refusal := submit(func(*threepid.Challenge) {}).refused(t, 400, "M_SESSION_EXPIRED"); refusal["success"] != false {
 		t.Errorf("an expired session: no success: false in %v", refusal)

@@ -157,7 +157,7 @@ func submitCases() sessionCases {
 			for range 10 {
 				v.refuses(t, wrong(c), validation.ErrTokenIncorrect)
 			}
-			v.refuses(t, c, validation.ErrTokenIncorrect)
+			v.refuses(t, c, validation.ErrSpent)
 			if wrong, spent := v.Count(t, "guesses", "msisdn", "wrong"), v.Count(t, "guesses", "msisdn", "spent"); wrong != 10 || spent != 1 {
 				t.Errorf("%d wrong guesses, %d of a spent code", wrong, spent)
 			}

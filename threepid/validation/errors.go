@@ -1,6 +1,9 @@
 package validation
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of Sessions. Those of a Messenger (threepid.ErrSend,
 // threepid.ErrDestinationRejected, threepid.ErrBusy) are passed on as they are.
@@ -17,6 +20,9 @@ var (
 	// newer one, is too old, or was guessed at too often. The session lives: a
 	// higher send_attempt brings a new token.
 	ErrTokenIncorrect = errors.New("the validation token is incorrect")
+	// ErrSpent is an ErrTokenIncorrect: no token of the session can be used any
+	// more, not even the right one, after too many wrong guesses or too much time.
+	ErrSpent = fmt.Errorf("no token can be used any more: %w", ErrTokenIncorrect)
 
 	// ErrInvalidSecret means that a client_secret breaks the rule of
 	// CheckClientSecret.

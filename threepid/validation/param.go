@@ -57,13 +57,27 @@ func CheckNextLink(link string, hosts []string) error {
 	return nil
 }
 
-// withSID adds the session ID to the very end of a next_link. That is inside
-// the fragment if there is one: web clients route by the fragment and look for
-// the sid in the query they keep there.
+// withSID adds the session ID to a next_link: to its query, and to the query
+// that the fragment has of its own if it has one, because web clients route by
+// the fragment and look there.
 func withSID(link, sid string) string {
-	separator := "?"
-	if strings.Contains(link, "?") {
-		separator = "&"
+	link, fragment, found := strings.Cut(link, "#")
+	link = withParameter(link, sid)
+	if !found {
+		return link
 	}
-	return link + separator + "sid=" + sid
+	if strings.Contains(fragment, "?") {
+		fragment = withParameter(fragment, sid)
+	}
+	return link + "#" + fragment
+}
+
+func withParameter(s, sid string) string {
+	switch {
+	case !strings.Contains(s, "?"):
+		s += "?"
+	case !strings.HasSuffix(s, "?") && !strings.HasSuffix(s, "&"):
+		s += "&"
+	}
+	return s + "sid=" + sid
 }

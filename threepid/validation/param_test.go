@@ -107,12 +107,16 @@ func TestCheckNextLink(t *testing.T) {
 func TestNextLinkCarriesTheSID(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string][2]string{
-		"no query":                        {"https://example.org/done", "https://example.org/done?sid="},
-		"no path":                         {"https://example.org", "https://example.org?sid="},
-		"a query":                         {"https://example.org/?a=b", "https://example.org/?a=b&sid="},
-		"a route in the fragment":         {"https://example.org/#/done", "https://example.org/#/done?sid="},
-		"a route with query":              {"https://example.org/#/register?a=b", "https://example.org/#/register?a=b&sid="},
-		"a query and a fragment after it": {"https://example.org/?a=b#/done", "https://example.org/?a=b#/done&sid="},
+		"no query":                        {"https://example.org/done", "https://example.org/done?sid=SID"},
+		"no path":                         {"https://example.org", "https://example.org?sid=SID"},
+		"a query":                         {"https://example.org/?a=b", "https://example.org/?a=b&sid=SID"},
+		"an empty query":                  {"https://example.org/?", "https://example.org/?sid=SID"},
+		"a query that goes on":            {"https://example.org/?a=b&", "https://example.org/?a=b&sid=SID"},
+		"a route in the fragment":         {"https://example.org/#/done", "https://example.org/?sid=SID#/done"},
+		"a route with query":              {"https://example.org/#/register?a=b", "https://example.org/?sid=SID#/register?a=b&sid=SID"},
+		"a query and a fragment after it": {"https://example.org/?a=b#/done", "https://example.org/?a=b&sid=SID#/done"},
+		"a query and a route with query":  {"https://example.org/?a=b#/done?c=d", "https://example.org/?a=b&sid=SID#/done?c=d&sid=SID"},
+		"an empty fragment":               {"https://example.org/#", "https://example.org/?sid=SID#"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -128,7 +132,7 @@ func TestNextLinkCarriesTheSID(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := tc[1] + c.SID; submitted.NextLink != want || read.NextLink != want {
+			if want := strings.ReplaceAll(tc[1], "SID", c.SID); submitted.NextLink != want || read.NextLink != want {
 				t.Errorf("submitted %q, read %q, want %q", submitted.NextLink, read.NextLink, want)
 			}
 			if c.NextLink != tc[0] {

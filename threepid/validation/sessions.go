@@ -94,7 +94,7 @@ func New(opts Options) (*Sessions, error) {
 // returns it. A right token may be submitted again: the answer and
 // ValidatedAt stay the same. Submit returns ErrInvalidSID, ErrInvalidSecret,
 // ErrNoSession (also for a session of another medium), ErrExpired or
-// ErrTokenIncorrect.
+// ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
 func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clientSecret, token string) (Session, error) {
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
@@ -108,10 +108,14 @@ func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clie
 		return Session{}, err
 	}
 	s.metrics.guess(medium, verdict)
-	if verdict != Right && verdict != Repeated {
+	switch verdict {
+	case Right, Repeated:
+		return session(sid, record), nil
+	case Spent:
+		return Session{}, ErrSpent
+	default:
 		return Session{}, ErrTokenIncorrect
 	}
-	return session(sid, record), nil
 }
 
 // Validated returns a session that was validated and has not expired. It
