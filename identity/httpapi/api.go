@@ -133,14 +133,14 @@ func (a *api) routes(g *gin.RouterGroup) {
 	v2.GET("/hash_details", mxhttp.Wrap(a.authenticated(bearerOrQuery, a.agreed(a.hashDetails))))
 	v2.POST("/lookup", signed(a.lookup))
 
-	v2.POST("/validate/email/requestToken", signed(a.requestEmailToken))
-	v2.POST("/validate/msisdn/requestToken", signed(a.requestSMSToken))
+	v2.POST("/validate/email/requestToken", signed(formToo(a.requestEmailToken)))
+	v2.POST("/validate/msisdn/requestToken", signed(formToo(a.requestSMSToken)))
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
-		v2.POST("/validate/"+string(medium)+"/submitToken", signed(a.submitToken(medium)))
+		v2.POST("/validate/"+string(medium)+"/submitToken", signed(formToo(a.submitToken(medium))))
 	}
 
 	v2.GET("/3pid/getValidated3pid", signed(a.validated))
-	v2.POST("/3pid/bind", signed(a.bind))
+	v2.POST("/3pid/bind", signed(formToo(a.bind)))
 	v2.POST("/3pid/unbind", open(a.unbind))
 
 	v2.POST("/store-invite", signed(a.storeInvite))

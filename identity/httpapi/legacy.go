@@ -2,11 +2,9 @@ package httpapi
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -162,56 +160,27 @@ func itsUser(name string, h accountHandler) sourceHandler {
 // makes them the request's body as version 2 has it, so that one handler does
 // for both.
 func gather(w http.ResponseWriter, r *http.Request) (map[string]jsontext.Value, error) {
-	params := make(map[string]jsontext.Value)
-	body := bufio.NewReader(r.Body)
-	first, err := body.Peek(1)
-	r.Body = io.NopCloser(body)
-	var form url.Values
-	switch {
-	case errors.Is(err, io.EOF): // clients post to a signurl with a query alone
-	case err == nil && first[0] != '{' && isForm(r):
-		if form, err = readForm(w, r); err != nil {
-			return nil, err
-		}
-	default:
-		if err := mxhttp.ReadJSON(w, r, maxBody, &params); err != nil {
-			return nil, err
-		}
-	}
-	for _, values := range []url.Values{form, r.URL.Query()} {
-		for name := range values {
-			if p := params[name]; len(p) > 0 && p.Kind() != 'n' {
-				continue
-			}
-			if params[name], err = jsontext.AppendQuote(nil, values.Get(name)); err != nil {
-				return nil, invalidParam("The parameters are not valid UTF-8")
-			}
-		}
-	}
-	content, err := json.Marshal(params)
+	form, err := readForm(w, r)
 	if err != nil {
 		return nil, err
 	}
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(content)), int64(len(content))
-	return params, nil
-}
-
-func isForm(r *http.Request) bool {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err == nil && mediaType == "application/x-www-form-urlencoded"
-}
-
-// readForm reads the body of a request, a form.
-func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	err := r.ParseForm()
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &mxhttp.Error{Status: http.StatusRequestEntityTooLarge, Code: "M_TOO_LARGE", Msg: "The form is too large"}
+	params := make(map[string]jsontext.Value)
+	if form == nil {
+		body := bufio.NewReader(r.Body)
+		_, err := body.Peek(1)
+		r.Body = io.NopCloser(body)
+		if !errors.Is(err, io.EOF) { // else a query alone, as clients post to a signurl
+			if err := mxhttp.ReadJSON(w, r, maxBody, &params); err != nil {
+				return nil, err
+			}
+		}
 	}
-	if err != nil {
-		return nil, invalidParam("The form or the query is malformed")
+	for _, values := range []url.Values{form, r.URL.Query()} {
+		if err := addParams(params, values); err != nil {
+			return nil, err
+		}
 	}
-	return r.PostForm, nil
+	return params, setBody(r, params)
 }
 
 // association handles GET /_matrix/identity/api/v1/lookup, of which version 2 has

@@ -35,7 +35,7 @@ func TestRefusals(t *testing.T) {
 
 		"a body that is no JSON":       {post(registerPath, "", `x`), 400, "M_NOT_JSON"},
 		"an empty body":                {post(registerPath, "", ``), 400, "M_NOT_JSON"},
-		"a form":                       {post(emailRequest, token, `client_secret=s&email=a%40b.c&send_attempt=1`), 400, "M_NOT_JSON"},
+		"a form that does not say so":  {post(emailRequest, token, `client_secret=s&email=a%40b.c&send_attempt=1`), 400, "M_NOT_JSON"},
 		"a body that is no UTF-8":      {post(registerPath, "", "{\"access_token\":\"\xff\"}"), 400, "M_NOT_JSON"},
 		"a body that goes on":          {post(termsPath, token, `{"user_accepts":[]}{}`), 400, "M_NOT_JSON"},
 		"a body that is a list":        {post(bindPath, token, `[]`), 400, "M_BAD_JSON"},

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,40 @@ func TestFailedSending(t *testing.T) {
 			w.send(t, post(tt.path, token, tt.body)).text(t, "sid")
 			if n := len(w.mail.messages()) + len(w.sms.messages()); n != 1 {
 				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// TestFormsAreTakenWhereTheSpecificationHasThem takes an address and a number to
+// their bindings by forms, in both spellings of their type.
+func TestFormsAreTakenWhereTheSpecificationHasThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	for secret, mediaType := range map[string]string{"s1": "application/x-www-form-urlencoded", "s2": "application/x-form-www-urlencoded; charset=utf-8"} {
+		t.Run(mediaType, func(t *testing.T) {
+			form := func(path string, values url.Values) answer {
+				return w.send(t, request{"POST", path, token, values.Encode(), http.Header{"Content-Type": {mediaType}}})
+			}
+			session := url.Values{"client_secret": {secret}, "send_attempt": {"1"}, "email": {"alice@example.org"}, "country": {"GB"}, "phone_number": {"07700900001"}}
+			prove := func(request, submit string, to *messenger) {
+				t.Helper()
+				form(request, session).object(t)
+				c := to.last(t)
+				form(submit, url.Values{"sid": {c.SID}, "client_secret": {secret}, "token": {c.Token}}).object(t)
+				bound := form(bindPath, url.Values{"sid": {c.SID}, "client_secret": {secret}, "mxid": {alice}})
+				if got := bound.text(t, "address"); got != c.ID.Address {
+					t.Errorf("bound %s", got)
+				}
+			}
+			prove(emailRequest, emailSubmit, w.mail)
+			prove(msisdnRequest, msisdnSubmit, w.sms)
+			form(bindPath, nil).refused(t, 400, "M_MISSING_PARAMS")
+			form(bindPath+"?sid=s&client_secret=s", url.Values{"mxid": {alice}}).refused(t, 400, "M_MISSING_PARAMS")
+			form(bindPath, url.Values{"sid": {strings.Repeat("x", 64<<10)}}).refused(t, 413, "M_TOO_LARGE")
+			for _, path := range []string{registerPath, termsPath, lookupPath, storeInvitePath, signPath, unbindPath} {
+				form(path, session).refused(t, 400, "M_NOT_JSON")
 			}
 		})
 	}
