@@ -1,7 +1,7 @@
-// Package h2pool owns the HTTP/2 connections to one push provider: a small,
-// fixed number of them, opened one at a time and shared by every request. It
-// does not know what the requests mean and does not repeat one that the server
-// may have acted on.
+// Package h2pool owns the HTTP/2 connections to one push provider: as few as
+// the requests in flight need, opened one at a time and shared by every request.
+// It does not know what the requests mean and does not repeat one that the
+// server may have acted on.
 //
 // net/http's own pool opens a connection for each request that meets a full
 // one (a cold burst of 300 against a limit of 100 streams ends in hundreds of
@@ -40,9 +40,11 @@ type Options struct {
 	// environment's proxies are never used. An https proxy is verified against
 	// TLS.RootCAs and never sees the client certificate.
 	Proxy *url.URL
-	// MaxConns bounds the connections that take requests; default 4. One that
-	// the server has asked to leave (GOAWAY) does not count while it finishes
-	// the requests it still carries.
+	// MaxConns bounds the connections that take requests. One that the server
+	// has asked to leave (GOAWAY) does not count while it finishes the requests
+	// it still carries. The default, 0, is as many as the requests need: another
+	// is opened only while all are full, so that whoever bounds the requests
+	// bounds the connections.
 	MaxConns int
 	// MaxStreamsPerConn bounds the requests on one connection, below whatever
 	// the server allows; default 900.
@@ -124,7 +126,6 @@ func New(opts Options) (*Pool, error) {
 		min(opts.DialTimeout, opts.PingAfter, opts.PingTimeout, opts.IdleTimeout) < 0 {
 		return nil, errors.New("h2pool: limits and durations must not be negative")
 	}
-	opts.MaxConns = cmp.Or(opts.MaxConns, 4)
 	opts.MaxStreamsPerConn = cmp.Or(opts.MaxStreamsPerConn, 900)
 	opts.DialTimeout = cmp.Or(opts.DialTimeout, 10*time.Second)
 	opts.PingAfter = cmp.Or(opts.PingAfter, 5*time.Second)

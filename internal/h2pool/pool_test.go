@@ -26,14 +26,16 @@ func TestAColdBurstOpensFewConnectionsAndLosesNothing(t *testing.T) {
 	tests := []struct {
 		name     string
 		limit    int // streams the server allows on a connection
+		bound    int // of the pool's connections
 		requests int
 		together int // requests that must be in the server at the same time
+		conns    int // at most
 	}{
-		{"300 requests at a limit of 100", 100, 300, 300},
-		{"400 requests fill four connections of 100", 100, 400, 400},
-		{"900 requests are more than all connections hold", 100, 900, 400},
-		{"40 requests at a limit of one", 1, 40, 4},
-		{"a server with Go's own limit", 0, 300, 250},
+		{"300 requests at a limit of 100", 100, 4, 300, 300, 3},
+		{"900 requests are more than all connections hold", 100, 4, 900, 400, 4},
+		{"40 requests at a limit of one", 1, 4, 40, 4, 4},
+		{"a server with Go's own limit", 0, 4, 300, 250, 4},
+		{"without a bound as many connections as the requests need", 100, 0, 512, 512, 6},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -49,14 +51,14 @@ func TestAColdBurstOpensFewConnectionsAndLosesNothing(t *testing.T) {
 				case <-r.Context().Done():
 				}
 			}, maxStreams(tt.limit))
-			p := s.pool(t)
+			p := s.pool(t, maxConns(tt.bound))
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			if err := errors.Join(burst(ctx, p, s.addr, tt.requests)...); err != nil {
 				t.Fatal(err)
 			}
-			if n := s.conns.Load(); n > 4 {
-				t.Errorf("opened %d connections, want at most 4", n)
+			if n := s.conns.Load(); int(n) > tt.conns {
+				t.Errorf("opened %d connections, want at most %d", n, tt.conns)
 			}
 			if s := p.Stats(); s.InFlight != 0 || s.Waiting != 0 {
 				t.Errorf("places not given back: %+v", s)

@@ -135,7 +135,8 @@ func (p *Pool) serve() {
 		p.take(c)
 		p.answer(grant{conn: c})
 	}
-	if p.waiters.Len() > 0 && !p.dialing && !p.closed && len(p.conns) < p.opts.MaxConns {
+	mayDial := !p.dialing && !p.closed && (p.opts.MaxConns == 0 || len(p.conns) < p.opts.MaxConns)
+	if p.waiters.Len() > 0 && mayDial {
 		p.dialing = true
 		p.wg.Go(p.dial)
 	}

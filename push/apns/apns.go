@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -137,7 +136,7 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	p.settings.deriveVoIP()
 	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.settings.topic}, "\x00"))
 	p.quota = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))
-	if err := c.connect(p, host, cred, cmp.Or(cfg.MaxConnections, DefaultMaxConnections)); err != nil {
+	if err := c.connect(p, host, cred); err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
 	return p, nil
@@ -207,14 +206,14 @@ func (c *Connections) credential(cfg Config) (credential, error) {
 }
 
 // connect gives p its share of the tokens and connections of cred.
-func (c *Connections) connect(p *Provider, host *url.URL, cred credential, maxConns int) error {
+func (c *Connections) connect(p *Provider, host *url.URL, cred credential) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return errClosed
 	}
-	poolKey := strings.Join([]string{host.Host, cred.id, strconv.Itoa(maxConns)}, " ")
-	pool, err := take(c.pools, poolKey, func() (*h2pool.Pool, error) { return c.newPool(host, cred.cert, maxConns) })
+	poolKey := strings.Join([]string{host.Host, cred.id}, " ")
+	pool, err := take(c.pools, poolKey, func() (*h2pool.Pool, error) { return c.newPool(host, cred.cert) })
 	if err != nil {
 		return err
 	}
@@ -250,16 +249,15 @@ func (c *Connections) closePool(pool *h2pool.Pool) {
 	pool.Close()
 }
 
-func (c *Connections) newPool(host *url.URL, cert *tls.Certificate, maxConns int) (*h2pool.Pool, error) {
+func (c *Connections) newPool(host *url.URL, cert *tls.Certificate) (*h2pool.Pool, error) {
 	settings := &tls.Config{RootCAs: c.opts.RootCAs, MinVersion: tls.VersionTLS12}
 	if cert != nil {
 		settings.Certificates = []tls.Certificate{*cert}
 	}
 	return h2pool.New(h2pool.Options{
-		Addr:     net.JoinHostPort(host.Hostname(), cmp.Or(host.Port(), "443")),
-		TLS:      settings,
-		Proxy:    c.opts.Proxy,
-		MaxConns: maxConns,
+		Addr:  net.JoinHostPort(host.Hostname(), cmp.Or(host.Port(), "443")),
+		TLS:   settings,
+		Proxy: c.opts.Proxy,
 		// Apple's table is small and is not to be filled with paths, provider
 		// tokens and ids ("Sending notification requests to APNs").
 		FullHeaders: true,

@@ -187,7 +187,6 @@ func TestFingerprint(t *testing.T) {
 	for name, change := range map[string]func(*apns.Config){
 		"the platform's own endpoint": func(c *apns.Config) { c.Endpoint = "https://api.push.apple.com/" },
 		"what shapes the payload":     func(c *apns.Config) { c.Tweaks, c.Collapse, c.Priority = true, apns.CollapseRoom, 5 },
-		"the number of connections":   func(c *apns.Config) { c.MaxConnections = 7 },
 	} {
 		if fingerprint(change) != same {
 			t.Errorf("%s: changes the fingerprint", name)

@@ -23,10 +23,6 @@ const (
 )
 
 const (
-	// DefaultMaxConnections is enough for several thousand pushes a second:
-	// Apple allows a thousand at a time on each connection.
-	DefaultMaxConnections = 4
-	limitConnections      = 64
 	// maxExpiration is how long Apple keeps a notification for a device that
 	// is offline.
 	maxExpiration = 30 * 24 * time.Hour
@@ -87,10 +83,6 @@ type Config struct {
 	// TopicDisallowed, as Sygnal does. By default that is taken for the fault
 	// of the settings that it is.
 	RejectTopicDisallowed bool `yaml:"reject_topic_disallowed"`
-	// MaxConnections bounds the connections to Apple, 1 to 64, which all apps
-	// with the same credentials and the same bound share. Default
-	// DefaultMaxConnections.
-	MaxConnections int `yaml:"max_connections"`
 }
 
 var (
@@ -120,9 +112,6 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	})
 	if c.Expiration != nil && (c.Expiration.Std() < 0 || c.Expiration.Std() > maxExpiration) {
 		add("expiration", *c.Expiration, "use a time from 0s to 30d")
-	}
-	if c.MaxConnections < 0 || c.MaxConnections > limitConnections {
-		add("max_connections", c.MaxConnections, "use a number from 1 to 64")
 	}
 	if _, err := c.host(); err != nil {
 		add("endpoint", nil, "use a URL such as https://api.push.apple.com:2197, without a path")

@@ -25,7 +25,7 @@ func TestConfigFaults(t *testing.T) {
 		"a provider token": {func(*apns.Config) {}, ""},
 		"a certificate":    {func(c *apns.Config) { *c = apns.Config{CertFile: "x.pem"} }, ""},
 		"everything set": {func(c *apns.Config) {
-			c.Platform, c.PushType, c.PushKeyFormat, c.Collapse, c.Priority, c.MaxConnections, c.Expiration = "sandbox", "alert", "hex", "room", 5, 64, days(30)
+			c.Platform, c.PushType, c.PushKeyFormat, c.Collapse, c.Priority, c.Expiration = "sandbox", "alert", "hex", "room", 5, days(30)
 		}, ""},
 		"an unknown platform":                {func(c *apns.Config) { c.Platform = "development" }, "platform"},
 		"no credentials":                     {func(c *apns.Config) { c.Key = "" }, "key_file"},
@@ -49,8 +49,6 @@ func TestConfigFaults(t *testing.T) {
 		"an unknown priority":                {func(c *apns.Config) { c.Priority = 7 }, "priority"},
 		"a negative expiration":              {func(c *apns.Config) { c.Expiration = days(-1) }, "expiration"},
 		"too long an expiration":             {func(c *apns.Config) { c.Expiration = days(31) }, "expiration"},
-		"a negative number of connections":   {func(c *apns.Config) { c.MaxConnections = -1 }, "max_connections"},
-		"too many connections":               {func(c *apns.Config) { c.MaxConnections = 65 }, "max_connections"},
 		"an endpoint without TLS":            {func(c *apns.Config) { c.Endpoint = "http://localhost" }, "endpoint"},
 		"an endpoint with a path":            {func(c *apns.Config) { c.Endpoint = "https://localhost/3/device" }, "endpoint"},
 		"an endpoint with a password":        {func(c *apns.Config) { c.Endpoint = "https://u:topsecret@localhost" }, "endpoint"},
@@ -76,9 +74,9 @@ func TestConfigFaults(t *testing.T) {
 func TestAllConfigFaultsAtOnce(t *testing.T) {
 	t.Parallel()
 	var problems conf.Problems
-	apns.Config{Platform: "x", Priority: 3, Collapse: "x", Endpoint: "x", PushKeyFormat: "x", MaxConnections: -1}.Validate("app", &problems)
-	if problems.Len() != 8 { // no topic and no credentials, too
-		t.Errorf("%d faults: %v, want 8", problems.Len(), problems.Err())
+	apns.Config{Platform: "x", Priority: 3, Collapse: "x", Endpoint: "x", PushKeyFormat: "x"}.Validate("app", &problems)
+	if problems.Len() != 7 { // no topic and no credentials, too
+		t.Errorf("%d faults: %v, want 7", problems.Len(), problems.Err())
 	}
 }
 
@@ -109,7 +107,6 @@ apps:
     priority: 5
     endpoint: https://localhost
     reject_topic_disallowed: true
-    max_connections: 2
   org.example.cert:
     cert_file: cert.p12
     cert_key_file: cert.key
@@ -123,7 +120,7 @@ apps:
 			Platform: "sandbox", Key: "the key", KeyFile: filepath.Join(dir, "key.p8"), KeyID: "KEY4567890", TeamID: "TEAM567890",
 			Topic: "org.example.app", PushType: "alert", PushKeyFormat: apns.PushKeyHex, SendBadgeCounts: new(false), Tweaks: true,
 			Expiration: new(conf.Duration(0)), Collapse: apns.CollapseRoom, Priority: 5, Endpoint: "https://localhost",
-			RejectTopicDisallowed: true, MaxConnections: 2,
+			RejectTopicDisallowed: true,
 		},
 		"org.example.cert": {CertFile: filepath.Join(dir, "cert.p12"), CertKeyFile: filepath.Join(dir, "cert.key"), CertPassword: "secret"},
 	}
