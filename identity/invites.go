@@ -229,9 +229,14 @@ func redacted(s string, limit int) string {
 }
 
 // Open returns the live invite of a token for whoever has its private key, in
-// any base64. It returns ErrNoInvite or ErrInviteKey.
+// any base64. It returns ErrNoInvite, also for an imported invite, or ErrInviteKey.
 func (i *Invites) Open(ctx context.Context, token, privateKey string) (Invite, error) {
 	invite, _, err := i.open(ctx, token, privateKey)
+	if err == nil && invite.imported() {
+		// Whoever was mailed any imported invite could read whom this one is for. Its
+		// own mail leads elsewhere.
+		return Invite{}, ErrNoInvite
+	}
 	return invite, err
 }
 
@@ -266,7 +271,7 @@ func (i *Invites) open(ctx context.Context, token, privateKey string) (Invite, s
 // invite that is not known, so any imported key opens it; the room knows which
 // one it was told about.
 func (i *Invites) opens(ctx context.Context, invite Invite, key signing.Key, now time.Time) (bool, error) {
-	if invite.Ephemeral.Equal(ImportedEphemeral(invite.Token)) {
+	if invite.imported() {
 		return i.opts.Store.ImportedKey(ctx, key.Public(), now)
 	}
 	return invite.Ephemeral.Equal(key.Public()), nil

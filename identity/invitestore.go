@@ -37,6 +37,9 @@ func ImportedEphemeral(token string) ed25519.PublicKey {
 	return sum[:]
 }
 
+// imported reports whether another identity server mailed the invite.
+func (i Invite) imported() bool { return i.Ephemeral.Equal(ImportedEphemeral(i.Token)) }
+
 // InviteKey is the public half of a key that another identity server mailed with
 // an invite.
 type InviteKey struct {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -398,6 +399,36 @@ func TestInvitePage(t *testing.T) {
 	head := w.send(t, request{method: http.MethodHead, path: invitePath + query})
 	if head.status != http.StatusOK || len(head.body) != 0 {
 		t.Errorf("HEAD: %d", head.status)
+	}
+}
+
+// TestStrangersWordsOnThePageOfAnInvite is about what a spammer would put where
+// the page names a person and a room.
+func TestStrangersWordsOnThePageOfAnInvite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	for name, words := range map[string]string{
+		"a long text":       "Security alert: your account is locked, call us now. " + strings.Repeat("x", 200),
+		"a number to call":  "Call +1 900 555-0199",
+		"a link":            "https://evil.example/",
+		"a domain":          "see evil.example",
+		"a reversed text":   "\u202eelpmaxe.live",
+		"invisible letters": "Bank\u200b\u2066 of Tea",
+	} {
+		_, mail := w.invite(t, token, map[string]any{"room_name": words, "sender_display_name": words})
+		page := w.send(t, get(invitePath+"?token="+mail.Token+"&private_key="+mail.PrivateKey, ""))
+		shown := strings.ReplaceAll(string(page.body), "\u2060", "!") // what keeps a link from being one
+		if page.status != http.StatusOK {
+			t.Errorf("%s: %d", name, page.status)
+		}
+		if bad := regexp.MustCompile(`evil\.example|https://evil|0199|live\.|locked|[\x{200b}\x{202e}\x{2066}]`).FindString(shown); bad != "" {
+			t.Errorf("%s: %q in\n%s", name, bad, shown)
+		}
+		fragment := html.UnescapeString(regexp.MustCompile(`href="([^"]*)"`).FindStringSubmatch(shown)[1])
+		if values, err := url.ParseQuery(fragment[strings.Index(fragment, "?")+1:]); err != nil || utf8.RuneCountInString(values.Get("room_name")) > 35 {
+			t.Errorf("%s: %q goes to the client, %v", name, values.Get("room_name"), err)
+		}
 	}
 }
 

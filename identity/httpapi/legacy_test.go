@@ -398,6 +398,12 @@ func TestLinksOfFormerServers(t *testing.T) {
 	w.send(t, post(v1+"/sign-ed25519?mxid=x&token=imported", "", "")).refused(t, 400, "M_MISSING_PARAMS")
 	w.send(t, post(v1+"/sign-ed25519?mxid=x&token=imported&private_key=AAAA", "", "")).refused(t, 400, "M_INVALID_PARAM")
 
+	// Any imported key would open the page of any imported invite, which tells whom
+	// it is for.
+	for _, path := range []string{invitePath + "?" + query, invitePath + "?token=imported&private_key=" + url.QueryEscape(key.Seed())} {
+		w.send(t, get(path, "")).isPage(t, 404, "This invitation is no longer valid")
+	}
+
 	// Sessions are not brought over, but people see a page that tells them so.
 	link := v1 + "/validate/email/submitToken?token=x&client_secret=s&sid=1&nextLink=https%3A%2F%2Fevil.example"
 	w.send(t, get(link, "")).isPage(t, 400, "This link is no longer valid")

@@ -122,6 +122,8 @@ func TestLinkRedirectsToTheStoredNextLink(t *testing.T) {
 			if a.header.Get("Referrer-Policy") != "no-referrer" || a.header.Get("Cache-Control") != "no-store" {
 				t.Errorf("header %v", a.header)
 			}
+			// A link of one's own would send others there for as long as its session lasts.
+			w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 200, "Email address confirmed")
 		})
 	}
 }

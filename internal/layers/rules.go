@@ -55,7 +55,7 @@ func packages() []pkg {
 		{"identity/sqlstore", adapter, outbound("identity", "threepid", "threepid/validation")},
 		{"identity/sydent", adapter, []string{"identity", "identity/signing", "threepid"}},
 		{"identity/httpapi", adapter, []string{
-			"identity", "identity/signing", "threepid", "threepid/validation",
+			"identity", "identity/signing", "threepid", "threepid/validation", "threepid/wording",
 			"internal/mxhttp", "internal/ratelimit",
 		}},
 

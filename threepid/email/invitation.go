@@ -2,7 +2,6 @@ package email
 
 import (
 	"net/url"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -12,14 +11,6 @@ import (
 
 // invitationName is the name of the templates of Invitation.
 const invitationName = "invitation"
-
-// Limits of what strangers write into mails, in characters. There is room for a
-// name and not for a message.
-const (
-	maxInviter = 20
-	maxRoom    = 30
-	maxSender  = 100
-)
 
 // Invitation is what the templates "invitation" are about.
 type Invitation struct {
@@ -73,8 +64,8 @@ func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 	t := s.templates.Choose(invitationName, i.Brand, i.Language)
 	m, err := t.Render(Invitation{
 		Address: wording.Clean(address.ID().Address, threepid.MaxEmailBytes),
-		Inviter: name(i.SenderName, maxInviter), Room: name(i.RoomName, maxRoom),
-		Sender: name(i.Sender, maxSender), Space: i.Space,
+		Inviter: wording.Name(i.SenderName, wording.MaxInviter), Room: wording.Name(i.RoomName, wording.MaxRoom),
+		Sender: wording.Name(i.Sender, wording.MaxUserID), Space: i.Space,
 		Link: link, Service: wording.Clean(s.base.Host, maxParameter),
 		Days: max(1, int(i.ValidFor/(24*time.Hour))), Language: t.Language(),
 	})
@@ -84,15 +75,6 @@ func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 	return message{
 		sender: s.from(i.Brand, i.Homeserver), to: i.To, subject: m.Subject, text: m.Text, html: m.HTML, language: t.Language(),
 	}, nil
-}
-
-// name returns what strangers call themselves or a room as a mail shows it. Mail
-// programs make links of whatever looks like one, so that a stranger's name
-// could lead anywhere: what it would take to look like one is taken apart.
-func name(s string, limit int) string {
-	const joiner = "\u2060" // has no width, and no line is broken there
-	s = strings.TrimSpace(wording.Clean(s, limit))
-	return strings.NewReplacer(".", "."+joiner, "/", "/"+joiner, ":", ":"+joiner, "@", "@"+joiner).Replace(s)
 }
 
 // inviteLink returns the URL of the page about an invitation.

@@ -135,6 +135,9 @@ func TestNextLinkCarriesTheSID(t *testing.T) {
 			if want := strings.ReplaceAll(tc[1], "SID", c.SID); submitted.NextLink != want || read.NextLink != want {
 				t.Errorf("submitted %q, read %q, want %q", submitted.NextLink, read.NextLink, want)
 			}
+			if again, err := v.Submit(t.Context(), c.ID.Medium, c.SID, "s", c.Token); err != nil || again.NextLink != "" {
+				t.Errorf("submitted again: %q, %v", again.NextLink, err)
+			}
 			if c.NextLink != tc[0] {
 				t.Errorf("the message has %q", c.NextLink)
 			}

@@ -91,10 +91,10 @@ func New(opts Options) (*Sessions, error) {
 }
 
 // Submit proves a session with the token that was sent to its address and
-// returns it. A right token may be submitted again: the answer and
-// ValidatedAt stay the same. Submit returns ErrInvalidSID, ErrInvalidSecret,
-// ErrNoSession (also for a session of another medium), ErrExpired or
-// ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
+// returns it. A right token may be submitted again: ValidatedAt stays the same, and
+// there is no NextLink, so that a session of one's own sends nobody else there.
+// Submit returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession (also for a session of
+// another medium), ErrExpired or ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
 func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clientSecret, token string) (Session, error) {
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
@@ -108,9 +108,13 @@ func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clie
 		return Session{}, err
 	}
 	s.metrics.guess(medium, verdict)
+	proven := session(sid, record)
 	switch verdict {
-	case Right, Repeated:
-		return session(sid, record), nil
+	case Right:
+		return proven, nil
+	case Repeated:
+		proven.NextLink = ""
+		return proven, nil
 	case Spent:
 		return Session{}, ErrSpent
 	default:

@@ -15,7 +15,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -160,4 +162,27 @@ func Clean(s string, limit int) string {
 		return string(runes[:limit-1]) + "…"
 	}
 	return s
+}
+
+// Limits of strangers' words, in characters: there is room for a name and not for a
+// message.
+const (
+	MaxInviter = 20
+	MaxRoom    = 30
+	MaxUserID  = 100
+)
+
+// telephone matches what telephones make a number to call of. Dates and years have
+// fewer digits.
+var telephone = regexp.MustCompile(`\+?\d(?:[\s().+/\x{2010}-\x{2015}-]*\d){8,}`)
+
+// Name returns what strangers call themselves or a room as mails and pages show it.
+// Programs make links of whatever looks like one, so that a name could lead
+// anywhere: what it would take to look like one is taken apart, and a telephone
+// number is left out.
+func Name(s string, limit int) string {
+	const joiner = "\u2060" // has no width, and no line is broken there
+	s = telephone.ReplaceAllString(Clean(s, math.MaxInt), "…")
+	s = Clean(strings.TrimSpace(s), limit)
+	return strings.NewReplacer(".", "."+joiner, "/", "/"+joiner, ":", ":"+joiner, "@", "@"+joiner).Replace(s)
 }

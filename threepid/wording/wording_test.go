@@ -345,6 +345,29 @@ func TestClean(t *testing.T) {
 	}
 }
 
+func TestName(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"  Zoë & Bob ":                      "Zoë & Bob",
+		"St. Mary":                          "St.\u2060 Mary",
+		"a.example/b:c@d":                   "a.\u2060example/\u2060b:\u2060c@\u2060d",
+		"Call +1 900 555-0199!":             "Call …!",
+		"0900/5 123 456 or else":            "… or else",
+		"(0900) 5123456":                    "(…",
+		"Season 2025/2026":                  "Season 2025/\u20602026",
+		"Trip 2026-10-12":                   "Trip 2026-10-12",
+		"1\u202e9005550199":                 "…",
+		"123456789012345678901234567890123": "…",
+	} {
+		if got := wording.Name(in, wording.MaxRoom); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	if got := wording.Name("Security alert: your account is locked", wording.MaxRoom); got != "Security alert:\u2060 your account …" {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzClean(f *testing.F) {
 	f.Add("a\r\nBcc: x\u202e\xff", 5)
 	f.Fuzz(func(t *testing.T, s string, limit int) {
