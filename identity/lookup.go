@@ -66,9 +66,29 @@ func (d *Directory) Lookup(ctx context.Context, r LookupRequest) (users map[stri
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", badPepper(err, r.Algorithm))
 	}
-	digests := make([]Digest, 0, len(r.Addresses))
-	asked := make([]string, 0, len(r.Addresses)) // the address of each digest
-	for _, a := range r.Addresses {
+	return d.users(ctx, pepper, r.Addresses, digest)
+}
+
+// Users returns the user of each "<address> <medium>" that is bound, as version 1
+// of the API looks up several at a time: in clear, whether or not PlainLookup
+// lets others do so. It returns ErrTooMany.
+func (d *Directory) Users(ctx context.Context, pairs []string) (users map[string]string, err error) {
+	defer func() { d.opts.Metrics.lookedUp(LookupRequest{Algorithm: AlgorithmNone, Addresses: pairs}, err) }()
+	if len(pairs) > MaxLookup {
+		return nil, fmt.Errorf("look up: %w", ErrTooMany)
+	}
+	pepper, err := d.opts.Peppers.Current(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	return d.users(ctx, pepper, pairs, plain)
+}
+
+// users returns the user of each address that is bound.
+func (d *Directory) users(ctx context.Context, pepper Pepper, addresses []string, digest func(address, pepper string) (Digest, bool)) (map[string]string, error) {
+	digests := make([]Digest, 0, len(addresses))
+	asked := make([]string, 0, len(addresses)) // the address of each digest
+	for _, a := range addresses {
 		if sum, ok := digest(a, pepper.Value); ok {
 			digests, asked = append(digests, sum), append(asked, a)
 		}
@@ -80,7 +100,7 @@ func (d *Directory) Lookup(ctx context.Context, r LookupRequest) (users map[stri
 	if err != nil {
 		return nil, fmt.Errorf("look up: %w", err)
 	}
-	users = make(map[string]string, len(found))
+	users := make(map[string]string, len(found))
 	if len(found) == 0 {
 		return users, nil
 	}

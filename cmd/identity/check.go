@@ -13,5 +13,9 @@ func (c *Config) warnings() []string {
 		found = append(found, "v1.sources: it names this machine. If a proxy here passes requests on, "+
 			"everybody may speak for the homeserver unless http.trusted_proxies names the proxy")
 	}
+	if host, taken := c.hostIsHomeserver(); taken && c.delegate() != "" {
+		found = append(found, "public_base_url: "+host+" is the name of a homeserver too, which is left to answer /.well-known/matrix/server. "+
+			"Dendrite asks for this service where that leads to: pass /_matrix/identity on from there, or give the service a host of its own")
+	}
 	return found
 }

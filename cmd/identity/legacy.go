@@ -1,8 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/httpapi"
@@ -57,6 +63,9 @@ func (c *Config) validateV1(p *conf.Problems) {
 // v1 returns what the API takes.
 func (c *Config) v1() httpapi.V1 {
 	v := httpapi.V1{Keys: c.V1.Keys, Links: c.V1.Links, Homeserver: c.V1.Homeserver, Lookup: c.V1.Lookup}
+	if _, taken := c.hostIsHomeserver(); !taken {
+		v.Delegate = c.delegate()
+	}
 	for _, s := range sortedKeys(c.V1.Sources) {
 		if network, err := conf.ParseNetwork(s); err == nil { // validated
 			v.Sources = append(v.Sources, httpapi.Source{Network: network, Servers: c.V1.Sources[s]})
@@ -77,4 +86,26 @@ func (c *Config) trustsThisMachine() bool {
 		}
 	}
 	return false
+}
+
+// delegate returns where homeservers that ask by version 1 reach the service, as
+// /.well-known/matrix/server has it; "" if none asks. They speak https alone.
+func (c *Config) delegate() string {
+	u, err := url.Parse(c.PublicBaseURL)
+	if err != nil || u.Scheme != "https" || !c.V1.Homeserver {
+		return ""
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))
+}
+
+// hostIsHomeserver reports whether the service's host is the name of a homeserver
+// as well, as far as the configuration names it: others ask there for the
+// homeserver, and must not be sent here.
+func (c *Config) hostIsHomeserver() (string, bool) {
+	u, err := url.Parse(c.PublicBaseURL)
+	if err != nil {
+		return "", false
+	}
+	names := slices.Concat(c.Homeservers.Allow, sortedKeys(c.Homeservers.Settings), slices.Concat(slices.Collect(maps.Values(c.V1.Sources))...))
+	return u.Hostname(), slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, u.Hostname()) })
 }

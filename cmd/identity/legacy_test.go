@@ -22,10 +22,22 @@ import (
 
 func TestSourcesOfVersion1AreKnownAtStart(t *testing.T) {
 	t.Parallel()
-	const here = "v1.sources: it names this machine"
+	const (
+		here   = "v1.sources: it names this machine"
+		names  = "server_name: id.example.org\npublic_base_url: https://id.example.org\n"
+		shared = "server_name: example.org\npublic_base_url: https://Example.org\n"
+		too    = "public_base_url: Example.org is the name of a homeserver too"
+	)
 	for name, c := range map[string]struct {
 		text, fault, warning string
+		delegate             string // what /.well-known/matrix/server says
 	}{
+		"a host of its own":             {text: names + "v1: {homeserver: true, sources: {192.0.2.7: [example.org]}}", delegate: "id.example.org:443"},
+		"a port of its own":             {text: "server_name: x\npublic_base_url: https://id.example.org:8090/id\nv1: {homeserver: true, sources: {192.0.2.7: [example.org]}}", delegate: "id.example.org:8090"},
+		"a homeserver's host":           {text: shared + "v1: {homeserver: true, sources: {192.0.2.7: [example.com, example.org]}}", warning: too},
+		"that of one that is allowed":   {text: shared + "homeservers: {allow: [example.com, example.org]}\nv1: {homeserver: true, sources: {192.0.2.7: [example.com]}}", warning: too},
+		"that of one with settings":     {text: shared + "homeservers: {settings: {example.org: {language: de}}}\nv1: {homeserver: true, sources: {192.0.2.7: [example.com]}}", warning: too},
+		"that of one that nobody asks":  {text: shared + "homeservers: {allow: [example.org]}"},
 		"nobody":                        {text: "v1: {homeserver: true}", fault: "v1.sources: is missing"},
 		"nobody, and nobody may ask":    {text: "v1: {keys: false, links: false}"},
 		"an address":                    {text: "v1: {homeserver: true, sources: {192.0.2.7: [example.org]}}"},
@@ -49,6 +61,9 @@ func TestSourcesOfVersion1AreKnownAtStart(t *testing.T) {
 			}
 			if got := strings.Join(cfg.warnings(), "\n"); (c.warning == "") != (got == "") || !strings.Contains(got, c.warning) {
 				t.Errorf("warnings %q, want %q", got, c.warning)
+			}
+			if got := cfg.v1().Delegate; got != c.delegate {
+				t.Errorf("homeservers are sent to %q, want %q", got, c.delegate)
 			}
 		})
 	}

@@ -52,6 +52,7 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 		mxhttp.AddLogAttrs(r.Context(), slog.Any("err", err))
 		return err
 	}
+	noteHomeserver(r, *req.MatrixServerName)
 	return mxhttp.WriteJSON(w, http.StatusOK, registerResponse{Token: token, AccessToken: token})
 }
 

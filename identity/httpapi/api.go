@@ -105,6 +105,9 @@ func New(opts Options) (http.Handler, error) {
 	}
 	a := &api{Options: opts, capped: capped{last: make(map[string]time.Time)}}
 	a.routes(engine.Group("/_matrix/identity"))
+	if a.V1.Delegate != "" {
+		engine.GET("/.well-known/matrix/server", mxhttp.Wrap(a.delegate))
+	}
 	return engine, nil
 }
 

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
 )
 
 // errTermsNotSigned means the account has to accept terms first.
@@ -41,8 +43,14 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 		if !a.allowed(server) {
 			return errNotAllowed
 		}
+		noteHomeserver(r, server)
 		return h(w, r, caller{UserID: account.UserID, Homeserver: server})
 	}
+}
+
+// noteHomeserver tells the access log whose user or homeserver asks.
+func noteHomeserver(r *http.Request, name string) {
+	mxhttp.AddLogAttrs(r.Context(), slog.String("homeserver", name))
 }
 
 // allowed reports whether the users of a homeserver may use the service.

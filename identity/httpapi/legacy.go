@@ -2,9 +2,12 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -35,6 +38,10 @@ type V1 struct {
 	Lookup bool
 	// Sources say who is behind an address. All that fit count.
 	Sources []Source
+	// Delegate is where homeservers find the service that look for it as for one of
+	// their own: host:port, which /.well-known/matrix/server answers; empty for no
+	// answer.
+	Delegate string
 }
 
 // Source is where homeservers ask from.
@@ -66,33 +73,55 @@ var (
 )
 
 // legacyRoutes are those of version 1. They have no handlers of their own but
-// the lookup: what differs is where the parameters are and who may ask.
+// the lookups: what differs is where the parameters are and who may ask.
 func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
-	if a.V1.Keys {
-		v1.GET("", mxhttp.Wrap(a.ping)) // with which clients look whether there is a service
-		a.keyRoutes(v1)
-	}
-	if a.V1.Links {
-		a.linkRoutes(v1)
-		// Token and private key prove enough, wherever the request has them.
-		v1.POST("/sign-ed25519", mxhttp.Wrap(gathered(caller{}, a.signInviteJSON)))
-	}
-	if !a.V1.Homeserver {
-		return
-	}
+	keys := v1.Group("", unlessOff(a.V1.Keys, "v1.keys"))
+	keys.GET("", mxhttp.Wrap(a.ping)) // with which clients look whether there is a service
+	a.keyRoutes(keys)
+
+	links := v1.Group("", unlessOff(a.V1.Links, "v1.links"))
+	a.linkRoutes(links)
+	// Token and private key prove enough, wherever the request has them.
+	links.POST("/sign-ed25519", mxhttp.Wrap(gathered(caller{}, a.signInviteJSON)))
+
+	homeserver := v1.Group("", unlessOff(a.V1.Homeserver, "v1.homeserver"))
 	source := func(h sourceHandler) gin.HandlerFunc { return mxhttp.Wrap(a.fromSource(h)) }
-	v1.POST("/validate/email/requestToken", source(noUser(a.requestEmailToken)))
-	v1.POST("/validate/msisdn/requestToken", source(noUser(a.requestSMSToken)))
+	homeserver.POST("/validate/email/requestToken", source(noUser(a.requestEmailToken)))
+	homeserver.POST("/validate/msisdn/requestToken", source(noUser(a.requestSMSToken)))
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
-		v1.POST("/validate/"+string(medium)+"/submitToken", source(noUser(a.submitToken(medium))))
+		homeserver.POST("/validate/"+string(medium)+"/submitToken", source(noUser(a.submitToken(medium))))
 	}
-	v1.GET("/3pid/getValidated3pid", source(noUser(a.validated)))
-	v1.POST("/3pid/bind", source(itsUser("mxid", a.bind)))
-	v1.POST("/3pid/unbind", source(func(w http.ResponseWriter, r *http.Request, _ []string) error {
+	homeserver.GET("/3pid/getValidated3pid", source(noUser(a.validated)))
+	homeserver.POST("/3pid/bind", source(itsUser("mxid", a.bind)))
+	homeserver.POST("/3pid/unbind", source(func(w http.ResponseWriter, r *http.Request, _ []string) error {
 		return a.unbind(w, r) // which needs a proof of its own, and the very body
 	}))
-	v1.POST("/store-invite", source(itsUser("sender", a.storeInvite)))
-	v1.GET("/lookup", source(noUser(a.association)))
+	homeserver.POST("/store-invite", source(itsUser("sender", a.storeInvite)))
+	homeserver.GET("/lookup", source(noUser(a.association)))
+	homeserver.POST("/bulk_lookup", source(noUser(a.bulkLookup)))
+}
+
+// unlessOff answers for a group that is off as if it were not there. The log says
+// which option it takes to switch it on.
+func unlessOff(on bool, option string) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if !on {
+			mxhttp.AddLogAttrs(c.Request.Context(), slog.String("err", option+" is off"))
+			_ = c.Error(&mxhttp.Error{Status: http.StatusNotFound, Code: "M_UNRECOGNIZED", Msg: "Unrecognized request: there is no such endpoint"})
+			c.Abort()
+		}
+	}
+}
+
+type delegateResponse struct {
+	Server string `json:"m.server"`
+}
+
+// delegate handles GET /.well-known/matrix/server. Dendrite looks for an identity
+// service as for a homeserver (Server-Server API, "Resolving server names"), and
+// without an answer goes to port 8448.
+func (a *api) delegate(w http.ResponseWriter, _ *http.Request) error {
+	return mxhttp.WriteJSON(w, http.StatusOK, delegateResponse{a.V1.Delegate})
 }
 
 // sourceHandler is a handler for requests of homeservers that are known by their
@@ -104,6 +133,7 @@ func (a *api) fromSource(h sourceHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		servers := slices.DeleteFunc(a.V1.servers(mxhttp.ClientAddr(r.Context())), func(name string) bool { return !a.allowed(name) })
 		if len(servers) == 0 {
+			mxhttp.AddLogAttrs(r.Context(), slog.String("err", "v1.sources has no homeserver at this address"))
 			return errNoSource
 		}
 		return h(w, r, servers)
@@ -127,6 +157,7 @@ func noUser(h accountHandler) sourceHandler {
 		var by caller
 		if len(servers) == 1 {
 			by.Homeserver = servers[0]
+			noteHomeserver(r, by.Homeserver)
 		}
 		return gathered(by, h)(w, r)
 	}
@@ -148,8 +179,10 @@ func itsUser(name string, h accountHandler) sourceHandler {
 			}
 			var ok bool
 			if by.Homeserver, ok = identity.UserServer(by.UserID); !ok || !slices.Contains(servers, by.Homeserver) {
+				mxhttp.AddLogAttrs(r.Context(), slog.String("err", fmt.Sprintf("speaks for a user of %q; v1.sources has %q at this address", by.Homeserver, servers)))
 				return errForeignUser
 			}
+			noteHomeserver(r, by.Homeserver)
 		}
 		return h(w, r, by)
 	}
@@ -183,27 +216,82 @@ func gather(w http.ResponseWriter, r *http.Request) (map[string]jsontext.Value, 
 	return params, setBody(r, params)
 }
 
+// mayLookUp refuses lookups that are switched off, or one limit too many.
+func (a *api) mayLookUp(ctx context.Context, ids []threepid.ID) error {
+	if !a.V1.Lookup {
+		return errNoLookup
+	}
+	_, err := a.Limiter.Take(ctx, a.associationAsks(ctx, ids)...)
+	return err
+}
+
 // association handles GET /_matrix/identity/api/v1/lookup, of which version 2 has
 // nothing: it is for one address, in clear, and answers with its signed
 // association, or with {}.
 func (a *api) association(w http.ResponseWriter, r *http.Request, _ caller) error {
-	if !a.V1.Lookup {
-		return errNoLookup
-	}
 	query := r.URL.Query()
 	if err := require(param{"medium", query.Has("medium")}, param{"address", query.Has("address")}); err != nil {
 		return err
 	}
 	medium, address := query.Get("medium"), query.Get("address")
-	if _, err := a.Limiter.Take(r.Context(), a.associationAsks(r.Context(), medium, address)...); err != nil {
+	var ids []threepid.ID
+	if id, err := threepid.ParseAddress(medium, address); err == nil {
+		ids = append(ids, id)
+	}
+	if err := a.mayLookUp(r.Context(), ids); err != nil {
 		return err
 	}
 	found, err := a.Directory.Association(r.Context(), medium, address)
 	if errors.Is(err, identity.ErrNotFound) {
+		noteLookup(r, 1, 0)
 		return mxhttp.WriteJSON(w, http.StatusOK, empty{})
 	}
 	if err != nil {
 		return err
 	}
+	noteLookup(r, 1, 1)
 	return mxhttp.WriteJSON(w, http.StatusOK, found.Signed)
+}
+
+type bulkLookup struct {
+	// Threepids are [medium, address] in the request, and [medium, address, user]
+	// in the answer.
+	Threepids [][]string `json:"threepids"`
+}
+
+// bulkLookup handles POST /_matrix/identity/api/v1/bulk_lookup, which answers with
+// those of the addresses that are bound.
+func (a *api) bulkLookup(w http.ResponseWriter, r *http.Request, _ caller) error {
+	var asked bulkLookup
+	if err := mxhttp.ReadJSON(w, r, maxBody, &asked); err != nil {
+		return err
+	}
+	if err := require(param{"threepids", asked.Threepids != nil}); err != nil {
+		return err
+	}
+	var ids []threepid.ID
+	pairs := make([]string, len(asked.Threepids))
+	for i, t := range asked.Threepids {
+		if len(t) != 2 {
+			return invalidParam("threepids: expected lists of a medium and an address")
+		}
+		if id, err := threepid.ParseAddress(t[0], t[1]); err == nil {
+			ids, pairs[i] = append(ids, id), pair(id)
+		}
+	}
+	if err := a.mayLookUp(r.Context(), ids); err != nil {
+		return err
+	}
+	users, err := a.Directory.Users(r.Context(), pairs)
+	if err != nil {
+		return err
+	}
+	noteLookup(r, len(pairs), len(users))
+	found := bulkLookup{Threepids: [][]string{}}
+	for i, t := range asked.Threepids {
+		if user, ok := users[pairs[i]]; ok {
+			found.Threepids = append(found.Threepids, append(t, user))
+		}
+	}
+	return mxhttp.WriteJSON(w, http.StatusOK, found)
 }

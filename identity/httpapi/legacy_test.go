@@ -19,6 +19,7 @@ import (
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/identity/signing"
+	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -244,7 +245,7 @@ func homeserverCalls() []request {
 		form("/validate/email/requestToken", ""), form("/validate/msisdn/requestToken", ""),
 		form("/validate/email/submitToken", ""), form("/validate/msisdn/submitToken", ""),
 		get(v1+"/3pid/getValidated3pid", ""), form("/3pid/bind", ""), post(v1+"/3pid/unbind", "", "{}"),
-		form("/store-invite", ""), get(v1+"/lookup", ""),
+		form("/store-invite", ""), get(v1+"/lookup", ""), post(v1+"/bulk_lookup", "", "{}"),
 	}
 }
 
@@ -258,6 +259,7 @@ func TestOnlyHomeserversMaySpeakForTheirUsers(t *testing.T) {
 		t.Run(r.method+" "+r.path, func(t *testing.T) {
 			r.header = http.Header{"Content-Type": r.header["Content-Type"], "X-Forwarded-For": {"192.0.2.1"}}
 			stranger.send(t, r).refused(t, 403, "M_FORBIDDEN")
+			stranger.logged(t, "route="+r.path, "client=127.0.0.1", `err="v1.sources has no homeserver at this address"`)
 			known.send(t, r).refused(t, 400, "M_MISSING_PARAMS") // and not the proxy's word for it
 		})
 	}
@@ -302,6 +304,9 @@ func TestUsersOfOtherHomeserversAreRefused(t *testing.T) {
 				return w.send(t, r)
 			}
 			send("/3pid/bind", bind).refused(t, c.status, c.errcode)
+			if name == "another server's" {
+				w.logged(t, "client=192.0.2.1", `err="speaks for a user of \"example.org\"; v1.sources has [\"example.com\" \"example.net:8448\"] at this address"`)
+			}
 			if a := send("/store-invite", invite); c.inviteForbidden {
 				a.refused(t, 403, "M_FORBIDDEN")
 			} else {
@@ -339,6 +344,48 @@ func TestUnbindingByVersion1(t *testing.T) {
 	if got := w.send(t, get(v1+"/lookup?medium=email&address=alice@example.org", "")).object(t); len(got) != 0 {
 		t.Errorf("still bound: %v", got)
 	}
+}
+
+func TestHomeserversAreToldWhereTheServiceIs(t *testing.T) {
+	t.Parallel()
+	const path = "/.well-known/matrix/server"
+	v := everything()
+	legacyWorld(t, v).send(t, get(path, "")).refused(t, 404, "M_UNRECOGNIZED")
+	v.Delegate = "id.example.org:443"
+	if got := legacyWorld(t, v).send(t, get(path, "")).text(t, "m.server"); got != v.Delegate {
+		t.Errorf("m.server %q", got)
+	}
+}
+
+func TestSeveralLookupsOfVersion1(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(s *settings) {
+		s.api.V1, s.hashOnly = everything(), true
+		s.api.Limits.LookupAddressesHomeserver = ratelimit.Limit{Count: 4, Per: 24 * time.Hour}
+	})
+	token := w.register(t, alice)
+	c := w.session(t, token, "Alice@example.org", "secret")
+	w.prove(t, token, c)
+	w.send(t, post(bindPath, token, bindBody(t, c, alice))).object(t)
+	ask := func(pairs ...[]string) answer {
+		return w.send(t, post(v1+"/bulk_lookup", "", encode(t, map[string]any{"threepids": pairs})))
+	}
+	got := ask([]string{"email", "ALICE@example.org"}, []string{"email", "bob@example.org"}, []string{"msisdn", "x"}, []string{"", ""}).object(t)
+	want := map[string]any{"threepids": []any{[]any{"email", "ALICE@example.org", alice}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	w.logged(t, "route="+v1+"/bulk_lookup", "homeserver=example.org addresses=4 found=1")
+	if got := ask([][]string{}...); string(got.body) != `{"threepids":[]}` {
+		t.Errorf("nothing: %s", got.body)
+	}
+	ask([]string{"email"}).refused(t, 400, "M_INVALID_PARAM")
+	ask([]string{"email", "a@example.org", "b"}).refused(t, 400, "M_INVALID_PARAM")
+	ask([]string{"email", "c@example.org"}, []string{"email", "d@example.org"}, []string{"email", "e@example.org"}).refused(t, 429, "M_LIMIT_EXCEEDED")
+	ask([]string{"email", "c@example.org"}, []string{"email", "d@example.org"}).object(t) // and nothing was taken
+	off := everything()
+	off.Lookup = false
+	legacyWorld(t, off).send(t, post(v1+"/bulk_lookup", "", `{"threepids":[["email","a@example.org"]]}`)).refused(t, 403, "M_FORBIDDEN")
 }
 
 func TestLookupsOfVersion1(t *testing.T) {
@@ -428,6 +475,17 @@ func (w *world) activeKey(t testing.TB) signing.Key {
 	key, err := w.keys.Active(t.Context())
 	check(t, err)
 	return key
+}
+
+func TestTheLogSaysWhichGroupIsOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for option, r := range map[string]request{
+		"v1.keys": get(v1+"/pubkey/isvalid", ""), "v1.links": post(v1+"/sign-ed25519", "", ""), "v1.homeserver": form("/3pid/bind", ""),
+	} {
+		w.send(t, r).refused(t, 404, "M_UNRECOGNIZED")
+		w.logged(t, "route="+r.path, `err="`+option+` is off"`)
+	}
 }
 
 // TestSwitchesOfVersion1 goes through all combinations of the groups. What is off

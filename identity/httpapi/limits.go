@@ -164,14 +164,16 @@ func (a *api) lookupAsks(ctx context.Context, by caller, addresses []string) []r
 
 // associationAsks are the limits of a lookup by version 1. Its homeserver has no
 // token that says who asks, so each that may be at its address pays.
-func (a *api) associationAsks(ctx context.Context, medium, address string) []ratelimit.Ask {
+func (a *api) associationAsks(ctx context.Context, ids []threepid.ID) []ratelimit.Ask {
 	ip := mxhttp.ClientAddr(ctx)
 	asks := []ratelimit.Ask{a.perNetwork(ip, lookupIP, a.Limits.LookupIP)}
-	id, err := threepid.ParseAddress(medium, address)
-	if err != nil {
+	if len(ids) == 0 {
 		return asks // of what is no address nothing can be learnt
 	}
-	addresses := []string{pair(id)}
+	addresses := make([]string, len(ids))
+	for i, id := range ids {
+		addresses[i] = pair(id)
+	}
 	for _, server := range a.V1.servers(ip) {
 		asks = append(asks, a.lookedUpBy(server, addresses))
 	}

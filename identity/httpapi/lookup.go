@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"log/slog"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -137,11 +138,18 @@ func (a *api) lookup(w http.ResponseWriter, r *http.Request, by caller) error {
 		taken.Return(r.Context(), lookedUpByAccount, lookedUpByHomeserver)
 		return err
 	}
+	noteLookup(r, len(req.addresses.items), len(users))
 	body, err := appendMappings(make([]byte, 0, usualMapping*(1+len(users))), users)
 	if err != nil {
 		return err
 	}
 	return mxhttp.WriteBody(w, http.StatusOK, body)
+}
+
+// noteLookup tells the access log how many addresses were looked up, and how many
+// of them belong to somebody; never which.
+func noteLookup(r *http.Request, addresses, found int) {
+	mxhttp.AddLogAttrs(r.Context(), slog.Int("addresses", addresses), slog.Int("found", found))
 }
 
 // usualMapping is the length of a hash and its user in an answer, for all but

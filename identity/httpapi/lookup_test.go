@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -117,6 +118,19 @@ func bound(t *testing.T, email string) (w *world, token string) {
 	w.prove(t, token, c)
 	w.send(t, post(bindPath, token, bindBody(t, c, alice))).object(t)
 	return w, token
+}
+
+func TestTheLogSaysWhoseUserAsksAndHowMuch(t *testing.T) {
+	t.Parallel()
+	w, token := bound(t, "alice@example.org")
+	w.logged(t, "route=/_matrix/identity/v2/account/register", "status=200", "homeserver=example.org")
+	w.logged(t, "route="+bindPath, "status=200", "homeserver=example.org")
+	w.lookup(t, token, "none", "alice@example.org email", "bob@example.org email", "alice@example.org email")
+	w.logged(t, "route="+lookupPath, "homeserver=example.org", "addresses=3", "found=1")
+	unbind := post(unbindPath, "", encode(t, map[string]any{"mxid": alice, "threepid": map[string]string{"medium": "email", "address": "alice@example.org"}}))
+	unbind.header = http.Header{"Authorization": {"signed example.org"}}
+	w.send(t, unbind).object(t)
+	w.logged(t, "route="+unbindPath, "status=200", "homeserver=example.org")
 }
 
 func (w *world) lookup(t testing.TB, token, algorithm string, addresses ...string) map[string]any {

@@ -99,5 +99,6 @@ func (a *api) unbindByHomeserver(r *http.Request, content []byte, req unbindRequ
 	if err != nil {
 		return err
 	}
+	noteHomeserver(r, origin)
 	return a.Directory.UnbindByHomeserver(r.Context(), origin, *req.MXID, *req.Threepid.Medium, *req.Threepid.Address)
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -284,20 +285,54 @@ func (c *clock) advance(d time.Duration) {
 
 // buffer is a log that tests read while it is written.
 type buffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	written chan struct{} // closed by the next Write
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.written != nil {
+		close(b.written)
+		b.written = nil
+	}
 	return b.buf.Write(p)
 }
 
 func (b *buffer) String() string {
+	text, _ := b.read()
+	return text
+}
+
+// read returns what is there, and what is closed when there is more.
+func (b *buffer) read() (string, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.buf.String()
+	if b.written == nil {
+		b.written = make(chan struct{})
+	}
+	return b.buf.String(), b.written
+}
+
+// logged waits for a line with all parts: a request is answered before it is
+// logged.
+func (w *world) logged(t testing.TB, parts ...string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		text, more := w.log.read()
+		for line := range strings.Lines(text) {
+			if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+				return
+			}
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			t.Fatalf("no line with %q in\n%s", parts, text)
+		}
+	}
 }
 
 // request is one request. Body is sent as JSON without saying so, which the

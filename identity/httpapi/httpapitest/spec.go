@@ -64,10 +64,10 @@ func diverges(path string, status int) bool {
 	})
 }
 
-// extensions are the endpoints that the files do not know. The lookup is that of
-// version 1, by GET.
+// extensions are the endpoints that the files do not know. The lookups are those
+// of version 1.
 func extensions() []string {
-	return []string{"/validate/email/confirm", "/validate/msisdn/confirm", "/lookup"}
+	return []string{"/validate/email/confirm", "/validate/msisdn/confirm", "/lookup", "/bulk_lookup", "/.well-known/matrix/server"}
 }
 
 // ownPrefix begins the endpoints that are none of the specification's business.
