@@ -91,6 +91,9 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // shows neither.
 func (p *Provider) Quota() string { return p.quota }
 
+// Destination is the same for all devices: the credentials, at a host.
+func (p *Provider) Destination(*push.Device) string { return p.quota }
+
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {

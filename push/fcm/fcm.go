@@ -55,6 +55,9 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // shows neither.
 func (p *Provider) Quota() string { return p.quota }
 
+// Destination is the same for all devices: the project, at its host.
+func (p *Provider) Destination(*push.Device) string { return p.quota }
+
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {
