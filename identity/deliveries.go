@@ -145,6 +145,9 @@ func (d *Deliveries) deliver(ctx context.Context, one Delivery) {
 	defer cancel()
 	now, refused := d.opts.Now(), (*RefusedError)(nil)
 	log := d.opts.Log.With("server", one.Binding.Server(), "attempt", one.Attempt)
+	if one.Invite != nil {
+		log = log.With("invite", one.InviteID, "room", one.Invite.RoomID)
+	}
 	var written error
 	switch {
 	case err == nil:

@@ -122,8 +122,10 @@ type Delivery struct {
 	Binding Binding
 	// Until is when it is not worth while any more.
 	Until time.Time
-	// Invite is the invite, nil if the binding took none.
-	Invite *Invite
+	// Invite is the invite, nil if the binding took none, and InviteID what operators
+	// know it by.
+	Invite   *Invite
+	InviteID int64
 }
 
 // DeliveryStore keeps the deliveries that DirectoryStore.Bind begins.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -63,13 +64,17 @@ func (o openID) UserInfo(ctx context.Context, serverName, token string) (userID 
 	})
 }
 
-// reason returns what stands behind homeserver.ErrUnreachable.
+// reason returns what stands behind errors of package homeserver that always say
+// the same, for the log.
 func reason(err error) error {
-	if joined, ok := errors.AsType[interface {
+	if hidden, ok := errors.AsType[interface {
 		error
 		Unwrap() []error
 	}](err); ok {
-		return errors.Join(joined.Unwrap()...)
+		err = errors.Join(hidden.Unwrap()[1:]...)
+	}
+	if errors.Is(err, safehttp.ErrBlocked) {
+		err = fmt.Errorf("%w: only homeservers in homeservers.allow_networks may have a private address", err)
 	}
 	return err
 }

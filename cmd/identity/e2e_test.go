@@ -355,7 +355,7 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	if n := asked.Load(); n > 0 {
 		t.Errorf("a server in a private network was asked %d times", n)
 	}
-	s.errs.Await(t, "homeserver did not answer", "address not allowed")
+	s.errs.Await(t, "homeserver did not answer", "address not allowed: only homeservers in homeservers.allow_networks may have a private address")
 	if strings.Contains(s.errs.String(), "openid-alice") {
 		t.Errorf("the log has a token:\n%s", s.errs)
 	}

@@ -81,7 +81,7 @@ func TestWhatHomeserversAnswerDecidesAnInvite(t *testing.T) {
 	w := newWorld(t, database)
 	peers, environ := newPeers(t, 1+len(cases))
 	one, others := peers[0], peers[1:]
-	w.startWith(t, environ)
+	service := w.startWith(t, environ)
 	db := direct(t, database)
 	inviter := registerAt(t, w.front.URL, one, "a")
 	address := func(i int) string { return fmt.Sprintf("b%d@example.com", i) }
@@ -107,6 +107,10 @@ func TestWhatHomeserversAnswerDecidesAnInvite(t *testing.T) {
 			t.Errorf("%s: the keys: %s", c.name, diff)
 		}
 		others[i].answers(accept)
+	}
+	line := service.Await(t, "homeserver refused to hear about a binding")
+	if line["server"] != others[0].name || line["room"] != "!room:example.org" || line["invite"] == nil {
+		t.Errorf("the log says %v", line)
 	}
 	later(t, db)
 	for i, c := range cases {

@@ -79,7 +79,7 @@ func (f federation) OnBind(ctx context.Context, server string, body []byte) erro
 		return &identity.RefusedError{Reason: final.Errcode}
 	}
 	if retry, ok := errors.AsType[*homeserver.RetryError](err); ok {
-		return &identity.LaterError{After: retry.After, Err: err}
+		return &identity.LaterError{After: retry.After, Err: reason(err)}
 	}
 	return err
 }

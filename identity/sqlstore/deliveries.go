@@ -69,7 +69,7 @@ func (db *DB) ClaimDeliveries(ctx context.Context, claim string, now, lease time
 		return nil, nil
 	}
 	claimed, err := collect(ctx, db.write, scanDelivery,
-		`SELECT d.id, d.claim, d.attempts, d.medium, d.address, d.user_id, d.ts_ms, d.until_ms, `+inviteColumns+`
+		`SELECT d.id, d.claim, d.attempts, d.medium, d.address, d.user_id, d.ts_ms, d.until_ms, COALESCE(d.invite_id, 0), `+inviteColumns+`
 			FROM deliveries AS d LEFT JOIN invites ON invites.id = d.invite_id WHERE d.claim = $1`, claim)
 	if err != nil {
 		return nil, fmt.Errorf("claimed deliveries: %w", err)
@@ -82,7 +82,7 @@ func scanDelivery(rows *sql.Rows) (d identity.Delivery, err error) {
 	var r inviteRow
 	id := &d.Binding.ID
 	err = rows.Scan(append([]any{
-		&d.ID, &d.Claim, &d.Attempt, &id.Medium, &id.Address, &d.Binding.UserID, &ts, &until,
+		&d.ID, &d.Claim, &d.Attempt, &id.Medium, &id.Address, &d.Binding.UserID, &ts, &until, &d.InviteID,
 	}, r.fields()...)...)
 	d.Binding.TS, d.Until = time.UnixMilli(ts), time.UnixMilli(until)
 	if r.token.Valid {
