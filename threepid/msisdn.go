@@ -43,7 +43,7 @@ func ParsePhone(country, number string) (Phone, error) {
 		return Phone{}, ErrInvalidPhone
 	}
 	country = strings.ToUpper(country)
-	n, err := phonenumbers.Parse(number, country)
+	n, err := phonenumbers.Parse(dialled(number), country)
 	if errors.Is(err, phonenumbers.ErrInvalidCountryCode) && phonenumbers.GetCountryCodeForRegion(country) == 0 {
 		return Phone{}, ErrInvalidCountry
 	}
@@ -68,6 +68,21 @@ func ParsePhone(country, number string) (Phone, error) {
 		international: phonenumbers.Format(again, phonenumbers.INTERNATIONAL),
 		region:        regionOf(again),
 	}, nil
+}
+
+// dialled returns a number without what is pasted along with it: characters that
+// cannot be seen, such as those that keep it from left to right, and signs behind
+// it. The library means to remove the latter, but see docs/upstream.md.
+func dialled(number string) string {
+	number = strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Cf, r) {
+			return -1
+		}
+		return r
+	}, number)
+	return strings.TrimRightFunc(number, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsNumber(r) && r != '#' // which ends an extension
+	})
 }
 
 // parseMSISDN reads digits with or without a leading "+".

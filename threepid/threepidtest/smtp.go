@@ -22,6 +22,8 @@ type SMTPOptions struct {
 	ImplicitTLS bool // TLS from the first byte instead of STARTTLS
 	PlainText   bool // no TLS at all
 	UTF8        bool // offers SMTPUTF8
+	// Handshake is how long a TLS handshake takes longer than it must.
+	Handshake time.Duration
 	// Username and Password are asked for if Username is set, in the way of
 	// Mechanism: PLAIN, the default, LOGIN or CRAM-MD5.
 	Username, Password, Mechanism string
@@ -87,6 +89,10 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 	s.server.AllowInsecureAuth = opts.PlainText
 	s.server.MaxMessageBytes = 1 << 20
 	config := &tls.Config{Certificates: []tls.Certificate{ca.certificate}, MinVersion: tls.VersionTLS12}
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		pause(opts.Handshake, nil, s.stop)
+		return nil, nil
+	}
 	var l net.Listener = s.listener
 	switch {
 	case opts.ImplicitTLS:
