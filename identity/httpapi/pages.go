@@ -213,7 +213,7 @@ func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) e
 
 func (p *Pages) invite(w http.ResponseWriter, i identity.Invite, clients []clientLink) error {
 	return p.show(w, http.StatusOK, invitePage, page{
-		Medium: i.Address.Medium, Sender: wording.Clean(i.Sender, wording.MaxUserID), Space: i.Space(), Clients: clients,
+		Medium: i.Address.Medium, Sender: wording.UserID(i.Sender), Space: i.Space(), Clients: clients,
 		Inviter: wording.Name(i.About.SenderName, wording.MaxInviter), Room: wording.Name(i.About.RoomName, wording.MaxRoom),
 	})
 }

@@ -64,16 +64,6 @@ type transport interface {
 	close()
 }
 
-// message is a mail before it is encoded.
-type message struct {
-	sender
-	to       string // with its domain in A-labels
-	subject  string
-	text     string
-	html     string // "" for text only
-	language string
-}
-
 // New checks the configuration and the templates and returns a Sender that uses
 // the configured relay, or refuses everything if there is none. It connects to
 // nothing yet.

@@ -1,9 +1,11 @@
 package email_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net/mail"
 	"net/url"
 	"regexp"
 	"strings"
@@ -119,8 +121,10 @@ func TestAMailArrives(t *testing.T) {
 		"Date":             "Sun, 22 Nov 2026 12:30:00 +0000",
 		"Auto-Submitted":   "auto-generated",
 		"Content-Language": "en",
-		"MIME-Version":     "1.0",
-		"Reply-To":         "", "X-Mailer": "", "User-Agent": "", "Bcc": "", "Cc": "",
+		// What Exchange heeds instead of Auto-Submitted.
+		"X-Auto-Response-Suppress": "All",
+		"MIME-Version":             "1.0",
+		"Reply-To":                 "", "X-Mailer": "", "User-Agent": "", "Bcc": "", "Cc": "",
 	} {
 		if got := m.Header(t, name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
@@ -138,6 +142,54 @@ func TestAMailArrives(t *testing.T) {
 		}
 	}
 	s.outcomes(t, "sent", 1)
+}
+
+// TestFieldsOfTheHeader is about texts that have to be encoded or folded: each field
+// begins on the line of its name, no line is too long, and it reads as it was meant.
+func TestFieldsOfTheHeader(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ from, room, subject string }{
+		"plain":                      {"Matrix ID", "Tea", "Bob invites you to Tea"},
+		"not ASCII":                  {"Matrix Ü", "Kaffee & Küche", "Bob invites you to Kaffee & Küche"},
+		"long":                       {"The Identity Service of a Company with a very long Name, Incorporated in Spain", "A room of thirty letters, just", "Bob invites you to A room of thirty letters, just"},
+		"long and not ASCII":         {"Сервис проверки адресов с очень длинным названием", "Комната с длинным названием 30", "Bob invites you to Комната с длинным названием 30"},
+		"words that seem encoded":    {"=?utf-8?q?a?=", "=?utf-8?q?evil=2Eexample?=", "Bob invites you to =\u2060?utf-8?q?evil=2Eexample?="},
+		"commas, colons and quotes":  {`A "B", C: <D>`, `"a" <b>, c`, `Bob invites you to "a" <b>, c`},
+		"a name that is an encoding": {"=", "_ ?=", "Bob invites you to _ ?="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
+			c := config(relay)
+			c.From = (&mail.Address{Name: tc.from, Address: "noreply@id.example.org"}).String()
+			i := invitation()
+			i.RoomName, i.To = tc.room, strings.Repeat("long.", 12)+"x@"+strings.Repeat("long-domain.", 4)+"example.org"
+			if err := newSender(t, c).SendInvitation(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+			m := relay.Wait(t, 1)[0]
+			header, _, _ := strings.Cut(string(m.Data), "\r\n\r\n")
+			for line := range strings.SplitSeq(header, "\r\n") {
+				if strings.HasSuffix(line, ":") || len(line) > 76 && !strings.HasPrefix(line, "To: ") {
+					t.Errorf("%d characters: %s", len(line), line)
+				}
+			}
+			if got := m.Header(t, "Subject"); got != tc.subject {
+				t.Errorf("subject %q, want %q", got, tc.subject)
+			}
+			parsed, err := mail.ReadMessage(bytes.NewReader(m.Data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, err := parsed.Header.AddressList("From")
+			if err != nil || len(from) != 1 || from[0].Address != "noreply@id.example.org" || strings.ReplaceAll(from[0].Name, "\u2060", "") != tc.from {
+				t.Errorf("from %v (%v)", from, err)
+			}
+			if to, err := parsed.Header.AddressList("To"); err != nil || len(to) != 1 || to[0].Address != i.To {
+				t.Errorf("to %v (%v)", to, err)
+			}
+		})
+	}
 }
 
 func TestNoTwoMailsAreAlike(t *testing.T) {

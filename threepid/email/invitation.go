@@ -65,7 +65,7 @@ func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 	m, err := t.Render(Invitation{
 		Address: wording.Clean(address.ID().Address, threepid.MaxEmailBytes),
 		Inviter: wording.Name(i.SenderName, wording.MaxInviter), Room: wording.Name(i.RoomName, wording.MaxRoom),
-		Sender: wording.Name(i.Sender, wording.MaxUserID), Space: i.Space,
+		Sender: wording.UserID(i.Sender), Space: i.Space,
 		Link: link, Service: wording.Clean(s.base.Host, maxParameter),
 		Days: max(1, int(i.ValidFor/(24*time.Hour))), Language: t.Language(),
 	})

@@ -1,21 +1,13 @@
 package email
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
-	netmail "net/mail"
 	"net/textproto"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/wneessen/go-mail"
 
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
@@ -112,37 +104,4 @@ func (r *relay) transfer(ctx context.Context, c *conn, m message, data []byte) e
 		return errStale
 	}
 	return failed(ctx, step, err)
-}
-
-// encode writes m as MIME. Every field that a person could choose ends in the
-// body, in quoted-printable; the header holds what this service says about
-// itself, the subject and the one recipient.
-func encode(m message, now time.Time) ([]byte, error) {
-	_, domain, _ := strings.Cut(m.from.Address, "@")
-	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithEncoding(mail.EncodingQP))
-	msg.FromMailAddress(m.from)
-	if m.replyTo != nil {
-		msg.ReplyToMailAddress(m.replyTo)
-	}
-	msg.ToMailAddress(&netmail.Address{Address: m.to})
-	msg.Subject(m.subject)
-	msg.SetDateWithValue(now)
-	msg.SetMessageIDWithValue(rand.Text() + "@" + domain)
-	// RFC 3834: nobody's out-of-office note is wanted.
-	msg.SetGenHeader("Auto-Submitted", "auto-generated")
-	msg.SetGenHeader("Content-Language", m.language)
-	msg.SetBodyString(mail.TypeTextPlain, m.text+"\n")
-	if m.html != "" {
-		msg.AddAlternativeString(mail.TypeTextHTML, m.html+"\n")
-	}
-	var b bytes.Buffer
-	if _, err := msg.WriteTo(&b); err != nil {
-		return nil, fmt.Errorf("encode mail: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-// needsUTF8 reports whether an address goes through SMTPUTF8 relays only.
-func needsUTF8(address string) bool {
-	return strings.ContainsFunc(address, func(r rune) bool { return r >= utf8.RuneSelf })
 }

@@ -23,6 +23,7 @@ import (
 	"unicode"
 
 	"golang.org/x/text/language"
+	"golang.org/x/text/unicode/bidi"
 )
 
 // maxPreferences bounds a list of preferred languages, in bytes. More is read
@@ -169,7 +170,6 @@ func Clean(s string, limit int) string {
 const (
 	MaxInviter = 20
 	MaxRoom    = 30
-	MaxUserID  = 100
 )
 
 // telephone matches what telephones make a number to call of. Dates and years have
@@ -184,5 +184,27 @@ func Name(s string, limit int) string {
 	const joiner = "\u2060" // has no width, and no line is broken there
 	s = telephone.ReplaceAllString(Clean(s, math.MaxInt), "…")
 	s = Clean(strings.TrimSpace(s), limit)
-	return strings.NewReplacer(".", "."+joiner, "/", "/"+joiner, ":", ":"+joiner, "@", "@"+joiner).Replace(s)
+	return isolate(strings.NewReplacer(".", "."+joiner, "/", "/"+joiner, ":", ":"+joiner, "@", "@"+joiner).Replace(s))
+}
+
+// UserID returns a Matrix ID as mails and pages show it: whole, with nothing inside,
+// so that it can be copied.
+func UserID(id string) string { return isolate(Clean(id, maxUserID)) }
+
+// maxUserID is the longest Matrix ID.
+const maxUserID = 255
+
+// isolate sets s apart from the text around it if it has letters that are written
+// from right to left, which would else move what stands beside it.
+func isolate(s string) string {
+	if !strings.ContainsFunc(s, fromRight) {
+		return s
+	}
+	return "\u2068" + s + "\u2069"
+}
+
+func fromRight(r rune) bool {
+	p, _ := bidi.LookupRune(r)
+	class := p.Class()
+	return class == bidi.R || class == bidi.AL || class == bidi.AN
 }

@@ -366,6 +366,16 @@ func TestName(t *testing.T) {
 	if got := wording.Name("Security alert: your account is locked", wording.MaxRoom); got != "Security alert:\u2060 your account …" {
 		t.Errorf("%q", got)
 	}
+	for in, want := range map[string]string{
+		"שלום!":         "\u2068שלום!\u2069",
+		"سلام 1":        "\u2068سلام 1\u2069",
+		"שלום\u2069 x":  "\u2068שלום x\u2069",
+		"\u00a0 \u2009": "",
+	} {
+		if got := wording.Name(in, wording.MaxRoom); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
 }
 
 func FuzzClean(f *testing.F) {
