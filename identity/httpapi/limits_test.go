@@ -268,6 +268,21 @@ func TestLimitsOfSubmitToken(t *testing.T) {
 	w.prove(t, other, second)
 }
 
+func TestLimitPageSaysHowLongToWait(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]string{
+		time.Second: "a minute", time.Minute: "a minute", 61 * time.Second: "2 minutes", 59 * time.Minute: "59 minutes",
+		time.Hour: "an hour", 61 * time.Minute: "2 hours", 24 * time.Hour: "24 hours",
+	} {
+		w := limitedWorld(t, httpapi.Limits{SubmitTokenIP: ratelimit.Limit{Count: 1, Per: wait}})
+		broken := get(emailSubmit+"?sid=1&client_secret=1&token=1", "").from("192.0.2.1")
+		w.send(t, broken)
+		if res := w.send(t, broken); !strings.Contains(string(res.body), "Wait "+want+" and open") {
+			t.Errorf("%v: %s", wait, res.body)
+		}
+	}
+}
+
 // Whoever follows a link has no account; people see a page.
 func TestLimitsOfLinks(t *testing.T) {
 	t.Parallel()
@@ -287,8 +302,8 @@ func TestLimitsOfLinks(t *testing.T) {
 			w.send(t, follow(c).from("192.0.2.1")).isPage(t, 200, "Email address confirmed")
 			res := w.send(t, follow(later).from("192.0.2.1"))
 			res.isPage(t, 429, "Too many attempts")
-			if got := res.header.Get("Retry-After"); got != "3600" {
-				t.Errorf("Retry-After %q", got)
+			if got := res.header.Get("Retry-After"); got != "3600" || !strings.Contains(string(res.body), "Wait an hour and") {
+				t.Errorf("Retry-After %q on the page %s", got, res.body)
 			}
 			if w.isValidated(t, token, later) {
 				t.Error("a refused link validated the session")

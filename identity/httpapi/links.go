@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
@@ -82,8 +81,7 @@ func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medi
 		if !ok {
 			return err
 		}
-		mxhttp.SetRetryAfter(w.Header(), refused.RetryAfter)
-		return a.pages(r).failure(w, http.StatusTooManyRequests, medium, reasonLimit)
+		return a.pages(r).limited(w, medium, refused.RetryAfter)
 	}
 	s, err := a.Sessions.Submit(r.Context(), medium, l.sid, l.clientSecret, l.token)
 	switch {

@@ -16,8 +16,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/wording"
 )
@@ -75,7 +77,11 @@ func (p *Pages) of(brand string) *Pages {
 type page struct {
 	Nonce  string          // for the nonce attribute of style elements; no other style is shown
 	Medium threepid.Medium // "email" or "msisdn"
-	Reason string          // on the failure page: expired, void, broken, invite or unavailable
+	Reason string          // on the failure page: expired, void, broken, invite, limit or unavailable
+
+	// With the reason limit, how long to wait: the whole time in minutes, rounded up,
+	// and the same in hours.
+	Minutes, Hours int
 
 	// On the confirm page, what its form sends to Action.
 	Action, SID, ClientSecret, Token string
@@ -176,7 +182,7 @@ func (p *Pages) check() error {
 		sample := page{Nonce: "nonce", Medium: medium}
 		faults = append(faults, p.templates.ExecuteTemplate(io.Discard, successPage, sample))
 		for _, reason := range reasons() {
-			sample.Reason = reason
+			sample.Reason, sample.Minutes, sample.Hours = reason, 90, 2
 			faults = append(faults, p.templates.ExecuteTemplate(io.Discard, failurePage, sample))
 		}
 		sample.Reason = ""
@@ -199,6 +205,15 @@ func (p *Pages) success(w http.ResponseWriter, medium threepid.Medium) error {
 
 func (p *Pages) failure(w http.ResponseWriter, status int, medium threepid.Medium, reason string) error {
 	return p.show(w, status, failurePage, page{Medium: medium, Reason: reason})
+}
+
+// limited asks a person to wait, in words and for the browser.
+func (p *Pages) limited(w http.ResponseWriter, medium threepid.Medium, wait time.Duration) error {
+	mxhttp.SetRetryAfter(w.Header(), wait)
+	return p.show(w, http.StatusTooManyRequests, failurePage, page{
+		Medium: medium, Reason: reasonLimit,
+		Minutes: int((wait + time.Minute - 1) / time.Minute), Hours: int((wait + time.Hour - 1) / time.Hour),
+	})
 }
 
 func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) error {
