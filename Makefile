@@ -21,7 +21,7 @@ GOVULNCHECK_VERSION := v1.3.0
 GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults cover bench bench-hostile soak fuzz repro sbom vuln clean
+.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults interop cover bench bench-hostile soak fuzz repro sbom vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,7 +52,7 @@ $(GOLANGCI):
 	GOBIN=$(abspath $(@D)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 shell-lint:
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/* .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck $$(find scripts -maxdepth 1 -type f) .ci/run; \
 	else echo "shellcheck is not installed: the scripts go unchecked"; fi
 
 tidy-check:
@@ -64,6 +64,10 @@ race: ## run all tests under the race detector, in random order
 faults: ## break everything around pushgw for FAULTS (5m) and count what is lost or doubled (SEED=n repeats a run)
 	HERALD_FAULTS=$(FAULTS) HERALD_FAULTS_SEED=$(SEED) \
 		scripts/services run -- go test -count=1 -v -run '^TestFaults$$' -timeout 0 ./cmd/pushgw
+
+interop: ## drive identity with matrix-js-sdk (npm fetches it; not run by CI)
+	cd scripts/interop && npm install --no-package-lock --no-audit --no-fund
+	HERALD_INTEROP=$(CURDIR)/scripts/interop go test -count=1 -v -run '^TestInterop$$' ./cmd/identity
 
 cover: ## write the tests' coverage to artefacts/cover.html
 	mkdir -p artefacts
