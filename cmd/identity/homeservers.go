@@ -73,6 +73,16 @@ func (h HomeserversConfig) allows(name string) bool {
 	return len(h.Allow) == 0 || slices.Contains(h.Allow, name)
 }
 
+// namedHomeservers returns those that the configuration names.
+func (c *Config) namedHomeservers() []string {
+	names := slices.Concat(c.Homeservers.Allow, sortedKeys(c.Homeservers.Settings))
+	for _, s := range sortedKeys(c.V1.Sources) {
+		names = append(names, c.V1.Sources[s]...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // brands returns those that have a sender, words or pages of their own.
 func (c *Config) brands() []string {
 	known := sortedKeys(c.Email.Brands)

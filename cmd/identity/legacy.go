@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -106,6 +105,5 @@ func (c *Config) hostIsHomeserver() (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	names := slices.Concat(c.Homeservers.Allow, sortedKeys(c.Homeservers.Settings), slices.Concat(slices.Collect(maps.Values(c.V1.Sources))...))
-	return u.Hostname(), slices.ContainsFunc(names, func(name string) bool { return strings.EqualFold(name, u.Hostname()) })
+	return u.Hostname(), slices.ContainsFunc(c.namedHomeservers(), func(name string) bool { return strings.EqualFold(name, u.Hostname()) })
 }

@@ -48,6 +48,7 @@ const usage = `identity is a Matrix Identity Service.
                                             remove everything of a person
   identity -config identity.yaml import-sydent -db sydent.db -conf sydent.conf
                                             bring over what a Sydent knows
+  identity -config identity.yaml doctor     ask database, Redis, mail relay, homeservers and the service's own URL
   identity -config identity.yaml health     exit with 0 if the running service is healthy
 
 `
@@ -77,6 +78,8 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 		return p.erase(ctx, f, args)
 	case "import-sydent":
 		return p.importSydent(ctx, f, args)
+	case "doctor":
+		return p.doctor(ctx, f, args)
 	case "health":
 		return p.health(ctx, f)
 	default:

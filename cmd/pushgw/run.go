@@ -30,6 +30,8 @@ const usage = `pushgw is a Matrix Push Gateway for APNs and FCM.
   pushgw -dev                           serve any app and print what a phone would show
   pushgw -config pushgw.yaml -check     check the configuration
   pushgw -config pushgw.yaml test-push -app APP_ID -pushkey PUSHKEY
+  pushgw -config pushgw.yaml doctor [URL]
+                                        ask Redis, the push services and pushgw's own URL, and say what they answer
   pushgw import-sygnal sygnal.yaml      print the configuration that replaces a Sygnal
   pushgw -config pushgw.yaml health     exit with 0 if the running service is healthy
 
@@ -54,6 +56,8 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 		return p.importSygnal(args)
 	case "test-push":
 		return p.testPush(ctx, f, args)
+	case "doctor":
+		return p.doctor(ctx, f, args)
 	case "health":
 		return p.health(ctx, f)
 	default:

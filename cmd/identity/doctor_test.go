@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
+)
+
+// TestDoctor has the doctor look at surroundings that are well, and then at ones
+// of which nothing works.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+		database := newDatabase(t)
+		w := newWorld(t, database)
+		w.start(t)
+		_, private, _ := strings.Cut(w.homeserver, ":")
+		private = "localhost:" + private // whose certificate is for 127.0.0.1
+		lines := func(want int, environ ...string) string {
+			t.Helper()
+			code, out, errs := command(t, environ, "-config", w.config, "doctor")
+			if code != want {
+				t.Errorf("exit status %d\n%s%s", code, out, errs)
+			}
+			return out
+		}
+		check := func(out string, wants ...string) {
+			t.Helper()
+			for _, want := range wants {
+				if !strings.Contains(out, want) {
+					t.Errorf("the output lacks %q:\n%s", want, out)
+				}
+			}
+		}
+		out := lines(0, "IDENTITY_HOMESERVERS_ALLOW="+w.homeserver)
+		check(out, w.front.URL+"/_matrix/identity/v2: identity answers", "homeserver "+w.homeserver+": answers, and does not know")
+		if strings.HasPrefix(database, "sqlite:") {
+			check(out, "database: SQLite can be written")
+		} else {
+			check(out, "database: PostgreSQL 1", "redis "+w.redis.Addresses[0]+": answers")
+		}
+
+		w.front.Close()
+		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_ADDRESSES=127.0.0.1:1",
+			"IDENTITY_DATABASE_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
+		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp",
+			"homeserver "+private+": request to "+private+": certificate is for another name", "homeserver 127.0.0.1:1: request to 127.0.0.1:1: dial: connection refused")
+		if strings.Contains(out, "hunter2") {
+			t.Errorf("the output has a password:\n%s", out)
+		}
+	})
+}
+
+func TestDoctorOfAServiceThatWasNeverStarted(t *testing.T) {
+	t.Parallel()
+	config := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), "http: {listen: [\"127.0.0.1:1\"]}\n")
+	code, out, _ := command(t, nil, "-config", config, "doctor")
+	if code != 1 || !strings.Contains(out, "database: there is none yet") || !strings.Contains(out, "/v2: dial tcp 127.0.0.1:1: connect: connection refused") {
+		t.Errorf("exit status %d\n%s", code, out)
+	}
+}
+
+func TestDoctorLooksForTheServiceAsDendriteDoes(t *testing.T) {
+	t.Parallel()
+	ca := safehttptest.NewCA(t)
+	answer := ""
+	server := ca.Server(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/.well-known/matrix/server" || answer == "" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, answer)
+	}), "127.0.0.1")
+	cfg := defaultConfig()
+	cfg.PublicBaseURL, cfg.V1.Homeserver = server.URL+"/id", true
+	host := server.Listener.Addr().String()
+	checks := cfg.publicChecks(homeserver.Options{RootCAs: ca.Pool()})
+	if len(checks) != 2 {
+		t.Fatalf("%d checks", len(checks))
+	}
+	for _, c := range []struct{ answer, want string }{
+		{fmt.Sprintf(`{"m.server":%q}`, host), "leads to " + host},
+		{`{"m.server":"example.org:443"}`, `leads to "example.org:443", not to "` + host + `"`},
+		{"", "something else answers 404"},
+		{"<html>", "something else answers 200"},
+	} {
+		answer = c.answer
+		saw, err := checks[1].Look(context.Background())
+		if got := saw; got != c.want && (err == nil || err.Error() != c.want) {
+			t.Errorf("%s: %q, %v", c.answer, saw, err)
+		}
+	}
+}
