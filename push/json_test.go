@@ -11,7 +11,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// FuzzEncodeJSON compares with encoding/json, byte for byte.
+// FuzzEncodeJSON compares with encoding/json, byte for byte but for escapes.
 func FuzzEncodeJSON(f *testing.F) {
 	for _, text := range []string{
 		`null`, `{}`, `[]`, `""`, `[[],{},[null,true,false]]`, `1e400`, `-0.0`, `[123456789012345678901234567890]`,
@@ -39,7 +39,9 @@ func FuzzEncodeJSON(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s: %v", want, err)
 		}
-		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		var escaped bytes.Buffer
+		json.HTMLEscape(&escaped, got)
+		if diff := cmp.Diff(string(want), escaped.String()); diff != "" {
 			t.Errorf("encoding/json (-), ours (+):\n%s", diff)
 		}
 	})
@@ -51,6 +53,7 @@ func TestEncodeJSONOfOtherTypes(t *testing.T) {
 		want string // "" is an error
 	}{
 		"integer":         {map[string]any{"n": int64(-3)}, `{"n":-3}`},
+		"HTML":            {"<b>&\u2028", "\"<b>&\u2028\""},
 		"struct":          {[]any{struct{ A int }{1}}, `[{"A":1}]`},
 		"channel":         {map[string]any{"n": make(chan int)}, ""},
 		"no number":       {[]any{json.Number("x")}, ""},

@@ -93,6 +93,12 @@ func (d Device) DefaultPayload() (map[string]any, bool) {
 	return m, ok
 }
 
+// BadgeDisabled reports whether the app asked for pushes without counts
+// (MSC4076), because it counts by itself.
+func (d Device) BadgeDisabled() bool {
+	return d.Data["disable_badge_count"] == true || d.Data["org.matrix.msc4076.disable_badge_count"] == true
+}
+
 // Tweaks are the tweaks of the push rule that matched (Client-Server API,
 // "Push Rules: Actions").
 type Tweaks struct {

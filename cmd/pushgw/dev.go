@@ -128,7 +128,7 @@ func printable(s string) string {
 }
 
 func apnsText(d push.Delivery) string {
-	payload, err := apns.NewPayload(d.Notification, d.Device, apns.PayloadOptions{BadgeCounts: true, Tweaks: true})
+	payload, err := apns.NewPayload(d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true, Tweaks: true}, time.Now())
 	switch {
 	case err != nil:
 		return err.Error()

@@ -2,29 +2,25 @@ package apns
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/matrix-herald/herald/push"
 )
 
-const (
-	// maxName is the longest name of a sender or a room in an alert, in
-	// characters.
-	maxName = 1024
-	// maxScalar bounds a message body that is no text, in bytes of JSON: a
-	// number cannot be cut to fit.
-	maxScalar = 64
-)
+// maxName is the longest name of a sender or a room in an alert, in characters.
+const maxName = 1024
 
 // alert is a localised alert: the key of a format string in the app and its
 // arguments. The zero alert shows nothing.
 type alert struct {
 	key  string
-	args []any
+	args []string
 }
 
 // alertOf chooses the alert for n. Keys and the order of their arguments are
-// what the apps' translations have been written for.
+// what the apps' translations have been written for. No argument is longer than
+// a payload.
 func alertOf(n *push.Notification) alert {
 	kind, _ := n.Type.Text()
 	from, room := senderName(n), roomName(n)
@@ -33,60 +29,64 @@ func alertOf(n *push.Notification) alert {
 		return messageAlert(n, from, room)
 	case "m.call.invite":
 		if offersVideo(n.Content) {
-			return alert{"VIDEO_CALL_FROM_USER", []any{from}}
+			return alert{"VIDEO_CALL_FROM_USER", []string{from}}
 		}
-		return alert{"VOICE_CALL_FROM_USER", []any{from}}
+		return alert{"VOICE_CALL_FROM_USER", []string{from}}
 	case "m.room.member":
 		if !n.UserIsTarget || n.Membership.String() != "invite" {
 			return alert{}
 		}
 		if room != "" {
-			return alert{"USER_INVITE_TO_NAMED_ROOM", []any{from, room}}
+			return alert{"USER_INVITE_TO_NAMED_ROOM", []string{from, room}}
 		}
-		return alert{"USER_INVITE_TO_CHAT", []any{from}}
+		return alert{"USER_INVITE_TO_CHAT", []string{from}}
 	}
 	if n.Type.Truthy() {
-		return alert{"MSG_FROM_USER", []any{from}}
+		return alert{"MSG_FROM_USER", []string{from}}
 	}
 	return alert{}
 }
 
 func messageAlert(n *push.Notification, from, room string) alert {
-	msgtype, body, known := message(n.Content)
+	msgtype, body, shown, known := message(n.Content)
 	switch {
 	case known && msgtype == "m.image" && room != "":
-		return alert{"IMAGE_FROM_USER_IN_ROOM", []any{from, body, room}}
+		return alert{"IMAGE_FROM_USER_IN_ROOM", []string{from, body, room}}
 	case known && msgtype == "m.image":
-		return alert{"IMAGE_FROM_USER", []any{from, body}}
+		return alert{"IMAGE_FROM_USER", []string{from, body}}
 	case known && msgtype == "m.emote" && room != "":
-		return alert{"ACTION_FROM_USER_IN_ROOM", []any{room, from, body}}
+		return alert{"ACTION_FROM_USER_IN_ROOM", []string{room, from, body}}
 	case known && msgtype == "m.emote":
-		return alert{"ACTION_FROM_USER", []any{from, body}}
-	case known && push.NewMember(body).Truthy() && room != "":
-		return alert{"MSG_FROM_USER_IN_ROOM_WITH_CONTENT", []any{from, room, body}}
-	case known && push.NewMember(body).Truthy():
-		return alert{"MSG_FROM_USER_WITH_CONTENT", []any{from, body}}
+		return alert{"ACTION_FROM_USER", []string{from, body}}
+	case shown && room != "":
+		return alert{"MSG_FROM_USER_IN_ROOM_WITH_CONTENT", []string{from, room, body}}
+	case shown:
+		return alert{"MSG_FROM_USER_WITH_CONTENT", []string{from, body}}
 	case room != "":
-		return alert{"MSG_FROM_USER_IN_ROOM", []any{from, room}}
+		return alert{"MSG_FROM_USER_IN_ROOM", []string{from, room}}
 	}
-	return alert{"MSG_FROM_USER", []any{from}}
+	return alert{"MSG_FROM_USER", []string{from}}
 }
 
-// message returns the msgtype and the body of a message's content, if it has
-// both. A body is text, or a short number or boolean; anything else cannot be
-// shown and might not fit, and an event must not cost a device its pusher.
-func message(content any) (msgtype any, body any, known bool) {
+// message returns the msgtype and the body of a message's content, known if it
+// has both, and shown if the body is worth it: not empty, false or zero. A body
+// that is a number or a boolean becomes its text, because Apple takes no other
+// arguments; an object or a list cannot be shown.
+func message(content any) (msgtype any, body string, shown, known bool) {
 	m, _ := content.(map[string]any)
-	msgtype, hasType := m["msgtype"]
+	msgtype, known = m["msgtype"]
 	switch b := m["body"].(type) {
 	case string:
-		return msgtype, shorten(b, MaxVoIPPayload), hasType // more never fits
+		body = b
 	case bool:
-		return msgtype, b, hasType
+		body = strconv.FormatBool(b)
 	case json.Number:
-		return msgtype, b, hasType && len(b) <= maxScalar
+		body = b.String()
+	default:
+		return nil, "", false, false
 	}
-	return nil, nil, false
+	body, _ = cut(body, MaxVoIPPayload, perEncoded) // more never fits
+	return msgtype, body, known && push.NewMember(m["body"]).Truthy(), known
 }
 
 // offersVideo reports whether the session description of a call's offer
@@ -108,7 +108,8 @@ func senderName(n *push.Notification) string {
 	if !named {
 		name = n.Sender.String()
 	}
-	return shorten(name, maxName)
+	name, _ = cut(name, maxName, perCharacter)
+	return name
 }
 
 // roomName is the name to show for the room, "" when there is none.
@@ -117,5 +118,6 @@ func roomName(n *push.Notification) string {
 	if name == "" {
 		name = n.RoomAlias.String()
 	}
-	return shorten(name, maxName)
+	name, _ = cut(name, maxName, perCharacter)
+	return name
 }

@@ -64,8 +64,14 @@ type Config struct {
 	PushKeyFormat PushKeyFormat `yaml:"pushkey_format"`
 	// SendBadgeCounts puts the counts into the pushes. Default true.
 	SendBadgeCounts *bool `yaml:"send_badge_counts"`
+	// SendBadgeAlone also sends counts that come without an event, as when
+	// messages were read elsewhere. Default true.
+	SendBadgeAlone *bool `yaml:"send_badge_alone"`
 	// Tweaks passes sound and highlight of the push rule on. Default false.
 	Tweaks bool `yaml:"tweaks"`
+	// DefaultSound is the sound of an alert that the pusher's default_payload
+	// shows without one, in the format event_id_only. Default none.
+	DefaultSound string `yaml:"default_sound"`
 	// Expiration is how long Apple keeps a push for a device that is offline,
 	// up to 30 days; 0 is to try once. Without it Apple decides.
 	Expiration *conf.Duration `yaml:"expiration"`
@@ -89,7 +95,8 @@ var (
 	tenCharacters = regexp.MustCompile(`^[A-Z0-9]{10}$`)
 	bundleID      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,254}$`)
 	pushTypes     = []apns2.EPushType{apns2.PushTypeAlert, apns2.PushTypeBackground, apns2.PushTypeLocation, apns2.PushTypeVOIP,
-		apns2.PushTypeComplication, apns2.PushTypeFileProvider, apns2.PushTypeMDM, apns2.PushTypeLiveActivity, apns2.PushTypePushToTalk}
+		apns2.PushTypeComplication, apns2.PushTypeFileProvider, apns2.PushTypeMDM, apns2.PushTypeLiveActivity, apns2.PushTypePushToTalk,
+		"widgets", "controls"}
 )
 
 // Validate adds all faults of the settings at path to p. It opens no file:
@@ -107,6 +114,9 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	oneOf(c.Collapse, []string{"", CollapseNone, CollapseRoom, CollapseEvent}, func() {
 		add("collapse", c.Collapse, "use none, room or event")
 	})
+	if encodedLen(c.DefaultSound) > maxSound {
+		add("default_sound", nil, "use the name of a sound file in the app, or default")
+	}
 	oneOf(c.Priority, []int{0, 1, 5, 10}, func() {
 		add("priority", c.Priority, "use 10, 5 or 1, or leave it out")
 	})

@@ -41,6 +41,8 @@ func TestConfigFaults(t *testing.T) {
 		"no topic":                           {func(c *apns.Config) { c.Topic = "" }, "topic"},
 		"a topic that is no bundle id":       {func(c *apns.Config) { c.Topic = "org.example\r\nx: y" }, "topic"},
 		"an unknown push type":               {func(c *apns.Config) { c.PushType = "silent" }, "push_type"},
+		"a push type of iOS 18":              {func(c *apns.Config) { c.PushType = "controls" }, ""},
+		"a sound that is no name of one":     {func(c *apns.Config) { c.DefaultSound = strings.Repeat("x", 65) }, "default_sound"},
 		"VoIP pushes to another topic":       {func(c *apns.Config) { c.PushType = "voip" }, "topic"},
 		"VoIP pushes to their topic":         {func(c *apns.Config) { c.PushType, c.Topic = "voip", topic+".voip" }, ""},
 		"background pushes of high priority": {func(c *apns.Config) { c.PushType, c.Priority = "background", 10 }, "priority"},
@@ -101,7 +103,9 @@ apps:
     push_type: alert
     pushkey_format: hex
     send_badge_counts: false
+    send_badge_alone: false
     tweaks: true
+    default_sound: ping
     expiration: 0s
     collapse: room
     priority: 5
@@ -118,7 +122,7 @@ apps:
 	want := map[string]apns.Config{
 		"org.example.app": {
 			Platform: "sandbox", Key: "the key", KeyFile: filepath.Join(dir, "key.p8"), KeyID: "KEY4567890", TeamID: "TEAM567890",
-			Topic: "org.example.app", PushType: "alert", PushKeyFormat: apns.PushKeyHex, SendBadgeCounts: new(false), Tweaks: true,
+			Topic: "org.example.app", PushType: "alert", PushKeyFormat: apns.PushKeyHex, SendBadgeCounts: new(false), SendBadgeAlone: new(false), Tweaks: true, DefaultSound: "ping",
 			Expiration: new(conf.Duration(0)), Collapse: apns.CollapseRoom, Priority: 5, Endpoint: "https://localhost",
 			RejectTopicDisallowed: true,
 		},

@@ -104,7 +104,11 @@ func TestTheLastWordsOnAConnectionAreHeard(t *testing.T) {
 			endpoint, ca := startGoAway(t, test.last, test.debug)
 			provider := open(t, connect(t, apns.Options{RootCAs: ca.Pool()}), tokenConfig(t, pushtest.NewTokenKey(t), endpoint))
 			got := provider.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-			if got.Kind != push.Temporary || got.Reason != test.reason || got.Unprocessed != test.undone || got.Detail != test.detail {
+			evidence := push.EvidenceUnreachable
+			if test.reason == push.ReasonCredentials {
+				evidence = push.EvidenceRefused
+			}
+			if got.Kind != push.Temporary || got.Reason != test.reason || got.Evidence != evidence || got.Unprocessed != test.undone || got.Detail != test.detail {
 				t.Errorf("got %+v, want %s, unprocessed %t, detail %q", got, test.reason, test.undone, test.detail)
 			}
 		})

@@ -3,6 +3,7 @@ package apns_test
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,10 +37,9 @@ func TestHeaders(t *testing.T) {
 		"a badge":                       {n: badge, kind: "alert", priority: "5"},
 		"a background push":             {n: eventOnly, data: background, kind: "background", priority: "5"},
 		"an event id without a payload": {n: eventOnly, kind: "alert", priority: "10"},
-		"a VoIP topic":                  {change: func(c *apns.Config) { c.Topic += ".voip" }, n: msg, kind: "voip", priority: "10"},
+		"a VoIP topic":                  {change: func(c *apns.Config) { c.Topic += ".voip" }, n: eventOnly, kind: "voip", priority: "10"},
 		"a background push to a VoIP topic": {
 			change: func(c *apns.Config) { c.Topic += ".voip" }, n: eventOnly, data: background, kind: "voip", priority: "10"},
-		"a badge to a VoIP topic":      {change: func(c *apns.Config) { c.Topic += ".voip" }, n: badge, kind: "voip", priority: "10"},
 		"a push type by configuration": {change: func(c *apns.Config) { c.PushType = "complication" }, n: msg, kind: "complication", priority: "10"},
 		"background by configuration":  {change: func(c *apns.Config) { c.PushType = "background" }, n: msg, kind: "background", priority: "5"},
 		"alert by configuration of a background push": {
@@ -132,15 +132,20 @@ func TestCollapse(t *testing.T) {
 	}
 }
 
-func TestVoIPPushesMayBeLarger(t *testing.T) {
+func TestVoIPPushesMayBeLargerAndEndWithTheCall(t *testing.T) {
 	t.Parallel()
-	long := make([]byte, 9000)
-	for i := range long {
-		long[i] = 'x'
-	}
-	a := start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.Topic += ".voip" })
-	if got := send(t, a, delivery(message("@a:x", "", string(long)))); len(got.Body) != apns.MaxVoIPPayload {
+	a := start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.Topic += ".voip"; c.Expiration = new(conf.Duration(24 * time.Hour)) })
+	d := delivery(&push.Notification{
+		EventID: push.NewText("$e:x"), Type: push.NewText("m.call.invite"), Content: map[string]any{"lifetime": json.Number("90000")},
+	})
+	d.Device.Data = map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": strings.Repeat("x", 9000)}}}
+	got := send(t, a, d)
+	if len(got.Body) != apns.MaxVoIPPayload {
 		t.Errorf("the payload has %d bytes, want %d", len(got.Body), apns.MaxVoIPPayload)
+	}
+	at, err := strconv.ParseInt(got.Header.Get("apns-expiration"), 10, 64)
+	if left := time.Until(time.Unix(at, 0)); err != nil || left < time.Minute || left > 90*time.Second {
+		t.Errorf("apns-expiration is %q, in %v, want that of the call", got.Header.Get("apns-expiration"), left)
 	}
 }
 
@@ -152,7 +157,7 @@ func TestWhatIsSentIsThePayload(t *testing.T) {
 	n.Counts.Unread = &unread
 	d := delivery(n)
 	d.Device.Tweaks.Sound = "bing"
-	want, err := apns.NewPayload(n, d.Device, apns.PayloadOptions{Tweaks: true})
+	want, err := newPayload(n, d.Device, apns.PayloadOptions{Tweaks: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,10 @@
 package apns
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/matrix-herald/herald/push"
 )
@@ -16,24 +16,27 @@ const (
 	MaxVoIPPayload = 5120
 )
 
-var (
-	// ErrMalformedData says that the pusher's default_payload cannot become an
-	// APNs payload, or is so long that it leaves no room for an event.
-	ErrMalformedData = errors.New("default_payload unusable")
-	// ErrTooLarge says that the notification does not fit although the
-	// pusher's default_payload leaves room for what homeservers send.
-	ErrTooLarge = errors.New("notification too large")
-)
+// ErrMalformedData says that the pusher's default_payload cannot become an APNs
+// payload, or is so long that it leaves no room for an event.
+var ErrMalformedData = errors.New("default_payload unusable")
 
 // PayloadOptions are the settings of an app that shape its payloads.
 type PayloadOptions struct {
 	// BadgeCounts puts the counts of the notification into the payload.
 	BadgeCounts bool
+	// BadgeAlone also sends counts that come without an event.
+	BadgeAlone bool
 	// Tweaks passes the push rule's tweaks on: the sound as aps.sound, unless
 	// the default_payload has a sound of its own, and "highlight": true beside
 	// aps.
 	Tweaks bool
-	// MaxBytes is the size limit; 0 is MaxPayload.
+	// DefaultSound is the sound of an alert that is the default_payload's, where
+	// nothing else names one; "" is none.
+	DefaultSound string
+	// VoIP is set for pushes that make a phone ring: the limit is larger, and
+	// nothing but calls is sent.
+	VoIP bool
+	// MaxBytes is the size limit; 0 is Apple's.
 	MaxBytes int
 }
 
@@ -46,66 +49,92 @@ type Payload struct {
 	Background bool
 	// BadgeOnly is true when the payload does no more than set the badge.
 	BadgeOnly bool
+	// Expires is when a VoIP push comes too late, zero when that is not known.
+	Expires time.Time
 }
 
-// NewPayload makes the payload of n for d, as Sygnal makes it. There are two
+// NewPayload makes the payload of d at now, as Sygnal makes it. There are two
 // formats: when only the event's id is known (pusher data "format":
 // "event_id_only") the payload is the default_payload and the ids; otherwise
 // the notification becomes a localised alert, a badge, or both.
 //
-// Texts are cut so that the payload fits. The error wraps ErrMalformedData or
-// ErrTooLarge. n and d are not changed.
-func NewPayload(n *push.Notification, d *push.Device, o PayloadOptions) (Payload, error) {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = MaxPayload
-	}
-	base, ok := d.DefaultPayload()
+// Texts are cut so that the payload fits. The error wraps ErrMalformedData. d is
+// not changed.
+func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, error) {
+	e := push.Once(d.Common, func() *event { return newEvent(d.Notification, now) })
+	base, ok := d.Device.DefaultPayload()
 	if !ok {
 		return Payload{}, fmt.Errorf("%w: not an object", ErrMalformedData)
 	}
+	limit := MaxPayload
+	if o.VoIP {
+		// An app that takes a VoIP push and shows no call is killed, and gets no
+		// more of them in the end.
+		if !e.idOnly && !(e.rings && now.Before(e.ringsUntil)) {
+			return Payload{}, nil
+		}
+		limit = MaxVoIPPayload
+	}
+	if o.MaxBytes != 0 {
+		limit = o.MaxBytes
+	}
+	counts := d.Notification.Counts
+	if !o.BadgeCounts || d.Device.BadgeDisabled() || e.countsOnly && !o.BadgeAlone {
+		counts = push.Counts{}
+		if e.countsOnly {
+			return Payload{}, nil
+		}
+	}
 	var root map[string]any
-	var err error
-	if n.EventID.Truthy() && !n.Type.Truthy() {
-		root = eventOnly(n, base, o)
-	} else if root, err = full(n, base, o); err != nil || root == nil {
-		return Payload{}, err
+	if e.idOnly {
+		root = e.idPayload(base, counts)
+	} else {
+		var err error
+		if root, err = e.fullPayload(base, counts); err != nil || root == nil {
+			return Payload{}, err
+		}
 	}
 	if o.Tweaks {
-		addTweaks(root, d.Tweaks)
+		addTweaks(root, d.Device.Tweaks)
+	}
+	if e.idOnly && alerts(root) {
+		addSound(root, o.DefaultSound)
 	}
 	p := classifyPayload(root)
-	p.JSON, err = fit(root, o.MaxBytes)
+	if o.VoIP {
+		p.Expires = e.ringsUntil
+	}
+	var err error
+	p.JSON, err = fit(root, limit)
 	return p, err
 }
 
-// eventOnly is the payload of a notification that names nothing but ids. It
+// idPayload is the payload of a notification that names nothing but ids. It
 // leaves aps as the app wrote it, the badge included.
-func eventOnly(n *push.Notification, base map[string]any, o PayloadOptions) map[string]any {
+func (e *event) idPayload(base map[string]any, counts push.Counts) map[string]any {
 	root := make(map[string]any, len(base)+4)
 	maps.Copy(root, base)
-	addIDs(root, n)
-	if o.BadgeCounts {
-		if c := n.Counts.Unread; c != nil {
-			root["unread_count"] = *c
-		}
-		if c := n.Counts.MissedCalls; c != nil {
-			root["missed_calls"] = *c
-		}
+	e.addIDs(root)
+	if counts.Unread != nil {
+		root["unread_count"] = *counts.Unread
+	}
+	if counts.MissedCalls != nil {
+		root["missed_calls"] = *counts.MissedCalls
 	}
 	return root
 }
 
-// full is the payload of a notification with its event, nil when there is
-// neither an alert nor a badge to show.
-func full(n *push.Notification, base map[string]any, o PayloadOptions) (map[string]any, error) {
-	text := alertOf(n)
-	badge := o.BadgeCounts && n.Counts.Known()
-	if text.key == "" && !badge {
+// fullPayload is the payload of a notification with its event, or of counts
+// alone, where those that are 0 may be missing. It is nil when there is neither
+// an alert nor a badge to show.
+func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string]any, error) {
+	badge := counts.Known() || e.countsOnly
+	if e.alertKey == "" && !badge {
 		return nil, nil
 	}
 	root := make(map[string]any, len(base)+3)
 	aps := make(map[string]any, 2)
-	if n.Type.Truthy() {
+	if !e.countsOnly {
 		maps.Copy(root, base)
 		if v, there := base["aps"]; there {
 			m, ok := v.(map[string]any)
@@ -117,9 +146,9 @@ func full(n *push.Notification, base map[string]any, o PayloadOptions) (map[stri
 	}
 	root["aps"] = aps
 	if badge {
-		aps["badge"] = n.Counts.Badge()
+		aps["badge"] = counts.Badge()
 	}
-	if text.key != "" {
+	if e.alertKey != "" {
 		alert := make(map[string]any, 3)
 		switch v := aps["alert"].(type) {
 		case map[string]any:
@@ -127,19 +156,19 @@ func full(n *push.Notification, base map[string]any, o PayloadOptions) (map[stri
 		case string: // the short form of an alert that is all body
 			alert["body"] = v
 		}
-		alert["loc-key"], alert["loc-args"] = text.key, text.args
+		alert["loc-key"], alert["loc-args"] = e.alertKey, e.alertArgs
 		aps["alert"] = alert
-		addIDs(root, n)
+		e.addIDs(root)
 	}
 	return root, nil
 }
 
-func addIDs(root map[string]any, n *push.Notification) {
-	if n.RoomID.Truthy() {
-		root["room_id"] = n.RoomID.Value()
+func (e *event) addIDs(root map[string]any) {
+	if e.roomID != nil {
+		root["room_id"] = e.roomID
 	}
-	if n.EventID.Truthy() {
-		root["event_id"] = n.EventID.Value()
+	if e.eventID != nil {
+		root["event_id"] = e.eventID
 	}
 }
 
@@ -152,16 +181,27 @@ func addTweaks(root map[string]any, tweaks push.Tweaks) {
 	if _, set := root["highlight"]; !set && tweaks.Highlight {
 		root["highlight"] = true
 	}
+	addSound(root, tweaks.Sound)
+}
+
+// addSound adds a sound, "" for none, to a payload that has none.
+func addSound(root map[string]any, sound string) {
 	aps, ok := root["aps"].(map[string]any)
-	if root["aps"] != nil && !ok {
+	if root["aps"] != nil && !ok || sound == "" || encodedLen(sound) > maxSound {
 		return
 	}
-	if _, set := aps["sound"]; !set && tweaks.Sound != "" {
+	if _, there := aps["sound"]; !there {
 		changed := make(map[string]any, len(aps)+1)
 		maps.Copy(changed, aps)
-		changed["sound"] = tweaks.Sound
+		changed["sound"] = sound
 		root["aps"] = changed
 	}
+}
+
+// alerts reports whether a payload shows an alert.
+func alerts(root map[string]any) bool {
+	aps, _ := root["aps"].(map[string]any)
+	return aps["alert"] != nil
 }
 
 // classifyPayload finds what Apple's rules for the push type and the priority
@@ -172,12 +212,9 @@ func classifyPayload(root map[string]any) Payload {
 		return Payload{}
 	}
 	_, badge := aps["badge"]
-	available := false
-	switch v := aps["content-available"].(type) {
-	case json.Number:
-		available = v.String() == "1"
-	case bool:
-		available = v
+	available := aps["content-available"] == true
+	if n, ok := number(aps["content-available"]); ok {
+		available = n == 1 // however it is written
 	}
 	return Payload{Background: available && !badge, BadgeOnly: badge}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,8 +24,10 @@ var update = flag.Bool("update", false, "rewrite what the golden files want")
 type goldenCase struct {
 	Name    string `json:"name"`
 	Options struct {
-		NoBadgeCounts bool `json:"no_badge_counts,omitempty"`
-		Tweaks        bool `json:"tweaks,omitempty"`
+		NoBadgeCounts bool   `json:"no_badge_counts,omitempty"`
+		NoBadgeAlone  bool   `json:"no_badge_alone,omitempty"`
+		Tweaks        bool   `json:"tweaks,omitempty"`
+		DefaultSound  string `json:"default_sound,omitempty"`
 	} `json:"options,omitzero"`
 	Notification json.RawMessage `json:"notification"`
 	Want         json.RawMessage `json:"want"` // null when nothing is sent
@@ -55,7 +58,10 @@ func TestPayloadGoldens(t *testing.T) {
 func checkGolden(t *testing.T, c *goldenCase) {
 	n, d := parse(t, c.Notification)
 	again, againDevice := parse(t, c.Notification)
-	got, err := apns.NewPayload(n, d, apns.PayloadOptions{BadgeCounts: !c.Options.NoBadgeCounts, Tweaks: c.Options.Tweaks})
+	o := c.Options
+	got, err := newPayload(n, d, apns.PayloadOptions{
+		BadgeCounts: !o.NoBadgeCounts, BadgeAlone: !o.NoBadgeAlone, Tweaks: o.Tweaks, DefaultSound: o.DefaultSound,
+	})
 	if *update {
 		c.Want, c.Error = got.JSON, kindOf(err)
 		return
@@ -76,14 +82,17 @@ func checkGolden(t *testing.T, c *goldenCase) {
 	}
 }
 
+// newPayload makes the payload of n for d at a time that does not matter.
+func newPayload(n *push.Notification, d *push.Device, o apns.PayloadOptions) (apns.Payload, error) {
+	return apns.NewPayload(push.Delivery{Notification: n, Device: d}, o, time.Unix(1_800_000_000, 0))
+}
+
 func kindOf(err error) string {
 	switch {
 	case err == nil:
 		return ""
 	case errors.Is(err, apns.ErrMalformedData):
 		return "malformed data"
-	case errors.Is(err, apns.ErrTooLarge):
-		return "too large"
 	}
 	return err.Error()
 }
@@ -106,18 +115,73 @@ func TestPayloadSaysWhatItsHeadersDependOn(t *testing.T) {
 			`{"event_id":"$e","type":"m.room.member","counts":{"unread":1},"devices":[{"data":{"default_payload":{"aps":{"content-available":1}}}}]}`, false, true},
 		"content-available switched off": {
 			`{"event_id":"$e","devices":[{"data":{"default_payload":{"aps":{"content-available":0}}}}]}`, false, false},
+		"content-available written as a fraction": {
+			`{"event_id":"$e","devices":[{"data":{"default_payload":{"aps":{"content-available":1.0}}}}]}`, true, false},
+		"content-available written with an exponent": {
+			`{"event_id":"$e","devices":[{"data":{"default_payload":{"aps":{"content-available":10e-1}}}}]}`, true, false},
 		"content-available as a boolean": {
 			`{"event_id":"$e","devices":[{"data":{"default_payload":{"aps":{"content-available":true}}}}]}`, true, false},
 		"an event id without aps": {`{"event_id":"$e","devices":[{}]}`, false, false},
 	} {
 		n, d := parse(t, []byte(test.notification))
-		got, err := apns.NewPayload(n, d, apns.PayloadOptions{BadgeCounts: true})
+		got, err := newPayload(n, d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		if got.Background != test.background || got.BadgeOnly != test.badgeAlone {
 			t.Errorf("%s: background %t, badge alone %t", name, got.Background, got.BadgeOnly)
+		}
+	}
+}
+
+// A phone whose app is sent a VoIP push and shows no call kills the app, and in
+// the end delivers no more of them.
+func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
+	t.Parallel()
+	now := time.UnixMilli(1_800_000_000_000)
+	for name, test := range map[string]struct {
+		notification string
+		rings        time.Duration // 0 is not sent, -1 is sent with no end
+	}{
+		"a call":                                 {`"type":"m.call.invite","content":{"lifetime":30000}`, 30 * time.Second},
+		"a call that says nothing of its length": {`"type":"m.call.invite","content":{}`, time.Minute},
+		"a call of which nothing is known":       {`"type":"m.call.invite"`, time.Minute},
+		"a call that would ring for hours":       {`"type":"m.call.invite","content":{"lifetime":1e8}`, 2 * time.Minute},
+		"a call of a length beyond all":          {`"type":"m.call.invite","content":{"lifetime":1e999}`, time.Minute},
+		"a call of odd length":                   {`"type":"m.call.invite","content":{"lifetime":"30000"}`, time.Minute},
+		"a call that is over":                    {`"type":"m.call.invite","content":{"lifetime":0}`, 0},
+		"a call that ends before it begins":      {`"type":"m.call.invite","content":{"lifetime":-5}`, 0},
+		"a call of MatrixRTC that rings":         {`"type":"m.rtc.notification","content":{"application":{"notification_type":"ring","lifetime":30000}}`, 30 * time.Second},
+		"one that was sent a while ago":          {`"type":"m.rtc.notification","content":{"notification_type":"ring","lifetime":30000,"sender_ts":1799999990000}`, 20 * time.Second},
+		"one by a clock that is wrong":           {`"type":"m.rtc.notification","content":{"notification_type":"ring","lifetime":30000,"sender_ts":1799999900000}`, 30 * time.Second},
+		"one from the near future":               {`"type":"m.rtc.notification","content":{"notification_type":"ring","lifetime":30000,"sender_ts":1800000010000}`, 30 * time.Second},
+		"one by its former name":                 {`"type":"org.matrix.msc4075.rtc.notification","content":{"notification_type":"ring"}`, time.Minute},
+		"one by an older name":                   {`"type":"org.matrix.msc4075.call.notify","content":{"application":"m.call","notify_type":"ring"}`, time.Minute},
+		"a call of MatrixRTC that does not ring": {`"type":"m.rtc.notification","content":{"application":{"notification_type":"notification"}}`, 0},
+		"a call of MatrixRTC without a word":     {`"type":"m.rtc.notification","content":[]`, 0},
+		"an event of which only the id is known": {``, -1},
+		"the end of a call":                      {`"type":"m.call.hangup","content":{"lifetime":30000}`, 0},
+		"a message":                              {`"type":"m.room.message","content":{"msgtype":"m.text","body":"hi"},"counts":{"unread":1}`, 0},
+		"an encrypted event, whatever is in it":  {`"type":"m.room.encrypted"`, 0},
+		"an invitation":                          {`"type":"m.room.member","membership":"invite","user_is_target":true`, 0},
+		"counts alone":                           {`"event_id":null,"counts":{"unread":1}`, 0},
+		"nothing":                                {`"event_id":null`, 0},
+	} {
+		text := `{"event_id":"$e","devices":[{}]` + strings.TrimSuffix(","+test.notification, ",") + `}`
+		n, d := parse(t, []byte(text))
+		common := new(push.Common)
+		got, err := apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true, BadgeCounts: true, BadgeAlone: true}, now)
+		if err != nil || (got.JSON != nil) != (test.rings != 0) {
+			t.Errorf("%s: %s, %v", name, got.JSON, err)
+		}
+		if test.rings > 0 && got.Expires.Sub(now) != test.rings || test.rings < 0 && !got.Expires.IsZero() {
+			t.Errorf("%s: rings until %v, want for %v", name, got.Expires, test.rings)
+		}
+		// Another attempt does not make it ring longer.
+		got, err = apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true}, now.Add(max(test.rings, 0)))
+		if sent := got.JSON != nil; err != nil || sent != (test.rings < 0) {
+			t.Errorf("%s: when it is over, %s, %v", name, got.JSON, err)
 		}
 	}
 }

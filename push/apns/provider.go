@@ -1,12 +1,13 @@
 package apns
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"net/url"
+	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -24,11 +25,12 @@ var errSendTimeout = errors.New("APNs did not answer in time")
 // Provider delivers to the devices of one app through APNs. Its methods are
 // safe for concurrent use.
 type Provider struct {
-	client      apns2.Client
-	tokens      *tokenSource // nil with a certificate
+	url         string            // of a device token, without it
+	transport   http.RoundTripper // the connections
+	tokens      *tokenSource      // nil with a certificate
 	settings    settings
 	fingerprint string
-	quota       string
+	destination string
 	notAfter    time.Time
 	log         *slog.Logger
 	now         func() time.Time
@@ -87,12 +89,12 @@ func (p *Provider) NotAfter() time.Time { return p.notAfter }
 // valid: host, credentials and topic. It shows none of them.
 func (p *Provider) Fingerprint() string { return p.fingerprint }
 
-// Quota stands for what Apple counts pushes by: the credentials, at a host. It
-// shows neither.
-func (p *Provider) Quota() string { return p.quota }
+// Destination stands for Apple's host and the credentials, which the apps of a
+// team share. It shows neither.
+func (p *Provider) Destination(*push.Device) string { return p.destination }
 
-// Destination is the same for all devices: the credentials, at a host.
-func (p *Provider) Destination(*push.Device) string { return p.quota }
+// Quota is the same as Destination.
+func (p *Provider) Quota() string { return p.destination }
 
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
@@ -101,13 +103,11 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	if err != nil {
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	}
-	payload, err := NewPayload(d.Notification, d.Device, p.settings.payload)
+	payload, err := NewPayload(d, p.settings.payload, p.now())
 	switch {
 	case errors.Is(err, ErrMalformedData):
 		p.log.InfoContext(ctx, "pusher data rejected", "device", d.Device, "err", err)
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
-	case errors.Is(err, ErrTooLarge):
-		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
 	case err != nil:
 		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
 	case payload.JSON == nil:
@@ -122,83 +122,97 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
 		defer cancel()
 	}
-	n := p.settings.notification(d, payload)
-	n.DeviceToken = token
-	out, bearer := p.attempt(ctx, n, d.Device)
-	if out.Status != 403 || out.Detail != apns2.ReasonExpiredProviderToken || p.tokens == nil {
+	r := request{token: token, header: p.settings.header(d, payload, p.now()), body: payload.JSON}
+	out, bearer := p.attempt(ctx, r, d.Device)
+	if out.Status != http.StatusForbidden || out.Detail != apns2.ReasonExpiredProviderToken || p.tokens == nil {
 		return out
 	}
 	switch again, err := p.tokens.renew(bearer); {
 	case err != nil:
 		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
 	case again:
-		out, _ = p.attempt(ctx, n, d.Device)
+		out, _ = p.attempt(ctx, r, d.Device)
 	}
 	return out
 }
 
+// request is a push as it goes to Apple, but for the provider token.
+type request struct {
+	token  string // the device's
+	header http.Header
+	body   []byte
+}
+
 // attempt makes one request. It returns the outcome and the provider token
 // that was used.
-func (p *Provider) attempt(ctx context.Context, n *apns2.Notification, d *push.Device) (push.Outcome, string) {
-	x := &exchange{expiration: p.settings.expirationHeader(p.now())}
+func (p *Provider) attempt(ctx context.Context, r request, d *push.Device) (out push.Outcome, bearer string) {
+	internal := push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Unprocessed: true}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+r.token, bytes.NewReader(r.body))
+	if err != nil {
+		internal.Err = errors.New("make a request to APNs") // the cause would show the device token
+		return internal, ""
+	}
+	req.Header = r.header
 	if p.tokens != nil {
-		var err error
-		if x.bearer, err = p.tokens.token(); err != nil {
-			return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}, ""
+		if bearer, err = p.tokens.token(); err != nil {
+			internal.Err = err
+			return internal, ""
 		}
+		req.Header = r.header.Clone()
+		req.Header.Set("Authorization", "bearer "+bearer)
 	}
-	_, err := p.client.PushWithContext(withExchange(ctx, x), n)
+	res, err := p.transport.RoundTrip(req)
+	if err != nil {
+		return failure(err, ctx.Err()), bearer
+	}
+	defer res.Body.Close()
+	response := readResponse(res)
+	if response.own && response.reason == apns2.ReasonTooManyProviderTokenUpdates && p.tokens != nil {
+		p.tokens.hold()
+	}
+	return response.outcome(d, p.now(), p.settings.rejectTopic), bearer
+}
+
+// header returns the header of a push at now, without the provider token
+// ("Sending notification requests to APNs").
+func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.Header {
+	pushType := s.pushType
 	switch {
-	case x.status != 0: // whatever apns2 makes of the body
-		out := x.outcome(d, p.now(), p.settings.rejectTopic)
-		if out.Detail == apns2.ReasonTooManyProviderTokenUpdates && p.tokens != nil {
-			p.tokens.hold()
-		}
-		return out, x.bearer
-	case !x.asked:
-		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Unprocessed: true, Err: withoutURL(err)}, x.bearer
+	case pushType != "":
+	case payload.Background:
+		pushType = apns2.PushTypeBackground
+	default:
+		pushType = apns2.PushTypeAlert
 	}
-	return failure(withoutURL(err), ctx.Err()), x.bearer
-}
-
-// withoutURL takes the URL, which holds the device token, out of an error of
-// net/http.
-func withoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
-}
-
-// notification prepares everything of a request but the device token.
-func (s *settings) notification(d push.Delivery, payload Payload) *apns2.Notification {
-	n := &apns2.Notification{
-		ApnsID:   d.ID,
-		Topic:    s.topic,
-		Payload:  payload.JSON,
-		PushType: s.pushType,
-		Priority: s.priority,
-	}
-	if n.PushType == "" {
-		n.PushType = apns2.PushTypeAlert
-		if payload.Background {
-			n.PushType = apns2.PushTypeBackground
-		}
-	}
-	if n.Priority == 0 {
-		n.Priority = apns2.PriorityHigh
-		if d.Notification.Low || payload.BadgeOnly && n.PushType == apns2.PushTypeAlert {
-			n.Priority = apns2.PriorityLow
+	priority := s.priority
+	if priority == 0 {
+		priority = apns2.PriorityHigh
+		if d.Notification.Low || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
+			priority = apns2.PriorityLow
 		}
 	}
 	// Apple refuses background pushes of high priority, whatever they are
 	// called.
-	background := n.PushType == apns2.PushTypeBackground || payload.Background && n.PushType == apns2.PushTypeAlert
-	if background && n.Priority == apns2.PriorityHigh {
-		n.Priority = apns2.PriorityLow
+	background := pushType == apns2.PushTypeBackground || payload.Background && pushType == apns2.PushTypeAlert
+	if background && priority == apns2.PriorityHigh {
+		priority = apns2.PriorityLow
 	}
-	n.CollapseID = s.collapseID(d)
-	return n
+	h := http.Header{
+		"Content-Type":   {"application/json; charset=utf-8"},
+		"Apns-Topic":     {s.topic},
+		"Apns-Push-Type": {string(pushType)},
+		"Apns-Priority":  {strconv.Itoa(priority)},
+	}
+	setUnlessEmpty(h, "Apns-Id", d.ID)
+	setUnlessEmpty(h, "Apns-Collapse-Id", s.collapseID(d))
+	setUnlessEmpty(h, "Apns-Expiration", s.expirationHeader(payload, now))
+	return h
+}
+
+func setUnlessEmpty(h http.Header, name, value string) {
+	if value != "" {
+		h.Set(name, value)
+	}
 }
 
 // collapseID returns the apns-collapse-id, "" for none. It is a hash, because
@@ -206,17 +220,17 @@ func (s *settings) notification(d push.Delivery, payload Payload) *apns2.Notific
 // and it covers the pusher's data, because two accounts on one device must not
 // replace each other's notifications.
 func (s *settings) collapseID(d push.Delivery) string {
-	var id string
+	var of any
 	switch s.collapse {
 	case CollapseRoom:
-		id = d.Notification.RoomID.String()
+		of = id(d.Notification.RoomID)
 	case CollapseEvent:
-		id = d.Notification.EventID.String()
+		of = id(d.Notification.EventID)
 	}
-	if id == "" {
+	if of == nil {
 		return ""
 	}
-	data, err := push.EncodeJSON([]any{s.collapse, id, d.Device.Data})
+	data, err := push.EncodeJSON([]any{s.collapse, of, d.Device.Data})
 	if err != nil {
 		return "" // not to collapse is harmless
 	}
@@ -226,8 +240,10 @@ func (s *settings) collapseID(d push.Delivery) string {
 
 // expirationHeader returns the apns-expiration of a push at now: "0" is to try
 // once, "" to leave it to Apple.
-func (s *settings) expirationHeader(now time.Time) string {
+func (s *settings) expirationHeader(payload Payload, now time.Time) string {
 	switch {
+	case !payload.Expires.IsZero():
+		return strconv.FormatInt(payload.Expires.Unix(), 10)
 	case s.expiration == nil:
 		return ""
 	case *s.expiration == 0:

@@ -83,19 +83,20 @@ func TestProviderContract(t *testing.T) {
 	})
 }
 
-// answers is what each of Apple's answers becomes. Where nothing else is said
+// responses is what each of Apple's responses becomes. Where nothing else is said
 // the device was registered at second 1000.
-var answers = []struct {
+var responses = []struct {
 	name   string
 	answer pushtest.APNsAnswer
 	want   push.Outcome // without Status and Detail, which are the answer's
 }{
-	{"taken", pushtest.APNsAnswer{}, push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent}},
-	{"taken with a body", pushtest.APNsAnswer{Status: 200, Body: "<html>"}, push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent}},
+	{"taken", pushtest.APNsAnswer{}, sent},
+	{"taken, with words that may come", pushtest.APNsAnswer{Status: 200, Body: `{"apns-unique-id":"x"}`}, sent},
+	{"a page in place of Apple", pushtest.APNsAnswer{Status: 200, Body: "<html>Please log in</html>"}, unavailable},
 
-	{"unknown token", pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, push.Outcome{Kind: push.Rejected, Reason: push.ReasonBadToken}},
-	{"token of another app", pushtest.APNsAnswer{Status: 400, Reason: "DeviceTokenNotForTopic"}, push.Outcome{Kind: push.Rejected, Reason: push.ReasonWrongTopic}},
-	{"no payload", pushtest.APNsAnswer{Status: 400, Reason: "PayloadEmpty"}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonBadMessage}},
+	{"unknown token", pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, works(push.Rejected, push.ReasonBadToken)},
+	{"token of another app", pushtest.APNsAnswer{Status: 400, Reason: "DeviceTokenNotForTopic"}, works(push.Rejected, push.ReasonWrongTopic)},
+	{"no payload", pushtest.APNsAnswer{Status: 400, Reason: "PayloadEmpty"}, works(push.Dropped, push.ReasonBadMessage)},
 	{"idle", pushtest.APNsAnswer{Status: 400, Reason: "IdleTimeout"}, push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true}},
 	{"bad certificate as a bad request", pushtest.APNsAnswer{Status: 400, Reason: "BadCertificate"}, credentials},
 	{"certificate of another platform as a bad request", pushtest.APNsAnswer{Status: 400, Reason: "BadCertificateEnvironment"}, credentials},
@@ -109,7 +110,8 @@ var answers = []struct {
 	{"bad id", pushtest.APNsAnswer{Status: 400, Reason: "BadMessageId"}, config},
 	{"duplicate headers", pushtest.APNsAnswer{Status: 400, Reason: "DuplicateHeaders"}, config},
 	{"invalid push type", pushtest.APNsAnswer{Status: 400, Reason: "InvalidPushType"}, config},
-	{"a bad request without a reason", pushtest.APNsAnswer{Status: 400}, config},
+	{"a bad request without a reason", pushtest.APNsAnswer{Status: 400}, unavailable},
+	{"a bad request to a proxy", pushtest.APNsAnswer{Status: 400, Body: "<html>"}, unavailable},
 	{"a dead token's reason without its status", pushtest.APNsAnswer{Status: 400, Reason: "Unregistered"}, config},
 
 	{"bad certificate", pushtest.APNsAnswer{Status: 403, Reason: "BadCertificate"}, credentials},
@@ -120,11 +122,14 @@ var answers = []struct {
 	{"unrelated key", pushtest.APNsAnswer{Status: 403, Reason: "UnrelatedKeyIdInToken"}, credentials},
 	{"key of another platform", pushtest.APNsAnswer{Status: 403, Reason: "BadEnvironmentKeyIdInToken"}, credentials},
 	{"forbidden", pushtest.APNsAnswer{Status: 403, Reason: "Forbidden"}, credentials},
-	{"forbidden without a reason", pushtest.APNsAnswer{Status: 403}, credentials},
-	{"a bad token's reason without its status", pushtest.APNsAnswer{Status: 403, Reason: "BadDeviceToken"}, credentials},
+	{"forbidden without a reason", pushtest.APNsAnswer{Status: 403}, unavailable},
+	{"forbidden by a proxy", pushtest.APNsAnswer{Status: 403, Body: "<html>"}, unavailable},
+	{"a bad token's reason without its status", pushtest.APNsAnswer{Status: 403, Reason: "BadDeviceToken"},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonCredentials}},
 
 	{"bad path", pushtest.APNsAnswer{Status: 404, Reason: "BadPath"}, config},
 	{"method not allowed", pushtest.APNsAnswer{Status: 405, Reason: "MethodNotAllowed"}, config},
+	{"not found by a proxy", pushtest.APNsAnswer{Status: 404, Body: "<html>"}, unavailable},
 
 	{"unregistered after the device registered", pushtest.APNsAnswer{Status: 410, Reason: "Unregistered", Timestamp: 1_000_001}, unregistered},
 	{"unregistered as the device registered", pushtest.APNsAnswer{Status: 410, Reason: "Unregistered", Timestamp: 1_000_000}, stale},
@@ -133,24 +138,26 @@ var answers = []struct {
 	{"unregistered at a time of another form", pushtest.APNsAnswer{Status: 410, Body: `{"timestamp":"1","reason":"Unregistered"}`}, unregistered},
 	{"expired after the device registered", pushtest.APNsAnswer{Status: 410, Reason: "ExpiredToken", Timestamp: 2_000_000}, unregistered},
 	{"expired before the device registered", pushtest.APNsAnswer{Status: 410, Reason: "ExpiredToken", Timestamp: 1}, stale},
-	{"gone for another reason", pushtest.APNsAnswer{Status: 410, Reason: "Moved"}, unavailable},
+	{"gone for another reason", pushtest.APNsAnswer{Status: 410, Reason: "Moved"}, push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable}},
 	{"gone without a reason", pushtest.APNsAnswer{Status: 410, Body: "<html>"}, unavailable},
 
-	{"too large", pushtest.APNsAnswer{Status: 413, Reason: "PayloadTooLarge"}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}},
+	{"too large", pushtest.APNsAnswer{Status: 413, Reason: "PayloadTooLarge"}, works(push.Dropped, push.ReasonTooLarge)},
+	{"too large for a proxy", pushtest.APNsAnswer{Status: 413, Body: "<html>"}, unavailable},
 	{"too many pushes to a device", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests"}, rateLimited(0)},
 	{"too many pushes, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyRequests", RetryAfter: "7"}, rateLimited(7 * time.Second)},
 	{"too many provider tokens", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates"}, ofTeam(rateLimited(time.Minute))},
 	{"too many provider tokens, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates", RetryAfter: "9"},
 		ofTeam(rateLimited(9 * time.Second))},
 	{"too many of something, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManySomething", RetryAfter: "9"},
-		push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: 9 * time.Second, Reach: push.ReachUnclear}},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: 9 * time.Second, Reach: push.ReachUnclear, Evidence: push.EvidenceThrottled}},
+	{"too many requests for a proxy", pushtest.APNsAnswer{Status: 429, Body: "<html>"}, unavailable},
 
 	{"internal error", pushtest.APNsAnswer{Status: 500, Reason: "InternalServerError"}, again},
 	{"unavailable", pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable"}, again},
 	{"shutting down", pushtest.APNsAnswer{Status: 503, Reason: "Shutdown"}, again},
 	{"unavailable without a reason", pushtest.APNsAnswer{Status: 503, Body: "<html>"}, again},
 	{"unavailable, with a time to wait", pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable", RetryAfter: "3"},
-		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second, Reach: push.ReachUnclear}},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second, Reach: push.ReachUnclear, Evidence: push.EvidenceUnreachable}},
 	{"internal error, with a time to wait that is none", pushtest.APNsAnswer{Status: 500, RetryAfter: "soon"}, unavailable},
 
 	{"a redirect", pushtest.APNsAnswer{Status: 307, Body: "x"}, unavailable},
@@ -161,13 +168,19 @@ var answers = []struct {
 }
 
 var (
-	credentials  = push.Outcome{Kind: push.Temporary, Reason: push.ReasonCredentials}
+	credentials  = push.Outcome{Kind: push.Temporary, Reason: push.ReasonCredentials, Evidence: push.EvidenceRefused}
 	config       = push.Outcome{Kind: push.Temporary, Reason: push.ReasonConfig}
-	unregistered = push.Outcome{Kind: push.Rejected, Reason: push.ReasonUnregistered}
-	stale        = push.Outcome{Kind: push.Temporary, Reason: push.ReasonStaleReport}
-	unavailable  = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable}
-	again        = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, Unprocessed: true}
+	sent         = works(push.Accepted, push.ReasonSent)
+	unregistered = works(push.Rejected, push.ReasonUnregistered)
+	stale        = works(push.Temporary, push.ReasonStaleReport)
+	unavailable  = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, Evidence: push.EvidenceUnreachable}
+	again        = push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, Evidence: push.EvidenceUnreachable, Unprocessed: true}
 )
+
+// works is an outcome that shows that Apple works and takes our credentials.
+func works(kind push.Kind, reason push.Reason) push.Outcome {
+	return push.Outcome{Kind: kind, Reason: reason, Evidence: push.EvidenceWorks}
+}
 
 func rateLimited(wait time.Duration) push.Outcome {
 	return push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: wait}
@@ -175,21 +188,21 @@ func rateLimited(wait time.Duration) push.Outcome {
 
 // ofTeam is an outcome that concerns all pushes with the same credentials.
 func ofTeam(out push.Outcome) push.Outcome {
-	out.Reach = push.ReachQuota
+	out.Reach, out.Evidence = push.ReachQuota, push.EvidenceQuota
 	return out
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	t.Parallel()
 	byToken := make(map[string]pushtest.APNsAnswer)
 	tokenOf := func(i int) string { return fmt.Sprintf("%064x", i) }
-	for i, test := range answers {
+	for i, test := range responses {
 		byToken[tokenOf(i)] = test.answer
 	}
 	a := start(t, pushtest.APNsOptions{
 		Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer { return byToken[r.Token] },
 	}, nil)
-	for i, test := range answers {
+	for i, test := range responses {
 		t.Run(test.name, func(t *testing.T) {
 			d := delivery(message("@a:x", "", "hi"))
 			d.Device.PushKey, d.Device.PushKeyTS = tokenOf(i), 1000
@@ -227,12 +240,12 @@ func TestAnswers(t *testing.T) {
 
 func indexOf(t *testing.T, name string) int {
 	t.Helper()
-	for i, test := range answers {
+	for i, test := range responses {
 		if test.name == name {
 			return i
 		}
 	}
-	t.Fatalf("no answer %q", name)
+	t.Fatalf("no response %q", name)
 	return 0
 }
 
@@ -245,13 +258,28 @@ func TestTopicDisallowedRejectsWhereSet(t *testing.T) {
 	}
 }
 
+func TestAWrongClockIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []string{"ExpiredProviderToken", "InvalidProviderToken"} {
+		fake := pushtest.StartAPNs(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
+			return pushtest.APNsAnswer{Status: 403, Reason: reason}
+		}})
+		slow := func() time.Time { return time.Now().Add(-47 * time.Minute) }
+		connections := connect(t, apns.Options{RootCAs: fake.CA().Pool(), Now: slow})
+		got := open(t, connections, tokenConfig(t, pushtest.NewTokenKey(t), fake.URL())).Send(t.Context(), delivery(message("@a:x", "", "hi")))
+		if got.Reason != push.ReasonCredentials || fmt.Sprint(got.Err) != "the clock is 47 minutes slow" {
+			t.Errorf("%s: got %+v, want the clock to be named", reason, got)
+		}
+	}
+}
+
 func TestReasonsFromElsewhereAreNotRepeated(t *testing.T) {
 	t.Parallel()
 	a := start(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
 		return pushtest.APNsAnswer{Status: 400, Reason: "no token " + r.Token}
 	}}, nil)
 	got := a.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Detail != "" || got.Reason != push.ReasonConfig {
+	if got.Detail != "" || got.Reason != push.ReasonUnavailable {
 		t.Errorf("got %+v, want no detail", got)
 	}
 }
@@ -266,11 +294,10 @@ func TestWhatIsNotSent(t *testing.T) {
 		kind   push.Kind
 		reason push.Reason
 	}{
-		"nothing to say":             {&push.Notification{}, func(*push.Device) {}, push.Accepted, push.ReasonNothingToSend},
-		"a malformed pushkey":        {message("a", "", "b"), func(d *push.Device) { d.PushKey = "../../x?y#z" }, push.Rejected, push.ReasonMalformedPushKey},
-		"malformed data":             {message("a", "", "b"), func(d *push.Device) { d.Data = map[string]any{"default_payload": nil} }, push.Rejected, push.ReasonMalformedData},
-		"data that is too large":     {message("a", "", "b"), func(d *push.Device) { d.Data = map[string]any{"default_payload": map[string]any{"x": long}} }, push.Rejected, push.ReasonMalformedData},
-		"an event that does not fit": {&push.Notification{EventID: push.NewMember(long)}, func(*push.Device) {}, push.Dropped, push.ReasonTooLarge},
+		"a join":                 {&push.Notification{EventID: push.NewText("$e"), Type: push.NewText("m.room.member")}, func(*push.Device) {}, push.Accepted, push.ReasonNothingToSend},
+		"a malformed pushkey":    {message("a", "", "b"), func(d *push.Device) { d.PushKey = "../../x?y#z" }, push.Rejected, push.ReasonMalformedPushKey},
+		"malformed data":         {message("a", "", "b"), func(d *push.Device) { d.Data = map[string]any{"default_payload": nil} }, push.Rejected, push.ReasonMalformedData},
+		"data that is too large": {message("a", "", "b"), func(d *push.Device) { d.Data = map[string]any{"default_payload": map[string]any{"x": long}} }, push.Rejected, push.ReasonMalformedData},
 	} {
 		d := delivery(test.n)
 		test.change(d.Device)

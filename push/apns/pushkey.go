@@ -33,8 +33,10 @@ var ErrPushKey = errors.New("pushkey is not a device token")
 
 // DeviceToken returns the device token that pushkey stands for as lower-case
 // hexadecimal digits, the only form that may enter the path of a request. Both
-// base64 alphabets are read, with or without padding. The error is ErrPushKey.
+// base64 alphabets are read, with or without padding, and white space is passed
+// over. The error is ErrPushKey.
 func DeviceToken(pushkey string, format PushKeyFormat) (string, error) {
+	pushkey = strings.Join(strings.Fields(pushkey), "")
 	isHex := format == PushKeyHex
 	if format == PushKeyAuto || format == "" {
 		isHex = len(pushkey) >= minAutoHex && len(pushkey)%2 == 0 && onlyHex(pushkey)
@@ -57,10 +59,6 @@ func onlyHex(s string) bool {
 }
 
 func decodeBase64(s string) ([]byte, error) {
-	// encoding/base64 skips line breaks; a pushkey has none.
-	if strings.ContainsAny(s, "\r\n") {
-		return nil, ErrPushKey
-	}
 	if len(s)%4 == 0 {
 		s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
 	}

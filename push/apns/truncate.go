@@ -3,58 +3,72 @@ package apns
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/matrix-herald/herald/push"
 )
 
-// idRoom is what a default_payload must leave free, in bytes: the ids and
-// counts that every notification brings. Ids of events and rooms have at most
-// 255 bytes (Client-Server API, "Size limits").
-const idRoom = 2*255 + 90
+// maxSound is the longest name of a sound, in encoded bytes.
+const maxSound = 64
 
-// fit encodes root in at most limit bytes, counted as they are sent: escaped,
-// so that one "<" is six bytes. To make room the longest texts of the alert
-// are cut to one length, without an ellipsis. The work grows linearly with the
-// payload.
+// eventRoom is what a default_payload must leave free, in bytes: the ids, counts
+// and tweaks that a notification may bring.
+const eventRoom = 2*maxID + maxSound + 130
+
+// fit encodes root in at most limit bytes, counted as they are sent: a quote is
+// two. To make room the longest texts of the alert are cut to one length,
+// without an ellipsis. The work grows linearly with the payload.
 func fit(root map[string]any, limit int) ([]byte, error) {
+	texts, set := alertTexts(root)
+	lengths, total := make([]int, len(texts)), 0
+	for i, text := range texts {
+		lengths[i] = encodedLen(text)
+		total += lengths[i]
+	}
+	if total <= limit {
+		if body, err := encode(root); err != nil || len(body) <= limit {
+			return body, err
+		}
+	}
+	set(make([]string, len(texts)))
+	empty, err := encode(root)
+	if err != nil {
+		return nil, err
+	}
+	if len(empty) > limit {
+		set(texts)
+		return fitWithoutIDs(root, len(empty), limit)
+	}
+	set(level(texts, lengths, limit-len(empty)))
+	return encode(root)
+}
+
+func encode(root map[string]any) ([]byte, error) {
 	body, err := push.EncodeJSON(root)
 	if err != nil {
-		return nil, fmt.Errorf("encode payload: %w", err)
-	}
-	if len(body) <= limit {
-		return body, nil
-	}
-	texts, set := alertTexts(root)
-	room := limit - len(body) // for the texts, in encoded bytes; negative when too long
-	for _, text := range texts {
-		room += encodedLen(text)
-	}
-	if room < 0 {
-		return nil, tooLong(root, limit-room, limit)
-	}
-	level(texts, room)
-	set(texts)
-	if body, err = push.EncodeJSON(root); err != nil {
 		return nil, fmt.Errorf("encode payload: %w", err)
 	}
 	return body, nil
 }
 
-// tooLong says whose fault it is that a payload still has size bytes without
-// its texts: only the app's own part may cost a device its pusher.
-func tooLong(root map[string]any, size, limit int) error {
-	for _, id := range []string{"room_id", "event_id"} {
-		if v, err := push.EncodeJSON(root[id]); err == nil {
+// fitWithoutIDs is for a payload that has size bytes without its texts, more than
+// limit. Where that is the fault of the app's own part, the pusher is useless;
+// else it is that of ids full of characters that need escapes.
+func fitWithoutIDs(root map[string]any, size, limit int) ([]byte, error) {
+	for _, name := range []string{"room_id", "event_id"} {
+		if v, err := push.EncodeJSON(root[name]); err == nil {
 			size -= len(v)
 		}
+		delete(root, name)
 	}
-	if size > limit-idRoom {
-		return fmt.Errorf("%w: %d bytes that cannot be cut", ErrMalformedData, size)
+	if size > limit-eventRoom {
+		return nil, fmt.Errorf("%w: %d bytes that cannot be cut", ErrMalformedData, size)
 	}
-	return ErrTooLarge
+	return fit(root, limit)
 }
 
 // alertTexts returns the texts of root that may be cut, aps.alert or its body
@@ -106,13 +120,9 @@ func replaceTexts(args []any, texts []string) []any {
 	return replaced
 }
 
-// level cuts the longest of texts to one length, so that together they have at
-// most room bytes when encoded.
-func level(texts []string, room int) {
-	lengths := make([]int, len(texts))
-	for i, text := range texts {
-		lengths[i] = encodedLen(text)
-	}
+// level returns texts, of these lengths when encoded, with the longest cut to one
+// length, so that together they have at most room bytes.
+func level(texts []string, lengths []int, room int) []string {
 	// Give each text its length, shortest first, for as long as all that are
 	// left could have the same; the others share the rest.
 	sorted := slices.Clone(lengths)
@@ -126,58 +136,69 @@ func level(texts []string, room int) {
 		longest--
 	}
 	if longest == 0 {
-		return
+		return texts
 	}
 	share, spare := room/longest, room%longest
+	leveled := slices.Clone(texts)
 	for i, text := range texts {
 		// sorted[len-longest] is the shortest text that is cut.
 		if lengths[i] < sorted[len(sorted)-longest] {
 			continue
 		}
-		texts[i] = cut(text, share+spare, perEncoded)
-		spare += share - encodedLen(texts[i])
+		var used int
+		leveled[i], used = cut(text, share+spare, perEncoded)
+		spare += share - used
 	}
+	return leveled
 }
 
-// cut returns the longest prefix of s that costs at most limit and does not
-// end within what a reader takes for one character. That is judged by code
-// points alone: marks, variation selectors, skin tones and joined emoji stay
-// with their base and flags stay whole; conjoining Hangul may be split.
-func cut(s string, limit int, cost func(r rune, size int) int) string {
-	end, total := 0, 0 // end is the last good place to cut
-	var before rune
-	flags := 0 // regional indicators in a row, before this rune
-	for i, r := range s {
-		if !joins(before, r, flags) {
-			end = i
-		}
-		size := utf8.RuneLen(r)
-		if r == utf8.RuneError {
-			_, size = utf8.DecodeRuneInString(s[i:])
-		}
+// maxCharacter is the longest that readers' characters are taken to be, in bytes:
+// what goes on beyond it is a heap of marks on one letter.
+const maxCharacter = 100
+
+// cut returns the longest prefix of s that costs at most limit and does not end
+// within what a reader takes for one character, and what it costs.
+func cut(s string, limit int, cost func(r rune, size int) int) (prefix string, total int) {
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
 		if total += cost(r, size); total > limit {
-			return s[:end]
+			end := characterStart(s, i)
+			for _, r := range s[end : i+size] {
+				total -= cost(r, utf8.RuneLen(r))
+			}
+			return s[:end], total
 		}
-		before = r
-		if isFlag(r) {
-			flags++
-		} else {
-			flags = 0
-		}
+		i += size
 	}
-	return s
+	return s, total
 }
 
-// joins reports whether r belongs to the character that before is part of.
-func joins(before, r rune, flags int) bool {
+// characterStart returns the start of the character that goes on at i, if it does.
+// That is judged by code points alone: marks, variation selectors, skin tones and
+// joined emoji stay with their base and flags stay whole; conjoining Hangul may be
+// split.
+func characterStart(s string, i int) int {
+	for start := i; start > 0 && i-start < maxCharacter; {
+		if !joins(s[:start], s[start:]) {
+			return start
+		}
+		_, size := utf8.DecodeLastRuneInString(s[:start])
+		start -= size
+	}
+	return i
+}
+
+// joins reports whether after goes on with the last character of before.
+func joins(before, after string) bool {
 	const zeroWidthJoiner = '\u200d'
+	last, _ := utf8.DecodeLastRuneInString(before)
+	r, _ := utf8.DecodeRuneInString(after)
 	switch {
-	case r < 0x300: // the most frequent case: nothing below combines
-		return before == zeroWidthJoiner
-	case before == zeroWidthJoiner, r == zeroWidthJoiner:
+	case last == zeroWidthJoiner, r == zeroWidthJoiner:
 		return true
-	case isFlag(r):
-		return flags%2 == 1
+	case isFlag(r): // the second of two
+		letters := utf8.RuneCountInString(before[len(strings.TrimRightFunc(before, isFlag)):])
+		return letters%2 == 1
 	case r >= 0x1f3fb && r <= 0x1f3ff: // skin tones
 		return true
 	case r >= 0xe0020 && r <= 0xe007f: // tags, as in the flag of Scotland
@@ -188,14 +209,6 @@ func joins(before, r rune, flags int) bool {
 
 func isFlag(r rune) bool { return r >= 0x1f1e6 && r <= 0x1f1ff }
 
-// shorten cuts s to at most limit characters.
-func shorten(s string, limit int) string {
-	if len(s) <= limit { // there are never more characters than bytes
-		return s
-	}
-	return cut(s, limit, perCharacter)
-}
-
 // perCharacter costs one for each character.
 func perCharacter(rune, int) int { return 1 }
 
@@ -205,8 +218,6 @@ func perEncoded(r rune, size int) int {
 	switch r {
 	case '"', '\\', '\b', '\f', '\n', '\r', '\t':
 		return 2
-	case '<', '>', '&', '\u2028', '\u2029':
-		return 6
 	case utf8.RuneError: // not UTF-8, and written as this character
 		return utf8.RuneLen(r)
 	}
@@ -218,14 +229,6 @@ func perEncoded(r rune, size int) int {
 
 // encodedLen is the length of s in a JSON string, without its quotes.
 func encodedLen(s string) int {
-	n := 0
-	for i := 0; i < len(s); {
-		r, size := rune(s[i]), 1
-		if r >= utf8.RuneSelf {
-			r, size = utf8.DecodeRuneInString(s[i:])
-		}
-		n += perEncoded(r, size)
-		i += size
-	}
+	_, n := cut(s, math.MaxInt, perEncoded)
 	return n
 }

@@ -28,8 +28,8 @@ func message(sender, room, body string) *push.Notification {
 	}
 }
 
-// sent is the part of a payload that is cut.
-type sent struct {
+// shown is the part of a payload that is cut.
+type shown struct {
 	APS struct {
 		Alert struct {
 			Body string   `json:"body"`
@@ -38,13 +38,13 @@ type sent struct {
 	} `json:"aps"`
 }
 
-func build(t testing.TB, n *push.Notification, d *push.Device, limit int) (apns.Payload, sent) {
+func build(t testing.TB, n *push.Notification, d *push.Device, limit int) (apns.Payload, shown) {
 	t.Helper()
-	p, err := apns.NewPayload(n, d, apns.PayloadOptions{BadgeCounts: true, MaxBytes: limit})
+	p, err := newPayload(n, d, apns.PayloadOptions{BadgeCounts: true, MaxBytes: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s sent
+	var s shown
 	decode(t, p.JSON, &s)
 	return p, s
 }
@@ -56,17 +56,17 @@ func TestLongTextsAreCutToTheLastByte(t *testing.T) {
 		limit int
 		slack int // bytes that may stay free: part of the next character
 	}{
-		"letters":                           {strings.Repeat("x", 9000), 0, 0},
-		"letters in a VoIP push":            {strings.Repeat("x", 9000), apns.MaxVoIPPayload, 0},
-		"emoji of four bytes":               {strings.Repeat("\U0001F600", 3000), 0, 3},
-		"characters that are escaped":       {strings.Repeat("<", 9000), 0, 5},
-		"control characters":                {strings.Repeat("\x01", 9000), 0, 5},
-		"quotes and line breaks":            {strings.Repeat("\"\n\\", 9000), 0, 1},
-		"line separators":                   {strings.Repeat("\u2028", 9000), 0, 5},
-		"bytes that are no UTF-8":           {strings.Repeat("\xff", 9000), 0, 5},
-		"replacement characters":            {strings.Repeat("\ufffd", 9000), 0, 2},
-		"one letter more than fits":         {strings.Repeat("x", 3990), 0, 0},
-		"letters of a notification as VoIP": {strings.Repeat("<", 900), apns.MaxVoIPPayload, 5},
+		"letters":                       {strings.Repeat("x", 9000), 0, 0},
+		"letters in a VoIP push":        {strings.Repeat("x", 9000), apns.MaxVoIPPayload, 0},
+		"emoji of four bytes":           {strings.Repeat("\U0001F600", 3000), 0, 3},
+		"HTML":                          {strings.Repeat("<&>", 3000), 0, 0},
+		"control characters":            {strings.Repeat("\x01", 9000), 0, 5},
+		"quotes and line breaks":        {strings.Repeat("\"\n\\", 9000), 0, 1},
+		"line separators":               {strings.Repeat("\u2028", 9000), 0, 2},
+		"bytes that are no UTF-8":       {strings.Repeat("\xff", 9000), 0, 2},
+		"replacement characters":        {strings.Repeat("\ufffd", 9000), 0, 2},
+		"one letter more than fits":     {strings.Repeat("x", 3990), 0, 0},
+		"a letter with a heap of marks": {"Z" + strings.Repeat("\u0351", 5000), 0, 1},
 	} {
 		limit := test.limit
 		if limit == 0 {
@@ -84,8 +84,8 @@ func TestLongTextsAreCutToTheLastByte(t *testing.T) {
 
 func TestAPayloadOfExactlyTheLimitIsNotCut(t *testing.T) {
 	t.Parallel()
-	empty, _ := build(t, message("@a:x", "Room", "x"), &push.Device{}, 0)
-	body := strings.Repeat("x", apns.MaxPayload-len(empty.JSON)+1)
+	empty, _ := build(t, message("@a:x", "Room", "<"), &push.Device{}, 0)
+	body := strings.Repeat("<", apns.MaxPayload-len(empty.JSON)+1) // HTML needs no escapes
 	p, s := build(t, message("@a:x", "Room", body), &push.Device{}, 0)
 	if len(p.JSON) != apns.MaxPayload || s.APS.Alert.Args[2] != body {
 		t.Errorf("the payload has %d bytes and a body of %d, want %d and %d", len(p.JSON), len(s.APS.Alert.Args[2]), apns.MaxPayload, len(body))
@@ -111,7 +111,7 @@ func TestTheLongestTextsAreCutFirst(t *testing.T) {
 		"arguments that are no text stay":           {eventOnly, device(map[string]any{"loc-args": []any{json.Number("1"), text(5000), text(5000)}}), nil},
 		"an alert that is text of an event id only": {eventOnly, device(text(9000)), nil},
 	} {
-		p, err := apns.NewPayload(test.n, test.d, apns.PayloadOptions{})
+		p, err := newPayload(test.n, test.d, apns.PayloadOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -122,7 +122,7 @@ func TestTheLongestTextsAreCutFirst(t *testing.T) {
 		if test.want == nil {
 			continue
 		}
-		var s sent
+		var s shown
 		decode(t, p.JSON, &s)
 		cutTo := 0
 		for i, text := range append([]string{s.APS.Alert.Body}, s.APS.Alert.Args...) {
@@ -177,13 +177,12 @@ func TestTooLongPayloads(t *testing.T) {
 		"a default payload that leaves no room is, too":                     {message("a", "r", "b"), bulky(4050), apns.ErrMalformedData},
 		"a default payload that leaves no room for the longest ids is, too": {&push.Notification{EventID: push.NewMember(long[:255]), RoomID: push.NewMember(long[:255])}, bulky(3600), apns.ErrMalformedData},
 		"a default payload that leaves room for ids is fine":                {message("a", "r", long), bulky(3000), nil},
-		"an event id beyond measure is not the pusher's fault":              {&push.Notification{EventID: push.NewMember(long)}, &push.Device{}, apns.ErrTooLarge},
-		"nor is it when the default payload leaves little room":             {&push.Notification{EventID: push.NewMember(long[:1500])}, bulky(3000), apns.ErrTooLarge},
-		"nor are ids that need escapes":                                     {&push.Notification{EventID: push.NewMember(strings.Repeat("<", 255)), RoomID: push.NewMember(strings.Repeat("<", 255))}, bulky(3000), apns.ErrTooLarge},
+		"a sound beyond measure is not the pusher's fault":                  {message("a", "r", "b"), &push.Device{Tweaks: push.Tweaks{Sound: long}}, nil},
+		"ids that need escapes are not the pusher's fault":                  {&push.Notification{EventID: push.NewMember(strings.Repeat("\x01", 255)), RoomID: push.NewMember(strings.Repeat("\x01", 255))}, bulky(3000), nil},
 		"a default payload whose texts can be cut is fine":                  {message("a", "r", "b"), &push.Device{Data: map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": long}}}}, nil},
 		"a default payload with endless arguments is the pusher's fault":    {&push.Notification{EventID: push.NewMember("$e")}, &push.Device{Data: map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": map[string]any{"loc-args": make([]any, 5000)}}}}}, apns.ErrMalformedData},
 	} {
-		_, err := apns.NewPayload(test.n, test.d, apns.PayloadOptions{})
+		_, err := newPayload(test.n, test.d, apns.PayloadOptions{Tweaks: true})
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: the error is %v, want %v", name, err, test.want)
 		}
@@ -200,7 +199,7 @@ func TestCuttingLeavesTheInputAlone(t *testing.T) {
 		"an event id only": {EventID: push.NewMember("$e:x")},
 		"a message":        message("a", "r", long),
 	} {
-		p, err := apns.NewPayload(n, &push.Device{Data: data}, apns.PayloadOptions{})
+		p, err := newPayload(n, &push.Device{Data: data}, apns.PayloadOptions{})
 		if err != nil || len(p.JSON) < apns.MaxPayload-1 {
 			t.Fatalf("%s: %d bytes, %v", name, len(p.JSON), err)
 		}
@@ -264,7 +263,7 @@ func BenchmarkPayload(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := apns.NewPayload(n, device, apns.PayloadOptions{BadgeCounts: true}); err != nil {
+				if _, err := newPayload(n, device, apns.PayloadOptions{BadgeCounts: true}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -146,7 +146,7 @@ func TestAServerOfUnknownAuthorityIsNotAsked(t *testing.T) {
 	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
 	provider := open(t, connect(t, apns.Options{}), tokenConfig(t, pushtest.NewTokenKey(t), fake.URL()))
 	got := provider.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Reason != push.ReasonConnection || !got.Unprocessed || fake.Count() != 0 {
+	if got.Reason != push.ReasonConnection || got.Evidence != push.EvidenceUnreachable || !got.Unprocessed || fake.Count() != 0 {
 		t.Errorf("got %+v, want a connection that processed nothing", got)
 	}
 }
@@ -192,17 +192,17 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("%s: changes the fingerprint", name)
 		}
 	}
-	quota := func(change func(*apns.Config)) string {
+	destination := func(change func(*apns.Config)) string {
 		cfg := base
 		change(&cfg)
-		return open(t, connections, cfg).Quota()
+		return open(t, connections, cfg).Destination(nil)
 	}
-	ours := quota(func(*apns.Config) {})
-	if quota(func(c *apns.Config) { c.Topic = "org.example.second" }) != ours {
-		t.Error("two topics of one key have two quotas")
+	ours := destination(func(*apns.Config) {})
+	if destination(func(c *apns.Config) { c.Topic = "org.example.second" }) != ours {
+		t.Error("two topics of one key have two destinations")
 	}
-	if quota(func(c *apns.Config) { c.Platform = apns.PlatformSandbox }) == ours || quota(func(c *apns.Config) { c.TeamID = "OTHERTEAM0" }) == ours {
-		t.Error("two hosts or teams share a quota")
+	if destination(func(c *apns.Config) { c.Platform = apns.PlatformSandbox }) == ours || destination(func(c *apns.Config) { c.TeamID = "OTHERTEAM0" }) == ours {
+		t.Error("two hosts or teams share a destination")
 	}
 	if strings.Contains(same, topic) || strings.Contains(same, key.KeyID) {
 		t.Errorf("the fingerprint %q shows what it stands for", same)
@@ -258,7 +258,7 @@ func TestARefusedCertificateIsAboutCredentials(t *testing.T) {
 	cfg := apns.Config{CertFile: write(t, slices.Concat(cert.CertPEM(), cert.KeyPEM(t))), Endpoint: fake.URL()}
 	provider := open(t, connect(t, apns.Options{RootCAs: fake.CA().Pool()}), cfg)
 	got := provider.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Kind != push.Temporary || got.Reason != push.ReasonCredentials || !got.Unprocessed {
+	if got.Kind != push.Temporary || got.Reason != push.ReasonCredentials || got.Evidence != push.EvidenceRefused || !got.Unprocessed {
 		t.Errorf("got %+v, want credentials", got)
 	}
 }

@@ -1,6 +1,7 @@
 package push_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -26,6 +27,21 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		if got := push.RetryAfter(header, now); got != want {
 			t.Errorf("%q: %v, want %v", header, got, want)
+		}
+	}
+}
+
+func TestClockError(t *testing.T) {
+	t.Parallel()
+	for date, want := range map[string]string{
+		"Fri, 02 Jan 2026 03:51:05 GMT": "the clock is 47 minutes slow",
+		"Fri, 02 Jan 2026 01:04:00 GMT": "the clock is 120 minutes fast",
+		"Fri, 02 Jan 2026 03:05:30 GMT": "<nil>",
+		"":                              "<nil>",
+		"now":                           "<nil>",
+	} {
+		if got := fmt.Sprint(push.ClockError(date, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))); got != want {
+			t.Errorf("%q: %s, want %s", date, got, want)
 		}
 	}
 }

@@ -135,7 +135,7 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	}
 	p.settings.deriveVoIP()
 	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.settings.topic}, "\x00"))
-	p.quota = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))
+	p.destination = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))
 	if err := c.connect(p, host, cred); err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
@@ -151,7 +151,10 @@ func (c Config) settings() settings {
 		format:      c.PushKeyFormat,
 		collapse:    c.Collapse,
 		rejectTopic: c.RejectTopicDisallowed,
-		payload:     PayloadOptions{BadgeCounts: c.SendBadgeCounts == nil || *c.SendBadgeCounts, Tweaks: c.Tweaks},
+		payload: PayloadOptions{
+			BadgeCounts: c.SendBadgeCounts == nil || *c.SendBadgeCounts, BadgeAlone: c.SendBadgeAlone == nil || *c.SendBadgeAlone,
+			Tweaks: c.Tweaks, DefaultSound: c.DefaultSound,
+		},
 	}
 	if c.Expiration != nil {
 		s.expiration = new(c.Expiration.Std())
@@ -164,9 +167,7 @@ func (s *settings) deriveVoIP() {
 	if s.pushType == "" && strings.HasSuffix(s.topic, voipSuffix) {
 		s.pushType = apns2.PushTypeVOIP
 	}
-	if s.pushType == apns2.PushTypeVOIP {
-		s.payload.MaxBytes = MaxVoIPPayload
-	}
+	s.payload.VoIP = s.pushType == apns2.PushTypeVOIP || strings.HasSuffix(s.topic, voipSuffix)
 }
 
 // credential is what an app identifies itself with to Apple: one of cert and
@@ -229,10 +230,7 @@ func (c *Connections) connect(p *Provider, host *url.URL, cred credential) error
 			return err
 		}
 	}
-	p.client = apns2.Client{Host: host.String(), HTTPClient: &http.Client{
-		Transport:     transport{c.opts.Wrap(pool)},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	p.url, p.transport = host.String()+"/3/device/", c.opts.Wrap(pool)
 	p.release = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()

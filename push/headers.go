@@ -1,6 +1,7 @@
 package push
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -21,4 +22,19 @@ func RetryAfter(header string, now time.Time) time.Duration {
 		return 0
 	}
 	return min(max(date.Sub(now), 0), maxRetryAfter)
+}
+
+// ClockError compares this machine's clock, now, with a push service's, as its
+// header Date shows it: a wrong clock makes tokens that are refused. It is nil
+// where they agree within two minutes, and where there is no date.
+func ClockError(date string, now time.Time) error {
+	theirs, err := http.ParseTime(date)
+	wrong := now.Sub(theirs).Round(time.Minute)
+	switch {
+	case err != nil || wrong.Abs() < 2*time.Minute:
+		return nil
+	case wrong < 0:
+		return fmt.Errorf("the clock is %.0f minutes slow", -wrong.Minutes())
+	}
+	return fmt.Errorf("the clock is %.0f minutes fast", wrong.Minutes())
 }

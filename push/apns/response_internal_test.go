@@ -1,6 +1,7 @@
 package apns
 
 import (
+	"encoding/json"
 	"net/http"
 	"testing"
 	"time"
@@ -8,9 +9,9 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// FuzzAnswer reads answers of whoever pretends to be APNs. Only what Apple says of
-// a token gives a pushkey up, and nothing of the answer is repeated but a reason.
-func FuzzAnswer(f *testing.F) {
+// FuzzResponse reads responses of whoever pretends to be APNs. Only what Apple says of
+// a token gives a pushkey up, and nothing of the response is repeated but a reason.
+func FuzzResponse(f *testing.F) {
 	for _, body := range []string{
 		``, `null`, `[]`, `<html>`, `{"reason":"Unregistered","timestamp":1800000000000}`, `{"reason":"Unregistered","timestamp":"1"}`, `{"reason":"BadDeviceToken"}`,
 		`{"reason":"TopicDisallowed"}`, `{"reason":"TooManyProviderTokenUpdates"}`, `{"reason":{}}`, `{"reason":"abc def","timestamp":-9223372036854775808}`,
@@ -21,14 +22,18 @@ func FuzzAnswer(f *testing.F) {
 	}
 	now := time.Unix(1_800_000_000, 0)
 	f.Fuzz(func(t *testing.T, status int, body, retryAfter string, registered int64) {
-		x := exchange{status: status, body: []byte(body), retryAfter: retryAfter}
+		r := response{status: status, retryAfter: retryAfter}
+		r.parse([]byte(body))
 		for _, rejectTopic := range []bool{false, true} {
-			out := x.outcome(&push.Device{PushKeyTS: registered}, now, rejectTopic)
+			out := r.outcome(&push.Device{PushKeyTS: registered}, now, rejectTopic)
 			if out.Kind == push.Rejected && status != http.StatusBadRequest && status != http.StatusGone && !(rejectTopic && out.Reason == push.ReasonWrongTopic) {
 				t.Errorf("%d %q: rejected", status, body)
 			}
 			if out.Kind == push.Accepted && status != http.StatusOK {
 				t.Errorf("%d %q: accepted", status, body)
+			}
+			if out.Evidence != push.EvidenceUnreachable && !json.Valid([]byte(body)) && body != "" {
+				t.Errorf("%d %q: taken for Apple's own", status, body)
 			}
 			if !isReason(out.Detail) {
 				t.Errorf("%d %q: tells %q", status, body, out.Detail)
