@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -93,7 +92,7 @@ func TestDoctorLooksForTheServiceAsDendriteDoes(t *testing.T) {
 		{"<html>", "something else answers 200"},
 	} {
 		answer = c.answer
-		saw, err := checks[1].Look(context.Background())
+		saw, err := checks[1].Look(t.Context())
 		if got := saw; got != c.want && (err == nil || err.Error() != c.want) {
 			t.Errorf("%s: %q, %v", c.answer, saw, err)
 		}

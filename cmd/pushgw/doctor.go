@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -44,14 +43,16 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 	defer shared.close()
 	checks := doctor.Redis(cfg.Redis)
 	for _, name := range cfg.appNames() {
-		app, release, err := openApp(name, cfg.Apps[name], shared)
-		if err != nil {
-			return fmt.Errorf("apps[%q]: %w", name, err)
-		}
-		defer release()
 		checks = append(checks, doctor.Check{
-			Name: fmt.Sprintf("app %s (%s)", name, cmp.Or(app.ProviderName, "unknown")),
-			Look: func(ctx context.Context) (string, error) { return probeApp(ctx, app) },
+			Name: fmt.Sprintf("app %s (%s)", name, cfg.Apps[name].Type),
+			Look: func(ctx context.Context) (string, error) {
+				app, release, err := openApp(name, cfg.Apps[name], shared)
+				if err != nil {
+					return "", err
+				}
+				defer release()
+				return probeApp(ctx, app)
+			},
 			Remedy: "the key or the service account, with key_id and team_id; topic, platform and project; " +
 				"proxy, ca_file and the firewall: test-push shows the whole answer",
 		})

@@ -39,9 +39,9 @@ func formToo(h accountHandler) accountHandler {
 // readForm reads the body of a request if it is a form. It returns nil, and leaves
 // the body as it is, if it is not; what calls itself a form may be JSON.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	// The second is how the specification spells it.
-	if err != nil || mediaType != "application/x-www-form-urlencoded" && mediaType != "application/x-form-www-urlencoded" {
+	if mediaType != "application/x-www-form-urlencoded" && mediaType != "application/x-form-www-urlencoded" {
 		return nil, nil
 	}
 	body := bufio.NewReader(r.Body)

@@ -7,6 +7,7 @@ func exits() map[string]string {
 	return map[string]string{
 		"internal/safehttp": "anybody's, which is why it is guarded",
 		"internal/h2pool":   "the operator's: push services and the proxy before them",
+		"internal/doctor":   "our own: what the configuration says is our public URL",
 		"internal/serve":    "our own: the health command asks the service beside it",
 		"push/apns":         "the operator's, over the pool",
 		"push/fcm":          "the operator's: FCM, over the pool, and the token endpoint of its service account",

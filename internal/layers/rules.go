@@ -75,6 +75,7 @@ func packages() []pkg {
 		{"internal/leaktest", testOnly, nil},
 		{"internal/mxhttp", adapter, []string{"internal/*"}},
 		{"internal/ratelimit", adapter, []string{"internal/*"}},
+		{"internal/doctor", adapter, []string{"internal/redisconn"}},
 		{"internal/redisconn", adapter, []string{"internal/*"}},
 		{"internal/redisconn/redistest", testOnly, []string{"internal/conf", "internal/redisconn"}},
 		{"internal/safehttp", adapter, []string{"internal/*"}},
