@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/threepid/email"
+	"github.com/matrix-herald/herald/threepid/sending"
 	"github.com/matrix-herald/herald/threepid/sms"
 )
 
@@ -168,15 +169,8 @@ func defaultConfig() *Config {
 	c := &Config{
 		DataDir: "identity-data",
 		HTTP:    HTTPConfig{Config: serve.DefaultConfig(), RequestTimeout: conf.Duration(45 * time.Second)},
-		Email: email.Config{
-			TLS: email.TLSStart, Auth: email.AuthAuto, DefaultLanguage: "en", MaxSending: 32,
-			MaxWait: conf.Duration(5 * time.Second), Timeout: conf.Duration(20 * time.Second),
-			IdleTimeout: conf.Duration(30 * time.Second),
-		},
-		SMS: sms.Config{
-			DefaultLanguage: "en", MaxSending: 32,
-			MaxWait: conf.Duration(5 * time.Second), Timeout: conf.Duration(20 * time.Second),
-		},
+		Email:   email.Config{TLS: email.TLSStart, Auth: email.AuthAuto, Config: sending.Config{}.WithDefaults()},
+		SMS:     sms.Config{Config: sending.Config{}.WithDefaults()},
 		Validation: ValidationConfig{
 			MaxTries: 10, CodeLife: conf.Duration(10 * time.Minute), SessionLife: conf.Duration(24 * time.Hour),
 		},

@@ -60,12 +60,12 @@ func newOutbox(out io.Writer) (*outbox, error) {
 func (b *outbox) messengers(cfg *Config, pages *httpapi.Pages, env environment) (*messengers, error) {
 	mail, text := &devMailer{devMessenger: devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}}, &devMessenger{outbox: b, baseURL: cfg.PublicBaseURL}
 	mailer, mailErr := email.NewPrinter(cfg.mail(pages, env), &mail.text)
-	texter, textErr := sms.NewPrinter(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg}, &text.text)
+	texter, textErr := sms.NewPrinter(cfg.texts(env), &text.text)
 	if err := errors.Join(mailErr, textErr); err != nil {
 		return nil, err
 	}
 	mail.printer, mail.invites, text.printer = mailer, mailer, texter
-	return &messengers{mail: mail, sms: text, close: mailer.Close}, nil
+	return &messengers{mail: mail, sms: text}, nil
 }
 
 // devMessenger words messages as the real ones are worded.

@@ -194,7 +194,6 @@ func TestLinksNeverLeadToWhatIsOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer made.messengers.close()
 	db, err := openStore(t.Context(), cfg, nil)
 	if err != nil {
 		t.Fatal(err)

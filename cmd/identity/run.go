@@ -166,7 +166,6 @@ type surroundings struct {
 
 // serveWith serves until ctx ends.
 func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, made parts, around surroundings) (err error) {
-	defer made.messengers.close()
 	var provider trace.TracerProvider
 	if cfg.Tracing.Endpoint != "" {
 		provider = env.tracer.Provider()

@@ -157,7 +157,7 @@ func (s *spy) text(t *testing.T, c client) {
 	c.post(t, "/validate/msisdn/submitToken", submit, sid, secret, code)
 
 	// The provider quotes what it was sent.
-	s.gateway.Answer(threepidtest.SMSAnswer{Status: 500, Body: `{"error":"cannot text 447700900124: ` + s.secret("a provider's answer") + `"}`})
+	s.gateway.Answer(threepidtest.SMSAnswer{Status: 500, Body: `{"error":"cannot text 447700900124: ` + providersWords + `"}`})
 	s.addresses.Add("a refused number", "447700900124")
 	s.provoke(t, http.MethodPost, "/_matrix/identity/v2/validate/msisdn/requestToken", c.token,
 		fmt.Sprintf(`{"client_secret":%q,"country":"GB","phone_number":"07700900124","send_attempt":1}`, secret))
@@ -212,18 +212,21 @@ func (s *spy) lookUp(t *testing.T, c client) {
 	}
 }
 
+// relaysWords and providersWords are what the log, and nobody else, learns of refusals.
+const relaysWords, providersWords = "https://relay.example/help", "the gateway is full"
+
 // failToSend lets the relay refuse mails in words that quote them.
 func (s *spy) failToSend(t *testing.T, c client) {
 	t.Helper()
 	for i, stage := range []threepidtest.Stage{threepidtest.Mail, threepidtest.Recipient, threepidtest.Data} {
-		for _, code := range []int{421, 550} { // after the former some mails are sent again
-			address := s.address()
+		for _, code := range []int{421, 550} { // after the former mails are sent again
+			address, secret := s.address(), s.secret("a client secret")
 			s.relay.Fail(threepidtest.Fault{At: stage, Reply: &smtp.SMTPError{
-				Code: code, Message: "<" + address + "> refused, see https://relay.example/" + s.secret("a relay's answer"),
+				Code: code, Message: "<" + address + "> refused for " + secret + ", see " + relaysWords,
 			}})
 			status, answer := s.ask(t, http.MethodPost, "/_matrix/identity/v2/validate/email/requestToken", c.token,
-				fmt.Sprintf(`{"client_secret":%q,"email":%q,"send_attempt":%d}`, s.secret("a client secret"), address, i+1))
-			if code == 550 && status < http.StatusBadRequest {
+				fmt.Sprintf(`{"client_secret":%q,"email":%q,"send_attempt":%d}`, secret, address, i+1))
+			if code == 550 && status < http.StatusBadRequest || strings.Contains(answer, relaysWords) {
 				t.Errorf("a refused mail: %d %s", status, answer)
 			}
 		}
@@ -297,6 +300,11 @@ func (s *spy) look(t *testing.T, metrics string) {
 	for what, text := range map[string]string{"log": s.service.Log.String(), "metrics": metrics, "traces": s.spans()} {
 		if len(text) < 1000 {
 			t.Errorf("the %s: %q", what, text)
+		}
+	}
+	for _, words := range []string{relaysWords, providersWords} {
+		if !strings.Contains(s.service.Log.String(), words) || strings.Contains(metrics+s.spans(), words) {
+			t.Errorf("%q is not in the log, or elsewhere", words)
 		}
 	}
 	cells := 0

@@ -36,17 +36,16 @@ type messengers struct {
 	mail     mailer
 	sms      validation.Messenger
 	warnings []string
-	close    func()
 }
 
 // newMessengers makes those that cfg describes. It connects to nothing.
 func newMessengers(cfg *Config, pages *httpapi.Pages, env environment) (*messengers, error) {
 	mail, mailErr := email.New(cfg.mail(pages, env))
-	text, textErr := sms.New(sms.Options{Config: cfg.SMS, Service: cfg.host(), Registerer: env.reg})
+	text, textErr := sms.New(cfg.texts(env))
 	if err := errors.Join(mailErr, textErr); err != nil {
 		return nil, err
 	}
-	m := &messengers{mail: mail, sms: text, close: mail.Close}
+	m := &messengers{mail: mail, sms: text}
 	for _, w := range mail.Warnings() {
 		m.warnings = append(m.warnings, "email: "+w)
 	}
@@ -58,11 +57,16 @@ func newMessengers(cfg *Config, pages *httpapi.Pages, env environment) (*messeng
 
 // mail returns what mails are sent with, whose links lead to pages.
 func (c *Config) mail(pages *httpapi.Pages, env environment) email.Options {
-	o := email.Options{Config: c.Email, BaseURL: c.PublicBaseURL, Homeservers: c.Homeservers.senders(), Registerer: env.reg}
+	o := email.Options{Config: c.Email, BaseURL: c.PublicBaseURL, Homeservers: c.Homeservers.senders(), Registerer: env.reg, Log: env.log}
 	if pages != nil { // else they are faulty, and the faults of the mails are looked for
 		o.PageBrands = pages.Brands()
 	}
 	return o
+}
+
+// texts returns what text messages are sent with.
+func (c *Config) texts(env environment) sms.Options {
+	return sms.Options{Config: c.SMS, Service: c.host(), Registerer: env.reg, Log: env.log}
 }
 
 // host returns what people know the service by.

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -99,6 +100,12 @@ func TestFailedSending(t *testing.T) {
 		"a mail that the relay refuses":         {emailRequest, mail, threepid.ErrSend, 400, "M_EMAIL_SEND_ERROR", nil},
 		"a text that the provider refuses":      {msisdnRequest, sms, threepid.ErrSend, 400, "M_SEND_ERROR", nil},
 		"a text to a country that is not meant": {msisdnRequest, sms, threepid.ErrDestinationRejected, 400, "M_DESTINATION_REJECTED", nil},
+		"a mail to no mailbox":                  {emailRequest, mail, threepid.ErrNoMailbox, 400, "M_INVALID_EMAIL", nil},
+		"a mail without a relay":                {emailRequest, mail, threepid.ErrMailOff, 400, "M_EMAIL_SEND_ERROR", nil},
+		"a text to no number":                   {msisdnRequest, sms, threepid.ErrNoNumber, 400, "M_INVALID_ADDRESS", nil},
+		"a text to a landline":                  {msisdnRequest, sms, threepid.ErrLandline, 400, "M_SEND_ERROR", nil},
+		"a text to somebody who wants none":     {msisdnRequest, sms, threepid.ErrOptedOut, 400, "M_SEND_ERROR", nil},
+		"a text without a provider":             {msisdnRequest, sms, threepid.ErrSMSOff, 400, "M_DESTINATION_REJECTED", nil},
 		"a mail while all slots are taken":      {emailRequest, mail, &threepid.BusyError{RetryAfter: 1500 * time.Millisecond}, 429, "M_LIMIT_EXCEEDED", 1500.0},
 		"a text while all slots are taken":      {msisdnRequest, sms, &threepid.BusyError{RetryAfter: 2 * time.Second}, 429, "M_LIMIT_EXCEEDED", 2000.0},
 	}
@@ -112,6 +119,11 @@ func TestFailedSending(t *testing.T) {
 			refusal := w.send(t, post(tt.path, token, tt.body)).refused(t, tt.status, tt.errcode)
 			if refusal["retry_after_ms"] != tt.retry {
 				t.Errorf("retry_after_ms %v, want %v", refusal["retry_after_ms"], tt.retry)
+			}
+			// To come back is good advice only where it helps.
+			later := tt.retry != nil || errors.Is(tt.err, threepid.ErrSend) && !errors.Is(tt.err, threepid.ErrNoRecipient) && !errors.Is(tt.err, threepid.ErrMailOff)
+			if strings.Contains(refusal["error"].(string), "try again later") != later {
+				t.Errorf("error %q", refusal["error"])
 			}
 			w.mail.fail(nil)
 			w.sms.fail(nil)

@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -14,7 +12,7 @@ import (
 // with all slots in use.
 func BenchmarkMails(b *testing.B) {
 	relay := threepidtest.NewSMTP(b, threepidtest.SMTPOptions{Handshake: 2 * time.Millisecond})
-	s, err := email.New(email.Options{Config: config(relay), BaseURL: "https://id.example.org", Registerer: prometheus.NewRegistry()})
+	s, err := email.New(options(config(relay)))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -2,18 +2,15 @@ package email
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"net/mail"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"golang.org/x/text/language"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 // Values of Config.TLS.
@@ -25,20 +22,9 @@ const (
 
 // Values of Config.Auth.
 const (
-	AuthAuto    = "auto" // the first of the others that the relay offers
-	AuthPlain   = "plain"
-	AuthLogin   = "login"
-	AuthCRAMMD5 = "cram-md5"
-)
-
-const (
-	defaultMaxSending  = 32
-	defaultMaxWait     = 5 * time.Second
-	defaultTimeout     = 20 * time.Second
-	defaultIdleTimeout = 30 * time.Second
-	maxMaxSending      = 1000
-	maxTimeout         = 50 * time.Second
-	maxIdleTimeout     = 5 * time.Minute
+	AuthAuto  = "auto" // the first of the others that the relay offers
+	AuthPlain = "plain"
+	AuthLogin = "login"
 )
 
 // Config says which relay takes the mail and what it looks like. An option that
@@ -60,8 +46,8 @@ type Config struct {
 	Username     string      `yaml:"username"`
 	Password     conf.Secret `yaml:"password"`
 	PasswordFile string      `yaml:"password_file"`
-	// Auth is AuthAuto, the default, AuthPlain, AuthLogin or AuthCRAMMD5. Without
-	// TLS a password goes in clear text to this machine only.
+	// Auth is AuthAuto, the default, AuthPlain or AuthLogin. Without TLS a password
+	// goes in clear text to this machine only, and only if Auth says how.
 	Auth string `yaml:"auth"`
 	// EHLO is the name to greet the relay with; default: the host of the public
 	// base URL.
@@ -74,23 +60,8 @@ type Config struct {
 	// Brands are those with another sender, by the name that clients ask for.
 	Brands map[string]Brand `yaml:"brands"`
 
-	// Templates is a folder of templates that replace the built-in ones: see the
-	// package threepid/wording for the names of its files.
-	Templates string `yaml:"templates"`
-	// DefaultLanguage is the BCP 47 tag of templates without one and the language
-	// of people whose own there is no template in; default en.
-	DefaultLanguage string `yaml:"default_language"`
-
-	// MaxSending is how many mails are sent at once, 1 to 1000; default 32.
-	MaxSending int `yaml:"max_sending"`
-	// MaxWait is how long a mail waits for its turn before the client is told to
-	// come back, 1ms to 5s; default 5s.
-	MaxWait conf.Duration `yaml:"max_wait"`
-	// Timeout is how long sending one mail may take, 1ms to 50s; default 20s.
-	Timeout conf.Duration `yaml:"timeout"`
-	// IdleTimeout is how long a connection is kept for the next mail, 1ms to 5m;
-	// default 30s. It should be shorter than the relay's own.
-	IdleTimeout conf.Duration `yaml:"idle_timeout"`
+	// Config are the options that text messages have too.
+	sending.Config `yaml:",inline"`
 }
 
 // Brand is what differs in the mails of a brand. An option that is absent is
@@ -149,19 +120,8 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 		s.checkRelay(path, p)
 		s.checkSenders(path, p)
 	}
-	orDefault(&s.DefaultLanguage, "en")
-	if _, err := language.Parse(s.DefaultLanguage); err != nil {
-		p.Add(path+".default_language", c.DefaultLanguage, "must be a BCP 47 tag, such as en or pt-BR")
-	}
-	orDefault(&s.MaxSending, defaultMaxSending)
-	if s.MaxSending < 1 || s.MaxSending > maxMaxSending {
-		p.Add(path+".max_sending", c.MaxSending, fmt.Sprintf("must be from 1 to %d", maxMaxSending))
-	}
-	// Waiting and sending together stay below the minute for which a request
-	// holds its session.
-	checkSpan(path+".max_wait", &s.MaxWait, defaultMaxWait, defaultMaxWait, p)
-	checkSpan(path+".timeout", &s.Timeout, maxTimeout, defaultTimeout, p)
-	checkSpan(path+".idle_timeout", &s.IdleTimeout, maxIdleTimeout, defaultIdleTimeout, p)
+	s.Config.Config = c.WithDefaults()
+	s.Config.Config.Validate(path, p)
 	return s
 }
 
@@ -169,12 +129,12 @@ func (s *settings) checkRelay(path string, p *conf.Problems) {
 	if strings.ContainsAny(s.Host, " /\r\n\t@") || strings.Contains(s.Host, ":") && net.ParseIP(s.Host) == nil {
 		p.Add(path+".host", s.Host, "must be a host name or an IP address; the port has an option of its own")
 	}
-	orDefault(&s.TLS, TLSStart)
+	s.TLS = cmp.Or(s.TLS, TLSStart)
 	ports := map[string]int{TLSStart: 587, TLSImplicit: 465, TLSNone: 25}
 	if ports[s.TLS] == 0 {
 		p.Add(path+".tls", s.TLS, `must be "starttls", "tls" (from the first byte) or "none"`)
 	}
-	orDefault(&s.Port, ports[s.TLS])
+	s.Port = cmp.Or(s.Port, ports[s.TLS])
 	if s.Port < 0 || s.Port > 65535 {
 		p.Add(path+".port", s.Port, "must be from 1 to 65535")
 	}
@@ -184,16 +144,18 @@ func (s *settings) checkRelay(path string, p *conf.Problems) {
 	if strings.ContainsFunc(s.EHLO, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		p.Add(path+".ehlo", s.EHLO, "must be a host name in ASCII")
 	}
-	orDefault(&s.Auth, AuthAuto)
+	s.Auth = cmp.Or(s.Auth, AuthAuto)
 	switch {
-	case !slices.Contains([]string{AuthAuto, AuthPlain, AuthLogin, AuthCRAMMD5}, s.Auth):
-		p.Add(path+".auth", s.Auth, `must be "auto", "plain", "login" or "cram-md5"`)
+	case !slices.Contains([]string{AuthAuto, AuthPlain, AuthLogin}, s.Auth):
+		p.Add(path+".auth", s.Auth, `must be "auto", "plain" or "login"`)
 	case s.Username == "" && s.Password != "":
 		p.Add(path+".username", nil, "is missing, and there is a password")
 	case s.Username != "" && s.Password == "":
 		p.Add(path+".password", nil, "is missing: write it here or its file's name in password_file")
-	case s.Username != "" && s.TLS == TLSNone && s.Auth != AuthCRAMMD5 && !isLoopback(s.Host):
-		p.Add(path+".tls", s.TLS, "would send the password in clear text: use TLS, or auth: cram-md5")
+	case s.Username != "" && s.TLS == TLSNone && !isLoopback(s.Host):
+		p.Add(path+".tls", s.TLS, "would send the password in clear text: use TLS")
+	case s.Username != "" && s.TLS == TLSNone && s.Auth == AuthAuto:
+		p.Add(path+".auth", s.Auth, "sends no password in clear text: use TLS, or say plain or login if that is what you want on this machine")
 	}
 }
 
@@ -229,19 +191,6 @@ func parseSender(path, s string, p *conf.Problems) *mail.Address {
 	}
 	_, domain, _ := strings.Cut(parsed.MailAddress(), "@")
 	return &mail.Address{Name: a.Name, Address: local + "@" + domain}
-}
-
-func checkSpan(path string, d *conf.Duration, most, fallback time.Duration, p *conf.Problems) {
-	orDefault(d, conf.Duration(fallback))
-	if d.Std() < time.Millisecond || d.Std() > most {
-		p.Add(path, *d, fmt.Sprintf("must be from 1ms to %v", conf.Duration(most)))
-	}
-}
-
-func orDefault[T comparable](v *T, fallback T) {
-	if *v == *new(T) {
-		*v = fallback
-	}
 }
 
 // isLoopback reports whether host is this machine in the eyes of the mail

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
@@ -16,10 +17,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 	"github.com/matrix-herald/herald/threepid/wording"
 )
 
@@ -39,6 +40,8 @@ type Options struct {
 	PageBrands []string
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// Log is told of mails that were not sent.
+	Log *slog.Logger
 	// Now is the clock of the Date in mails; nil means time.Now.
 	Now func() time.Time
 }
@@ -51,17 +54,13 @@ type Sender struct {
 	pages     []string          // brands
 	templates *wording.Set
 	warnings  []string
-	slots     *semaphore.Weighted
-	maxWait   time.Duration
-	timeout   time.Duration
+	slots     *sending.Slots
 	transport transport
-	metrics   *metrics
 }
 
-// transport takes a mail where it goes. It returns nil or a *failure.
+// transport takes a mail where it goes. It returns nil or a *sending.Failure.
 type transport interface {
 	deliver(ctx context.Context, m message) error
-	close()
 }
 
 // New checks the configuration and the templates and returns a Sender that uses
@@ -126,11 +125,11 @@ func newSender(opts Options) (*Sender, settings, error) {
 		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
 	}
 	return &Sender{
-		base: base, senders: set.senders, servers: servers, pages: opts.PageBrands, templates: templates,
-		warnings: warnings,
-		slots:    semaphore.NewWeighted(int64(set.MaxSending)),
-		maxWait:  set.MaxWait.Std(), timeout: set.Timeout.Std(),
-		metrics: newMetrics(opts.Registerer),
+		base: base, senders: set.senders, servers: servers, pages: opts.PageBrands, templates: templates, warnings: warnings,
+		slots: sending.New(sending.Options{
+			Config: set.Config.Config, One: "mail", Many: "mails", Templates: []string{verificationName, invitationName},
+			Registerer: opts.Registerer, Log: opts.Log,
+		}),
 	}, set, nil
 }
 
@@ -138,59 +137,40 @@ func newSender(opts Options) (*Sender, settings, error) {
 // probably not meant.
 func (s *Sender) Warnings() []string { return s.warnings }
 
-// Close closes the connections that are not in use. Mails on their way are not
-// disturbed, and later ones are still sent.
-func (s *Sender) Close() { s.transport.close() }
-
 // Send mails a challenge to Challenge.To and returns once the relay has taken
 // it. It returns an error that wraps threepid.ErrSend when the relay did not
 // (or none is configured), and *threepid.BusyError when there was no free slot
 // within Config.MaxWait. After a timeout or a lost connection the relay may
 // have taken the mail all the same.
 func (s *Sender) Send(ctx context.Context, c threepid.Challenge) error {
+	return s.Try(ctx, c, func(string, ...any) {})
+}
+
+// Try is Send that tells say, as in fmt.Printf, what goes on: the conversation with
+// the relay, which holds the address.
+func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format string, args ...any)) error {
 	m, err := s.verification(c)
-	if err == nil {
-		err = s.send(ctx, m)
-	}
-	s.metrics.count(verificationName, err)
-	return err
+	m.say = say
+	return s.send(ctx, verificationName, m, err)
 }
 
 // SendInvitation mails an invitation to Invitation.To. It returns as Send does.
 func (s *Sender) SendInvitation(ctx context.Context, i threepid.Invitation) error {
 	m, err := s.invitation(i)
-	if err == nil {
-		err = s.send(ctx, m)
-	}
-	s.metrics.count(invitationName, err)
-	return err
+	m.say = func(string, ...any) {}
+	return s.send(ctx, invitationName, m, err)
 }
 
-// send waits for a slot and sends one mail.
-func (s *Sender) send(ctx context.Context, m message) error {
-	wait, cancel := context.WithTimeout(ctx, s.maxWait)
-	err := s.slots.Acquire(wait, 1)
-	cancel()
-	if err != nil {
-		return fmt.Errorf("send mail: %w", &threepid.BusyError{RetryAfter: s.maxWait})
-	}
-	defer s.slots.Release(1)
-	s.metrics.inFlight.Inc()
-	defer s.metrics.inFlight.Dec()
-	defer s.metrics.took(time.Now())
-	ctx, cancel = context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	return s.transport.deliver(ctx, m)
+func (s *Sender) send(ctx context.Context, template string, m message, err error) error {
+	return s.slots.Send(ctx, template, err, func(ctx context.Context) error { return s.transport.deliver(ctx, m) })
 }
 
 // disabled is the transport without a relay.
 type disabled struct{}
 
 func (disabled) deliver(context.Context, message) error {
-	return &failure{outcomeDisabled, "no mail relay is configured"}
+	return &sending.Failure{Outcome: sending.Disabled, Kind: threepid.ErrMailOff, Reason: "every mail is refused"}
 }
-
-func (disabled) close() {}
 
 // printer writes mails for a person to read.
 type printer struct {
@@ -203,9 +183,7 @@ func (p *printer) deliver(_ context.Context, m message) error {
 	defer p.mu.Unlock()
 	_, err := fmt.Fprintf(p.w, "--- mail to %s: %s\n%s\n---\n", m.to, m.subject, strings.TrimSpace(m.text))
 	if err != nil {
-		return &failure{outcomeLost, "the mail could not be printed"}
+		return failed(sending.Lost, "the mail could not be printed")
 	}
 	return nil
 }
-
-func (*printer) close() {}

@@ -8,97 +8,71 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
-	"os"
 	"regexp"
 
 	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
-// outcome is what became of a mail, as a label of metrics.
-type outcome string
+// failed is a mail that was not sent.
+func failed(o sending.Outcome, reason string) *sending.Failure {
+	return &sending.Failure{Outcome: o, Kind: threepid.ErrSend, Reason: reason}
+}
 
-const (
-	outcomeSent        outcome = "sent"
-	outcomeBusy        outcome = "busy"        // no free slot
-	outcomeDisabled    outcome = "disabled"    // no relay is configured
-	outcomeInvalid     outcome = "invalid"     // no mail could be made of it
-	outcomeUnreachable outcome = "unreachable" // no connection to the relay
-	outcomeTLS         outcome = "tls"         // no STARTTLS, or a bad certificate
-	outcomeAuth        outcome = "auth"        // the relay does not take the password
-	outcomeNoUTF8      outcome = "no_smtputf8" // the address needs SMTPUTF8 and the relay has none
-	outcomeDeferred    outcome = "deferred"    // the relay answered 4xx
-	outcomeRefused     outcome = "refused"     // the relay answered 5xx
-	outcomeLost        outcome = "lost"        // the connection broke
-	outcomeTimeout     outcome = "timeout"     // no time left
+// enhanced is the status code of RFC 3463 at the beginning of an answer, and
+// noMailbox those that lie with the recipient: no such mailbox or domain, moved,
+// disabled, and Exchange's "recipient not found".
+var (
+	enhanced  = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
+	noMailbox = regexp.MustCompile(`^5\.(1\.([1236]|10)|2\.1)$`)
 )
 
-// outcomes lists them all.
-func outcomes() []outcome {
-	return []outcome{
-		outcomeSent, outcomeBusy, outcomeDisabled, outcomeInvalid, outcomeUnreachable, outcomeTLS, outcomeAuth,
-		outcomeNoUTF8, outcomeDeferred, outcomeRefused, outcomeLost, outcomeTimeout,
-	}
-}
-
-// failure is a mail that was not sent. Its text is put together from parts that
-// hold no address: what relays answer quotes the recipient.
-type failure struct {
-	outcome outcome
-	reason  string
-}
-
-func (f *failure) Error() string { return threepid.ErrSend.Error() + ": " + f.reason }
-
-// Unwrap returns threepid.ErrSend and not the cause: a deadline of ours is not
-// one of the caller's.
-func (f *failure) Unwrap() error { return threepid.ErrSend }
-
-// errNoTLS means that the relay does not offer STARTTLS.
-var errNoTLS = errors.New("the relay does not offer STARTTLS")
-
-// errNoAuth means that the relay offers no way to log in that may be used.
-var errNoAuth = errors.New("the relay offers no suitable way to log in")
-
-// enhanced is the status code of RFC 3463 at the beginning of an answer.
-var enhanced = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
-
-// failed says what went wrong during a step of the conversation.
-func failed(ctx context.Context, step string, err error) *failure {
+// explain says what went wrong during a step of the conversation. What the relay said
+// is in it as it was said.
+func explain(step string, err error) *sending.Failure {
 	var (
+		own   *sending.Failure
 		reply *textproto.Error
 		alert tls.AlertError
 		plain tls.RecordHeaderError
 		cert  *tls.CertificateVerificationError
 	)
 	switch {
-	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
-		return &failure{outcomeTimeout, "time ran out at " + step}
-	case errors.Is(err, errNoTLS):
-		return &failure{outcomeTLS, err.Error()}
-	case errors.Is(err, errNoAuth):
-		return &failure{outcomeAuth, err.Error()}
-	case errors.As(err, &cert):
-		return &failure{outcomeTLS, describeCertificate(cert.Err)}
-	case errors.As(err, &alert), errors.As(err, &plain):
-		return &failure{outcomeTLS, "no TLS connection to the relay"}
+	case errors.As(err, &own):
+		return own
 	case errors.As(err, &reply):
-		text := fmt.Sprintf("the relay answered %d", reply.Code)
-		if code := enhanced.FindString(reply.Msg); code != "" {
-			text += " " + code
-		}
-		o := outcomeDeferred
-		switch {
-		case step == stepAuth:
-			o = outcomeAuth
-		case reply.Code >= 500:
-			o = outcomeRefused
-		}
-		return &failure{o, text + " at " + step}
+		return explainReply(step, reply)
+	case errors.Is(err, context.DeadlineExceeded):
+		return failed(sending.Timeout, "time ran out at "+step)
+	case errors.As(err, &cert):
+		return failed(sending.TLS, describeCertificate(cert.Err))
+	case errors.As(err, &alert), errors.As(err, &plain):
+		return failed(sending.TLS, "no TLS connection to the relay")
 	case step == stepConnect:
-		return &failure{outcomeUnreachable, "the relay cannot be reached: " + describeDial(err)}
+		return failed(sending.Unreachable, "the relay cannot be reached: "+describeDial(err))
 	default:
-		return &failure{outcomeLost, "the connection to the relay broke at " + step}
+		return failed(sending.Lost, "the connection to the relay broke at "+step)
 	}
+}
+
+func explainReply(step string, reply *textproto.Error) *sending.Failure {
+	f := failed(sending.Deferred, fmt.Sprintf("the relay answered %d", reply.Code))
+	f.Said = reply.Msg
+	status := enhanced.FindString(reply.Msg)
+	if status != "" {
+		f.Reason += " " + status
+	}
+	f.Reason += " at " + step
+	switch {
+	case reply.Code < 500:
+	case step == stepAuth:
+		f.Outcome = sending.Auth
+	case (step == stepRcpt || step == stepEnd) && noMailbox.MatchString(status):
+		f.Outcome, f.Kind = sending.NoRecipient, threepid.ErrNoMailbox
+	default:
+		f.Outcome = sending.Refused
+	}
+	return f
 }
 
 func describeCertificate(err error) string {

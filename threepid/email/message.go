@@ -24,6 +24,9 @@ type message struct {
 	text     string
 	html     string // "" for text only
 	language string
+	private  []string // what of it no log may hold, beside addresses
+	// say is told what goes on, as in fmt.Printf.
+	say func(format string, args ...any)
 }
 
 // encode writes m as MIME. Every field that a person could choose ends in the

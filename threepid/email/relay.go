@@ -1,16 +1,31 @@
 package email
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/textproto"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/wneessen/go-mail/log"
+	"github.com/wneessen/go-mail/smtp"
+
 	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
+
+// maxAnswers bounds what a relay may answer during one mail in bytes, its TLS
+// handshake included.
+const maxAnswers = 256 << 10
+
+// farewell is how long saying goodbye to a relay may take.
+const farewell = time.Second
 
 // The steps of a conversation with the relay, for messages.
 const (
@@ -19,28 +34,25 @@ const (
 	stepHello    = "EHLO"
 	stepStartTLS = "STARTTLS"
 	stepAuth     = "AUTH"
-	stepReset    = "RSET"
 	stepMail     = "MAIL"
 	stepRcpt     = "RCPT"
 	stepData     = "DATA"
+	stepEnd      = "the end of DATA" // from here on the relay may have taken the mail
 )
 
-// relay hands mail to an SMTP relay.
+// relay hands mail to an SMTP relay, each mail over a connection of its own: relays
+// close connections that idle and refuse what comes after some number of mails, each
+// in its own way.
 type relay struct {
 	settings
 	addr string
-	ehlo string
 	tls  *tls.Config // nil for none
 	now  func() time.Time
-	pool pool
 }
 
 func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
-	r := &relay{
-		settings: s, addr: net.JoinHostPort(s.Host, strconv.Itoa(s.Port)), ehlo: s.EHLO, now: now,
-		pool: pool{timeout: s.IdleTimeout.Std()},
-	}
-	orDefault(&r.ehlo, ehlo)
+	s.EHLO = cmp.Or(s.EHLO, ehlo)
+	r := &relay{settings: s, addr: net.JoinHostPort(s.Host, strconv.Itoa(s.Port)), now: now}
 	if s.TLS == TLSNone {
 		return r, nil
 	}
@@ -55,53 +67,231 @@ func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 	return r, nil
 }
 
-func (r *relay) close() { r.pool.close() }
-
-// deliver sends m over an idle connection, or over a new one if there is none
-// or it is dead.
+// deliver implements transport. What the relay has neither taken nor refused for good
+// in the first half of the time is tried once more: nothing is lost then but time.
 func (r *relay) deliver(ctx context.Context, m message) error {
 	data, err := encode(m, r.now())
 	if err != nil {
-		return &failure{outcomeInvalid, "the mail could not be encoded"}
+		return failed(sending.Invalid, "the mail could not be encoded")
 	}
-	if c := r.pool.take(); c != nil {
-		if err := r.transfer(ctx, c, m, data); !errors.Is(err, errStale) {
-			return err
-		}
+	half, cancel := context.WithTimeout(ctx, r.Timeout.Std()/2)
+	defer cancel()
+	f, final := r.attempt(ctx, half, m, data)
+	if f != nil && !final && ctx.Err() == nil {
+		m.say("%v", f)
+		f, _ = r.attempt(ctx, ctx, m, data)
 	}
-	c, err := r.dial(ctx)
+	if f != nil {
+		return f
+	}
+	return nil
+}
+
+// attempt sends m over a new connection. It gives up when early ends before the whole
+// mail is with the relay, and after that when ctx does. It reports whether another
+// attempt would be in vain, or could make it two mails.
+func (r *relay) attempt(ctx, early context.Context, m message, data []byte) (f *sending.Failure, final bool) {
+	c := &conn{relay: r, message: m}
+	err := c.dial(early)
+	if err == nil {
+		err = c.transfer(ctx, early, data)
+		c.quit()
+	}
+	if err == nil {
+		return nil, true
+	}
+	if _, replied := errors.AsType[*textproto.Error](err); !replied && (ctx.Err() != nil || early.Err() != nil && c.step != stepEnd) {
+		err = context.DeadlineExceeded
+	}
+	f = explain(c.step, err)
+	f.Said = sending.Redact(f.Said, m.private...)
+	switch f.Outcome {
+	case sending.Deferred:
+		return f, false
+	case sending.Unreachable, sending.Lost, sending.Timeout:
+		return f, c.step == stepEnd
+	default:
+		return f, true
+	}
+}
+
+// conn is a connection to the relay for one mail.
+type conn struct {
+	*relay
+	message
+
+	raw    net.Conn
+	client *smtp.Client
+	step   string // the last one that was begun
+}
+
+func (c *conn) dial(ctx context.Context) error {
+	c.begin(stepConnect)
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 	if err != nil {
 		return err
 	}
-	return r.transfer(ctx, c, m, data)
+	c.say("connected to %v", raw.RemoteAddr())
+	c.raw = &bounded{raw, maxAnswers}
+	return nil
 }
 
-// errStale means that an idle connection turned out to be dead before the relay
-// had accepted anything of the mail.
-var errStale = errors.New("the connection was dead")
+func (c *conn) begin(step string) { c.step = step; c.say("%s", step) }
 
-// transfer sends one mail over c and gives c back to the pool, or closes it. It
-// returns nil, errStale or a *failure.
-func (r *relay) transfer(ctx context.Context, c *conn, m message, data []byte) error {
-	stop := c.closeWith(ctx)
-	reused := c.used
-	step, err := c.transaction(m, data)
-	var reply *textproto.Error
-	answered := errors.As(err, &reply)
-	alive := err == nil || errors.Is(err, errNoUTF8) || answered && reply.Code != 421
-	if stop() && alive {
-		c.used = true
-		r.pool.put(c)
-	} else {
-		c.raw.Close()
+// transfer hands over the mail.
+func (c *conn) transfer(ctx, early context.Context, data []byte) error {
+	hangUp := func() { c.raw.Close() } // the mail client knows no contexts
+	stop := context.AfterFunc(early, hangUp)
+	defer stop()
+	if err := c.open(early); err != nil {
+		return err
 	}
-	switch {
-	case err == nil:
+	body, err := c.offer(data)
+	if err != nil {
+		return err
+	}
+	if !stop() {
+		return early.Err()
+	}
+	defer context.AfterFunc(ctx, hangUp)()
+	c.begin(stepEnd)
+	if err := body.Close(); err != nil { // reads the relay's word
+		return err
+	}
+	if taken, ok := body.(*smtp.DataCloser); ok {
+		c.say("< 250 %s", taken.ServerResponse())
+	}
+	return nil
+}
+
+// open talks to the relay up to the point where it takes mail.
+func (c *conn) open(ctx context.Context) (err error) {
+	wire := c.raw
+	if c.TLS == TLSImplicit {
+		secure := tls.Client(wire, c.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return err
+		}
+		wire = secure
+	}
+	c.begin(stepGreeting)
+	if c.client, err = smtp.NewClient(wire, c.Host); err != nil {
+		return err
+	}
+	c.client.SetLogger(transcript(c.say))
+	c.client.SetDebugLog(true)
+	c.begin(stepHello)
+	if err := c.client.Hello(c.EHLO); err != nil {
+		return err
+	}
+	if c.TLS == TLSStart {
+		c.begin(stepStartTLS)
+		if ok, _ := c.client.Extension("STARTTLS"); !ok {
+			return failed(sending.TLS, "the relay does not offer STARTTLS")
+		}
+		if err := c.client.StartTLS(c.tls); err != nil {
+			return err
+		}
+	}
+	if c.Username == "" {
 		return nil
-	case errors.Is(err, errNoUTF8):
-		return &failure{outcomeNoUTF8, err.Error()}
-	case reused && !alive && ctx.Err() == nil && (step == stepReset || step == stepMail):
-		return errStale
 	}
-	return failed(ctx, step, err)
+	c.begin(stepAuth)
+	return c.login()
+}
+
+// login authenticates in the configured way. The library shows no password without
+// TLS but to this machine, and validate wants to be told so even then.
+func (c *conn) login() error {
+	password := c.Password.Reveal()
+	_, offered := c.client.Extension("AUTH")
+	for _, way := range c.ways() {
+		if !slices.Contains(strings.Fields(strings.ToLower(offered)), way) {
+			continue
+		}
+		if way == AuthPlain {
+			return c.client.Auth(smtp.PlainAuth("", c.Username, password, c.Host, false))
+		}
+		return c.client.Auth(smtp.LoginAuth(c.Username, password, c.Host, false))
+	}
+	f := failed(sending.Auth, "the relay offers no suitable way to log in")
+	f.Said = "AUTH " + offered
+	return f
+}
+
+func (c *conn) ways() []string {
+	if c.Auth == AuthAuto {
+		return []string{AuthPlain, AuthLogin}
+	}
+	return []string{c.Auth}
+}
+
+// offer names the sender and the recipient and writes the mail but for its end.
+func (c *conn) offer(data []byte) (io.WriteCloser, error) {
+	c.begin(stepMail)
+	// Asking for SMTPUTF8 without need would fail at a later relay without it.
+	utf8 := needsUTF8(c.to)
+	if ok, _ := c.client.Extension("SMTPUTF8"); utf8 && !ok {
+		return nil, failed(sending.NoUTF8, "the relay does not offer SMTPUTF8, which the address needs")
+	}
+	c.client.SkipSMTPUTF8(!utf8)
+	if err := c.client.Mail("<" + c.from.Address + ">"); err != nil {
+		return nil, err
+	}
+	c.begin(stepRcpt)
+	if err := c.client.Rcpt("<" + c.to + ">"); err != nil {
+		return nil, err
+	}
+	c.begin(stepData)
+	body, err := c.client.Data()
+	if err != nil {
+		return nil, err
+	}
+	_, err = body.Write(data)
+	return body, err
+}
+
+// quit says goodbye, whatever the answer, and hangs up.
+func (c *conn) quit() {
+	if c.client != nil {
+		_ = c.raw.SetDeadline(time.Now().Add(farewell))
+		_ = c.client.Quit()
+	}
+	c.raw.Close()
+}
+
+// transcript shows what goes over a connection, but for passwords and mails.
+type transcript func(format string, args ...any)
+
+// Debugf implements log.Logger.
+func (t transcript) Debugf(l log.Log) {
+	direction := "> "
+	if l.Direction == log.DirServerToClient {
+		direction = "< "
+	}
+	t(direction+l.Format, l.Messages...)
+}
+
+// Infof implements log.Logger, as do the others; the client uses Debugf alone.
+func (t transcript) Infof(l log.Log) { t.Debugf(l) }
+
+// Warnf implements log.Logger.
+func (t transcript) Warnf(l log.Log) { t.Debugf(l) }
+
+// Errorf implements log.Logger.
+func (t transcript) Errorf(l log.Log) { t.Debugf(l) }
+
+// bounded is a connection that stops reading after a while.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("answer too long")
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }

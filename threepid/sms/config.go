@@ -1,17 +1,15 @@
 package sms
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nyaruka/phonenumbers"
-	"golang.org/x/text/language"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 // Values of Config.Provider.
@@ -25,14 +23,6 @@ const anywhere = "*"
 
 // defaultOriginator is the key of the originator for all other numbers.
 const defaultOriginator = "default"
-
-const (
-	defaultMaxSending = 32
-	maxMaxSending     = 1000
-	defaultMaxWait    = 5 * time.Second
-	defaultTimeout    = 20 * time.Second
-	maxTimeout        = 50 * time.Second
-)
 
 var (
 	originatorDigits = regexp.MustCompile(`^[1-9][0-9]{0,14}$`)
@@ -64,20 +54,8 @@ type Config struct {
 	// its calling code.
 	Originators map[string]string `yaml:"originators"`
 
-	// Templates is a folder of templates that replace the built-in ones: see the
-	// package threepid/wording for the names of its files.
-	Templates string `yaml:"templates"`
-	// DefaultLanguage is the BCP 47 tag of templates without one and the language
-	// of people whose own there is no template in; default en.
-	DefaultLanguage string `yaml:"default_language"`
-
-	// MaxSending is how many messages are sent at once, 1 to 1000; default 32.
-	MaxSending int `yaml:"max_sending"`
-	// MaxWait is how long a message waits for its turn before the client is told
-	// to come back, 1ms to 5s; default 5s.
-	MaxWait conf.Duration `yaml:"max_wait"`
-	// Timeout is how long sending one message may take, 1ms to 50s; default 20s.
-	Timeout conf.Duration `yaml:"timeout"`
+	// Config are the options that mails have too.
+	sending.Config `yaml:",inline"`
 }
 
 // Validate adds every fault of c to p, under path. Templates are checked by New.
@@ -110,18 +88,8 @@ func (c Config) resolve(path string, p *conf.Problems) Config {
 	}
 	c.checkCountries(path, p)
 	c.checkOriginators(path, p)
-	orDefault(&c.DefaultLanguage, "en")
-	if _, err := language.Parse(c.DefaultLanguage); err != nil {
-		p.Add(path+".default_language", c.DefaultLanguage, "must be a BCP 47 tag, such as en or pt-BR")
-	}
-	orDefault(&c.MaxSending, defaultMaxSending)
-	if c.MaxSending < 1 || c.MaxSending > maxMaxSending {
-		p.Add(path+".max_sending", c.MaxSending, fmt.Sprintf("must be from 1 to %d", maxMaxSending))
-	}
-	// Waiting and sending together stay below the minute for which a request
-	// holds its session.
-	checkSpan(path+".max_wait", &c.MaxWait, defaultMaxWait, defaultMaxWait, p)
-	checkSpan(path+".timeout", &c.Timeout, maxTimeout, defaultTimeout, p)
+	c.Config = c.WithDefaults()
+	c.Config.Validate(path, p)
 	return c
 }
 
@@ -155,19 +123,6 @@ func (c Config) checkOriginators(path string, p *conf.Problems) {
 	}
 	if c.Provider == ProviderTwilio && c.Originators[defaultOriginator] == "" {
 		p.Add(path+".originators.default", nil, "is missing: Twilio needs a number, a sender ID or a messaging service (MG…) to send from")
-	}
-}
-
-func checkSpan(path string, d *conf.Duration, most, fallback time.Duration, p *conf.Problems) {
-	orDefault(d, conf.Duration(fallback))
-	if d.Std() < time.Millisecond || d.Std() > most {
-		p.Add(path, *d, fmt.Sprintf("must be from 1ms to %v", conf.Duration(most)))
-	}
-}
-
-func orDefault[T comparable](v *T, fallback T) {
-	if *v == *new(T) {
-		*v = fallback
 	}
 }
 

@@ -117,9 +117,6 @@ func TestFaultyConfigurations(t *testing.T) {
 		"JSON without escaping":          {body(`'{"to": "{{.To}}", "text": "{{.Text}}"}'`), "sms.webhook.body: is not JSON"},
 		"a form without escaping":        {body(`'to={{.To}}&text={{.Text}}'`), "sms.webhook"},
 		"a body without the text":        {body(`'to={{.To}}'`), "sms.webhook: does not pass on the text"},
-		"a language that is none":        {"sms: {default_language: german please}", "sms.default_language: value"},
-		"too many messages at once":      {"sms: {max_sending: 1001}", "sms.max_sending: value"},
-		"a longer wait than a client's":  {"sms: {max_wait: 6s}", "sms.max_wait: value"},
 		"too much time":                  {"sms: {timeout: 51s}", "sms.timeout: value"},
 	} {
 		if _, err := parse(t, tc.yaml); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {

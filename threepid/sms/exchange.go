@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 // maxAnswer is the largest answer of a provider in bytes.
@@ -31,47 +33,60 @@ func newClient(timeout time.Duration, allow []netip.Prefix, caFile string) (*saf
 	return safehttp.New(opts)
 }
 
-// exchange sends a request and returns the status and body of the answer, or a
-// *failure without one.
-func exchange(client *safehttp.Client, req *http.Request) (status int, body []byte, err error) {
+// answer is what a provider answered.
+type answer struct {
+	status int
+	body   []byte
+}
+
+// exchange sends a message in a request and returns the answer, or a failure
+// without one.
+func exchange(client *safehttp.Client, req *http.Request, m message) (answer, error) {
+	m.say("> %s %s://%s%s", req.Method, req.URL.Scheme, req.URL.Host, req.URL.Path) // a query may hold a secret
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, noAnswer(req.Context(), err)
+		return answer{}, noAnswer(req.Context(), err)
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(resp.Body)
+	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return 0, nil, noAnswer(req.Context(), err)
+		return answer{}, noAnswer(req.Context(), err)
 	}
-	return resp.StatusCode, body, nil
+	m.say("< %s", resp.Status)
+	m.say("< %s", body)
+	return answer{resp.StatusCode, body}, nil
 }
 
 // noAnswer describes an error of safehttp, which names the host and nothing
 // else of the request.
 func noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		return failed(outcomeTimeout, "the provider did not answer in time")
+		return failed(sending.Timeout, "the provider did not answer in time")
 	}
-	return failed(outcomeUnreachable, err.Error())
+	return failed(sending.Unreachable, err.Error())
 }
 
 // refused describes an answer that does not accept the message. code is the
-// provider's own number for it, 0 for none.
-func refused(status, code int) error {
-	text := fmt.Sprintf("the provider answered %d", status)
+// provider's own number for it, 0 for none, and said are its words, redacted.
+func refused(status, code int, said string) error {
+	f := &sending.Failure{Outcome: sending.Refused, Kind: threepid.ErrSend, Said: said}
+	f.Reason = fmt.Sprintf("the provider answered %d", status)
 	if code != 0 {
-		text += " with its error " + strconv.Itoa(code)
+		f.Reason += " with its error " + strconv.Itoa(code)
 	}
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return failed(outcomeAuth, text)
+		f.Outcome = sending.Auth
 	case status == http.StatusTooManyRequests:
-		return failed(outcomeLimited, text)
+		f.Outcome = sending.Limited
 	case status >= http.StatusInternalServerError:
-		return failed(outcomeUnavailable, text)
-	default:
-		return failed(outcomeRefused, text)
+		f.Outcome = sending.Unavailable
 	}
+	return f
+}
+
+func failed(o sending.Outcome, reason string) error {
+	return &sending.Failure{Outcome: o, Kind: threepid.ErrSend, Reason: reason}
 }
 
 // parseNetworks reads networks in CIDR form.

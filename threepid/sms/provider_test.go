@@ -61,8 +61,10 @@ func TestTwiliosAnswers(t *testing.T) {
 	}{
 		"accepted":                {accepted(), nil, "", "sent"},
 		"a region denied":         {failure(400, "21408"), threepid.ErrDestinationRejected, "21408", "country"},
-		"an invalid number":       {failure(400, "21211"), threepid.ErrSend, "400 with its error 21211", "refused"},
-		"somebody who wrote STOP": {failure(400, "21610"), threepid.ErrSend, "21610", "refused"},
+		"an invalid number":       {failure(400, "21211"), threepid.ErrNoNumber, "error 21211", "no_recipient"},
+		"a landline":              {failure(400, "21614"), threepid.ErrLandline, "error 21614", "no_recipient"},
+		"somebody who wrote STOP": {failure(400, "21610"), threepid.ErrOptedOut, "error 21610", "no_recipient"},
+		"another refusal":         {failure(400, "21612"), threepid.ErrSend, "400 with its error 21612", "refused"},
 		"a wrong password":        {failure(401, "20003"), threepid.ErrSend, "401 with its error 20003", "auth"},
 		"a wrong address":         {failure(404, "20404"), threepid.ErrSend, "404", "refused"},
 		"too many requests":       {failure(429, "20429"), threepid.ErrSend, "429", "limited"},
@@ -94,6 +96,11 @@ func TestTwiliosAnswers(t *testing.T) {
 				return
 			}
 			checkError(t, err, tc.kind, tc.reason)
+			// What is not the operator's own wish is logged, with Twilio's words.
+			logged := strings.Contains(s.log.String(), "level=WARN") && strings.Contains(s.log.String(), "outcome="+tc.outcome)
+			if logged != (tc.outcome != "country") || strings.Contains(s.log.String(), `said="no: …"`) != (logged && strings.Contains(tc.answer.Body, "no: ")) {
+				t.Errorf("logged: %s", s.log)
+			}
 		})
 	}
 }
@@ -185,6 +192,7 @@ func TestWebhookAnswers(t *testing.T) {
 		"the body of a refusal":     {nil, vonage, threepidtest.SMSAnswer{Status: 200, Body: `{"messages":[{"status": "4"}]}`}, "success_pattern", "refused"},
 		"the body of another error": {nil, vonage, threepidtest.SMSAnswer{Status: 500, Body: `{"messages":[{"status": "0"}]}`}, "answered 500", "unavailable"},
 		"nobody there":              {nil, "", threepidtest.SMSAnswer{}, "127.0.0.1", "unreachable"},
+		"words with the secret":     {nil, "", threepidtest.SMSAnswer{Status: 400, Body: "bad key hunter2\nfor +44 7700 900001"}, "answered 400", "refused"},
 		"forbidden":                 {nil, "", threepidtest.SMSAnswer{Status: 403}, "answered 403", "auth"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,6 +206,9 @@ func TestWebhookAnswers(t *testing.T) {
 			s.outcomes(t, tc.outcome, 1)
 			if tc.reason != "" {
 				checkError(t, err, threepid.ErrSend, tc.reason)
+				if name == "words with the secret" && !strings.Contains(s.log.String(), `said="bad key … for …"`) {
+					t.Errorf("logged: %s", s.log)
+				}
 			} else if err != nil {
 				t.Error(err)
 			}

@@ -9,14 +9,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 	"github.com/matrix-herald/herald/threepid/wording"
 )
 
@@ -48,6 +50,8 @@ type Options struct {
 	Service string
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// Log is told of messages that were not sent.
+	Log *slog.Logger
 }
 
 // Sender sends text messages. It is safe for concurrent use.
@@ -56,13 +60,12 @@ type Sender struct {
 	service   string
 	templates *wording.Set
 	warnings  []string
-	slots     *semaphore.Weighted
+	slots     *sending.Slots
 	provider  provider // nil when every number is refused
-	metrics   *metrics
 }
 
 // provider takes messages to telephones. It returns nil once it has accepted
-// one, else a *failure.
+// one, else a *sending.Failure.
 type provider interface {
 	send(ctx context.Context, m message) error
 }
@@ -72,6 +75,8 @@ type message struct {
 	to   string // E.164 digits without "+"
 	from string // "" to leave it to the provider
 	text string
+	// say is told what goes on, as in fmt.Printf.
+	say func(format string, args ...any)
 }
 
 // number is what a telephone number looks like (E.164, without "+").
@@ -123,10 +128,7 @@ func newSender(opts Options) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{
-		config: config, service: wording.Clean(opts.Service, maxService),
-		slots: semaphore.NewWeighted(int64(config.MaxSending)), metrics: newMetrics(opts.Registerer),
-	}
+	s := &Sender{config: config, service: wording.Clean(opts.Service, maxService)}
 	sample := Verification{Token: "123456", Service: s.service, Minutes: 10, Language: config.DefaultLanguage}
 	s.templates, s.warnings, err = wording.Load(
 		wording.Source{Builtin: files, Dir: config.Templates, Language: config.DefaultLanguage},
@@ -135,6 +137,9 @@ func newSender(opts Options) (*Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("SMS templates: %w", err)
 	}
+	s.slots = sending.New(sending.Options{
+		Config: config.Config, One: "sms", Many: "sms", Templates: []string{verificationName}, Registerer: opts.Registerer, Log: opts.Log,
+	})
 	return s, nil
 }
 
@@ -148,19 +153,30 @@ func (s *Sender) Warnings() []string { return s.warnings }
 // *threepid.BusyError when there was no free slot within Config.MaxWait. After
 // a timeout the provider may have accepted the message all the same.
 func (s *Sender) Send(ctx context.Context, c threepid.Challenge) error {
-	err := s.send(ctx, c)
-	s.metrics.count(err)
-	return err
+	return s.send(ctx, c, func(string, ...any) {})
 }
 
-func (s *Sender) send(ctx context.Context, c threepid.Challenge) error {
+// Try is Send that tells say, as in fmt.Printf, what goes on: each request to the
+// provider and its answer. They hold the number.
+func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format string, args ...any)) error {
+	return s.send(ctx, c, say)
+}
+
+func (s *Sender) send(ctx context.Context, c threepid.Challenge, say func(string, ...any)) error {
+	m, err := s.word(c)
+	m.say = say
+	return s.slots.Send(ctx, verificationName, err, func(ctx context.Context) error { return s.provider.send(ctx, m) })
+}
+
+// word makes the message of a challenge.
+func (s *Sender) word(c threepid.Challenge) (message, error) {
 	switch {
 	case s.provider == nil:
-		return rejected(outcomeDisabled, "no SMS provider is configured")
+		return message{}, &sending.Failure{Outcome: sending.Disabled, Kind: threepid.ErrSMSOff, Reason: "every number is refused"}
 	case !s.config.allowed(c.Region):
-		return rejected(outcomeCountry, "its country is not on the list")
+		return message{}, &sending.Failure{Outcome: sending.Country, Kind: threepid.ErrDestinationRejected, Reason: "its country is not on the list"}
 	case !number.MatchString(c.To):
-		return failed(outcomeInvalid, "this is no telephone number to send to")
+		return message{}, failed(sending.Invalid, "this is no telephone number to send to")
 	}
 	t := s.templates.Choose(verificationName, c.Brand, c.Language)
 	m, err := t.Render(Verification{
@@ -168,19 +184,22 @@ func (s *Sender) send(ctx context.Context, c threepid.Challenge) error {
 		Minutes: int(c.ValidFor / time.Minute), Language: t.Language(),
 	})
 	if err != nil {
-		return failed(outcomeInvalid, err.Error())
+		return message{}, failed(sending.Invalid, err.Error())
 	}
-	wait, cancel := context.WithTimeout(ctx, s.config.MaxWait.Std())
-	err = s.slots.Acquire(wait, 1)
-	cancel()
-	if err != nil {
-		return fmt.Errorf("send SMS: %w", &threepid.BusyError{RetryAfter: s.config.MaxWait.Std()})
+	return message{to: c.To, from: s.config.originatorFor(c.To, c.Region), text: m.Text}, nil
+}
+
+// printer writes messages for a person to read.
+type printer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (p *printer) send(_ context.Context, m message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := fmt.Fprintf(p.w, "--- SMS to +%s: %s\n", m.to, m.text); err != nil {
+		return failed(sending.Unreachable, "the message could not be printed")
 	}
-	defer s.slots.Release(1)
-	s.metrics.inFlight.Inc()
-	defer s.metrics.inFlight.Dec()
-	defer s.metrics.took(time.Now())
-	ctx, cancel = context.WithTimeout(ctx, s.config.Timeout.Std())
-	defer cancel()
-	return s.provider.send(ctx, message{to: c.To, from: s.config.originatorFor(c.To, c.Region), text: m.Text})
+	return nil
 }

@@ -1,23 +1,34 @@
 package sms
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 const twilioURL = "https://api.twilio.com"
 
-// twilioRegionDenied is Twilio's error "Permission to send an SMS has not been
-// enabled for the region" (Twilio, Error and Warning Dictionary, 21408).
-const twilioRegionDenied = 21408
+// twilioErrors are those of Twilio's errors that lie with the number (Twilio,
+// "Error and Warning Dictionary").
+var twilioErrors = map[int]sending.Failure{
+	21211: {Outcome: sending.NoRecipient, Kind: threepid.ErrNoNumber},
+	21217: {Outcome: sending.NoRecipient, Kind: threepid.ErrNoNumber},
+	21408: {Outcome: sending.Country, Kind: threepid.ErrDestinationRejected}, // our account may not send there
+	21610: {Outcome: sending.NoRecipient, Kind: threepid.ErrOptedOut},
+	21614: {Outcome: sending.NoRecipient, Kind: threepid.ErrLandline},
+	21635: {Outcome: sending.NoRecipient, Kind: threepid.ErrLandline},
+}
 
 var (
 	twilioAccount    = regexp.MustCompile(`^AC[0-9a-f]{32}$`)
@@ -85,10 +96,8 @@ func newTwilio(c TwilioConfig, timeout time.Duration) (*twilio, error) {
 	if err != nil {
 		return nil, err
 	}
-	orDefault(&c.BaseURL, twilioURL)
-	t := &twilio{client: client, username: c.KeySID, password: c.AuthToken}
-	orDefault(&t.username, c.AccountSID)
-	t.url, err = url.JoinPath(c.BaseURL, "2010-04-01/Accounts", c.AccountSID, "Messages.json")
+	t := &twilio{client: client, username: cmp.Or(c.KeySID, c.AccountSID), password: c.AuthToken}
+	t.url, err = url.JoinPath(cmp.Or(c.BaseURL, twilioURL), "2010-04-01/Accounts", c.AccountSID, "Messages.json")
 	return t, err
 }
 
@@ -101,30 +110,33 @@ func (t *twilio) send(ctx context.Context, m message) error {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, strings.NewReader(form.Encode()))
 	if err != nil {
-		return failed(outcomeInvalid, "no request could be made of it")
+		return failed(sending.Invalid, "no request could be made of it")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	req.SetBasicAuth(t.username, t.password.Reveal())
-	status, body, err := exchange(t.client, req)
+	got, err := exchange(t.client, req, m)
 	if err != nil {
 		return err
 	}
-	var answer struct {
+	var said struct {
 		SID       string          `json:"sid"`
 		Status    json.RawMessage `json:"status"` // text of a message, a number in an error
 		Code      int             `json:"code"`
 		ErrorCode int             `json:"error_code"` // null for none
+		Message   string          `json:"message"`    // of an error
 	}
-	malformed := json.Unmarshal(body, &answer) != nil
-	code := max(answer.Code, answer.ErrorCode)
-	switch state := string(answer.Status); {
-	case code == twilioRegionDenied:
-		return rejected(outcomeCountry, "Twilio's account may not send there (21408)")
-	case status/100 != 2 || code != 0:
-		return refused(status, code)
-	case malformed || answer.SID == "" || state == `"failed"` || state == `"undelivered"` || state == `"canceled"`:
-		return failed(outcomeRefused, "Twilio's answer does not accept the message")
+	malformed := json.Unmarshal(got.body, &said) != nil
+	code := max(said.Code, said.ErrorCode)
+	if f, known := twilioErrors[code]; known {
+		f.Reason, f.Said = "Twilio's error "+strconv.Itoa(code), sending.Redact(said.Message)
+		return &f
+	}
+	switch state := string(said.Status); {
+	case got.status/100 != 2 || code != 0:
+		return refused(got.status, code, sending.Redact(said.Message))
+	case malformed || said.SID == "" || state == `"failed"` || state == `"undelivered"` || state == `"canceled"`:
+		return failed(sending.Refused, "Twilio's answer does not accept the message")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sms
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/threepid"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 // WebhookConfig is any gateway that takes messages over HTTP. URL, Headers and
@@ -85,23 +88,30 @@ func newWebhook(c WebhookConfig, timeout time.Duration) (*webhook, error) {
 func (w *webhook) send(ctx context.Context, m message) error {
 	f, err := w.fill(fields{To: m.to, From: m.from, Text: m.text, Secret: w.secret.Reveal()})
 	if err != nil {
-		return failed(outcomeInvalid, "no request could be made of it")
+		return failed(sending.Invalid, "no request could be made of it")
 	}
 	req, err := http.NewRequestWithContext(ctx, w.method, f.url.String(), strings.NewReader(f.body))
 	if err != nil {
-		return failed(outcomeInvalid, "no request could be made of it")
+		return failed(sending.Invalid, "no request could be made of it")
 	}
 	req.Header = f.header
-	status, body, err := exchange(w.client, req)
+	got, err := exchange(w.client, req, m)
 	switch {
 	case err != nil:
 		return err
-	case w.status == nil && status/100 != 2, w.status != nil && !slices.Contains(w.status, status):
-		return refused(status, 0)
-	case w.pattern != nil && !w.pattern.Match(body):
-		return failed(outcomeRefused, "the provider's answer does not match success_pattern")
+	case w.status == nil && got.status/100 != 2, w.status != nil && !slices.Contains(w.status, got.status):
+		return refused(got.status, 0, w.said(got))
+	case w.pattern != nil && !w.pattern.Match(got.body):
+		return &sending.Failure{
+			Outcome: sending.Refused, Kind: threepid.ErrSend, Reason: "the provider's answer does not match success_pattern", Said: w.said(got),
+		}
 	}
 	return nil
+}
+
+// said returns the words of an answer without the secret, which it may quote.
+func (w *webhook) said(a answer) string {
+	return sending.Redact(string(a.body), w.secret.Reveal())
 }
 
 // filled is what a request is made of.
@@ -145,8 +155,7 @@ func render(t *template.Template, f fields) (string, error) {
 
 // compile parses the templates.
 func (c WebhookConfig) compile() (*webhook, error) {
-	w := &webhook{method: c.Method, secret: c.Secret, status: c.SuccessStatus, headers: make(map[string]*template.Template)}
-	orDefault(&w.method, http.MethodPost)
+	w := &webhook{method: cmp.Or(c.Method, http.MethodPost), secret: c.Secret, status: c.SuccessStatus, headers: make(map[string]*template.Template)}
 	parse := func(name, text string) (*template.Template, error) {
 		functions := template.FuncMap{"json": quoteJSON, "form": url.QueryEscape}
 		return template.New(name).Funcs(functions).Option("missingkey=error").Parse(text)

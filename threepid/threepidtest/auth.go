@@ -1,17 +1,13 @@
 package threepidtest
 
 import (
-	"crypto/hmac"
-	"crypto/md5"
-	"crypto/rand"
-	"encoding/hex"
 	"strings"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
-const cramMD5 = "CRAM-MD5"
+const xoauth2 = "XOAUTH2"
 
 func (s *session) AuthMechanisms() []string {
 	switch opts := s.relay.opts; {
@@ -32,16 +28,10 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 		return &steps{prompts: []string{"Username:", "Password:"}, done: func(answers []string) error {
 			return s.check(answers[0], answers[1])
 		}}, nil
-	case cramMD5:
-		challenge := "<" + rand.Text() + "@relay>"
-		return &steps{prompts: []string{challenge}, done: func(answers []string) error {
-			username, sum, _ := strings.Cut(answers[0], " ")
-			mac := hmac.New(md5.New, []byte(s.relay.opts.Password))
-			mac.Write([]byte(challenge))
-			if sum != hex.EncodeToString(mac.Sum(nil)) {
-				return smtp.ErrAuthFailed
-			}
-			return s.check(username, s.relay.opts.Password)
+	case xoauth2:
+		return &token{done: func(answer string) error {
+			username, password, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(answer, "user="), "\x01\x01"), "\x01auth=Bearer ")
+			return s.check(username, password)
 		}}, nil
 	default:
 		return nil, smtp.ErrAuthUnknownMechanism
@@ -49,7 +39,11 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 }
 
 func (s *session) check(username, password string) error {
-	if username != s.relay.opts.Username || password != s.relay.opts.Password {
+	right := s.relay.opts.Password
+	if s.relay.opts.Current != nil {
+		right = s.relay.opts.Current()
+	}
+	if username != s.relay.opts.Username || password != right {
 		return smtp.ErrAuthFailed
 	}
 	s.username = username
@@ -72,4 +66,22 @@ func (s *steps) Next(response []byte) (challenge []byte, done bool, err error) {
 		return []byte(s.prompts[n]), false, nil
 	}
 	return nil, true, s.done(s.answers)
+}
+
+// token is the relay's half of XOAUTH2: it explains a refusal, which the client has to
+// acknowledge.
+type token struct {
+	done    func(answer string) error
+	refused error
+}
+
+// Next implements sasl.Server.
+func (t *token) Next(response []byte) (challenge []byte, done bool, err error) {
+	if t.refused != nil {
+		return nil, false, t.refused
+	}
+	if t.refused = t.done(string(response)); t.refused != nil {
+		return []byte(`{"status":"401","schemes":"bearer"}`), false, nil
+	}
+	return nil, true, nil
 }

@@ -10,8 +10,6 @@ import (
 type tracked struct {
 	net.Listener
 
-	closed *journal[struct{}] // one for each connection that was closed
-
 	mu    sync.Mutex
 	conns []net.Conn
 }
@@ -23,8 +21,8 @@ func (l *tracked) Accept() (net.Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conns = append(l.conns, &trackedConn{Conn: c, closed: l.closed})
-	return l.conns[len(l.conns)-1], nil
+	l.conns = append(l.conns, c)
+	return c, nil
 }
 
 func (l *tracked) accepted() int {
@@ -39,18 +37,4 @@ func (l *tracked) closeConns() {
 	for _, c := range l.conns {
 		_ = c.Close()
 	}
-}
-
-// trackedConn reports when it is closed.
-type trackedConn struct {
-	net.Conn
-
-	once   sync.Once
-	closed *journal[struct{}]
-}
-
-func (c *trackedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { c.closed.add(struct{}{}) })
-	return err
 }

@@ -22,11 +22,15 @@ type SMTPOptions struct {
 	ImplicitTLS bool // TLS from the first byte instead of STARTTLS
 	PlainText   bool // no TLS at all
 	UTF8        bool // offers SMTPUTF8
+	MailsEach   int  // mails that it takes over a connection, 0 for any number
 	// Handshake is how long a TLS handshake takes longer than it must.
 	Handshake time.Duration
 	// Username and Password are asked for if Username is set, in the way of
-	// Mechanism: PLAIN, the default, LOGIN or CRAM-MD5.
+	// Mechanism: PLAIN, the default, LOGIN or XOAUTH2, whose password is an access
+	// token.
 	Username, Password, Mechanism string
+	// Current, unless nil, says what Password is now.
+	Current func() string
 }
 
 // Stage is a moment of an SMTP conversation at which a Fault strikes.
@@ -80,7 +84,7 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 	ca := newAuthority(t)
 	s := &SMTP{
 		Host: "localhost", Port: listener.Addr().(*net.TCPAddr).Port, RootCAs: ca.pool, CAFile: ca.file,
-		opts: opts, listener: &tracked{Listener: listener, closed: newJournal[struct{}]()}, messages: newJournal[Message](), held: newJournal[Stage](), stop: make(chan struct{}),
+		opts: opts, listener: &tracked{Listener: listener}, messages: newJournal[Message](), held: newJournal[Stage](), stop: make(chan struct{}),
 	}
 	s.server = smtp.NewServer(smtp.BackendFunc(s.hello))
 	s.server.Domain = s.Host
@@ -141,18 +145,8 @@ func (s *SMTP) WaitFaults(t testing.TB, n int) {
 	s.held.wait(t, n)
 }
 
-// WaitClosed returns once n connections are closed. It ends the test if they
-// are not.
-func (s *SMTP) WaitClosed(t testing.TB, n int) {
-	t.Helper()
-	s.listener.closed.wait(t, n)
-}
-
 // Connections returns how many connections the relay has accepted so far.
 func (s *SMTP) Connections() int { return s.listener.accepted() }
-
-// Disconnect closes all connections, as a relay does with idle ones.
-func (s *SMTP) Disconnect() { s.listener.closeConns() }
 
 // strike runs the next fault of a stage on a connection.
 func (s *SMTP) strike(at Stage, c *smtp.Conn) error {
@@ -190,6 +184,7 @@ type session struct {
 	relay    *SMTP
 	conn     *smtp.Conn
 	username string
+	mails    int
 	message  Message
 }
 
@@ -199,6 +194,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	}
 	if s.message.From != "" {
 		return &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "MAIL within MAIL"}
+	}
+	if s.mails++; s.relay.opts.MailsEach > 0 && s.mails > s.relay.opts.MailsEach {
+		return &smtp.SMTPError{Code: 452, EnhancedCode: smtp.EnhancedCode{4, 5, 3}, Message: "too many mails over this connection"}
 	}
 	if err := s.relay.strike(Mail, s.conn); err != nil {
 		return err

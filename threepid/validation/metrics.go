@@ -73,8 +73,8 @@ func (m *metrics) sent(medium threepid.Medium, err error) {
 	switch {
 	case err == nil:
 		outcome = sent
-	case errors.Is(err, threepid.ErrDestinationRejected):
-		outcome = rejected
+	case errors.Is(err, threepid.ErrDestinationRejected), errors.Is(err, threepid.ErrNoRecipient):
+		outcome = rejected // no fault of ours, nor of the relay's or provider's
 	case errors.Is(err, threepid.ErrBusy):
 		outcome = busy
 	}

@@ -174,13 +174,17 @@ func TestWhatCannotBeValidatedIsRefusedBeforeAnythingIsSent(t *testing.T) {
 func TestErrorsOfTheMessengerArePassedOn(t *testing.T) {
 	t.Parallel()
 	odd := errors.New("odd")
-	for outcome, tc := range map[string]struct{ sent, want error }{
-		"send_error":           {fmt.Errorf("relay: %w", threepid.ErrSend), threepid.ErrSend},
-		"destination_rejected": {threepid.ErrDestinationRejected, threepid.ErrDestinationRejected},
-		"busy":                 {&threepid.BusyError{RetryAfter: 7 * time.Second}, threepid.ErrBusy},
-		"sent":                 {nil, nil},
+	for name, tc := range map[string]struct {
+		sent, want error
+		outcome    string
+	}{
+		"a relay that refuses":          {fmt.Errorf("relay: %w", threepid.ErrSend), threepid.ErrSend, "send_error"},
+		"a country that is not texted":  {threepid.ErrDestinationRejected, threepid.ErrDestinationRejected, "destination_rejected"},
+		"a typing error, as no failure": {threepid.ErrNoMailbox, threepid.ErrSend, "destination_rejected"},
+		"full slots":                    {&threepid.BusyError{RetryAfter: 7 * time.Second}, threepid.ErrBusy, "busy"},
+		"success":                       {nil, nil, "sent"},
 	} {
-		t.Run(outcome, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := storetest.NewValidation(t, open(t))
 			v.Outbox.On(func(context.Context, threepid.Challenge) error { return tc.sent })
@@ -188,8 +192,8 @@ func TestErrorsOfTheMessengerArePassedOn(t *testing.T) {
 			if !errors.Is(err, tc.sent) || !errors.Is(err, tc.want) {
 				t.Errorf("%v, want %v", err, tc.sent)
 			}
-			if n := v.Count(t, "sends", "email", outcome); n != 1 {
-				t.Errorf("counted %d times as %s", n, outcome)
+			if n := v.Count(t, "sends", "email", tc.outcome); n != 1 {
+				t.Errorf("counted %d times as %s", n, tc.outcome)
 			}
 		})
 	}
