@@ -24,11 +24,14 @@ type Proof struct {
 	Given string
 }
 
-// Proofs finds the proof that somebody owns an address. It returns
+// Proofs finds the proof that somebody owns an address. Its methods return
 // ErrNoSession, also for a wrong client secret, ErrNotValidated or
 // ErrSessionExpired.
 type Proofs interface {
-	Validated(ctx context.Context, sid, clientSecret string) (Proof, error)
+	// Validated finds it in a session that owner began. There is no other for it.
+	Validated(ctx context.Context, owner, sid, clientSecret string) (Proof, error)
+	// Proven finds it in a session of whomever.
+	Proven(ctx context.Context, sid, clientSecret string) (Proof, error)
 }
 
 // DirectoryOptions configure a Directory. All but PlainLookup are required.
@@ -63,6 +66,7 @@ func NewDirectory(o DirectoryOptions) (*Directory, error) {
 type BindRequest struct {
 	Account      string // the user whose access token was used
 	UserID       string // the user to bind to
+	Owner        string // who has to have begun the session
 	SID          string
 	ClientSecret string
 }
@@ -88,7 +92,7 @@ func (d *Directory) Bind(ctx context.Context, r BindRequest) (a Association, err
 	if r.Account == "" || r.UserID != r.Account {
 		return Association{}, fmt.Errorf("bind: %w", ErrNotYours)
 	}
-	proof, err := d.opts.Proofs.Validated(ctx, r.SID, r.ClientSecret)
+	proof, err := d.opts.Proofs.Validated(ctx, r.Owner, r.SID, r.ClientSecret)
 	if err != nil {
 		return Association{}, fmt.Errorf("bind: %w", err)
 	}
@@ -172,7 +176,8 @@ type UnbindRequest struct {
 // UnbindBySession removes the binding of an address to a user if the session
 // proves that very address. An address that is bound to nobody or to another
 // user stays as it is, without an error. Every fault of the proof, an address
-// that is none included, is ErrForbidden: the requester may be anybody.
+// that is none included, is ErrForbidden: the requester may be anybody, and have
+// lost the account that bound the address.
 func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err error) {
 	removed := false
 	defer func() { d.opts.Metrics.unbound(removed, err) }()
@@ -180,7 +185,7 @@ func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err e
 	if err != nil {
 		return fmt.Errorf("unbind: %w", ErrForbidden)
 	}
-	proof, err := d.opts.Proofs.Validated(ctx, r.SID, r.ClientSecret)
+	proof, err := d.opts.Proofs.Proven(ctx, r.SID, r.ClientSecret)
 	switch {
 	case errors.Is(err, ErrNoSession) || errors.Is(err, ErrNotValidated) || errors.Is(err, ErrSessionExpired):
 		return fmt.Errorf("unbind: %w", ErrForbidden)

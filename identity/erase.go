@@ -21,9 +21,9 @@ type EraseStore interface {
 	// Erase removes in one transaction what is kept of a user, and counts what is
 	// left by queries of their own after that. Of a user are their access tokens,
 	// the terms they accepted, their bindings with all digests, the validation
-	// sessions of the addresses bound to them, the invites that they sent, that they
-	// took or that are for those addresses, and what homeservers are to be told about
-	// any of it.
+	// sessions that they began or of the addresses bound to them, the wrong guesses
+	// at those addresses, the invites that they sent, that they took or that are for
+	// those addresses, and what homeservers are to be told about any of it.
 	Erase(ctx context.Context, userID string) ([]Erased, error)
 }
 

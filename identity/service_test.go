@@ -146,7 +146,11 @@ func (p *proofs) add(t testing.TB, sid, medium, address string) threepid.ID {
 	return id
 }
 
-func (p *proofs) Validated(_ context.Context, sid, secret string) (identity.Proof, error) {
+func (p *proofs) Validated(ctx context.Context, _, sid, secret string) (identity.Proof, error) {
+	return p.Proven(ctx, sid, secret)
+}
+
+func (p *proofs) Proven(_ context.Context, sid, secret string) (identity.Proof, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found, ok := p.all[sid]

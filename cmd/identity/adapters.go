@@ -19,10 +19,19 @@ import (
 // proofs makes validation sessions what the directory asks for.
 type proofs struct{ sessions *validation.Sessions }
 
-// Validated implements identity.Proofs. A sid or client secret that could be
-// nobody's is an error of its own there.
-func (p proofs) Validated(ctx context.Context, sid, clientSecret string) (identity.Proof, error) {
-	s, err := p.sessions.Validated(ctx, sid, clientSecret)
+// Validated implements identity.Proofs.
+func (p proofs) Validated(ctx context.Context, owner, sid, clientSecret string) (identity.Proof, error) {
+	return proof(p.sessions.Validated(ctx, owner, sid, clientSecret))
+}
+
+// Proven implements identity.Proofs.
+func (p proofs) Proven(ctx context.Context, sid, clientSecret string) (identity.Proof, error) {
+	return proof(p.sessions.Proven(ctx, sid, clientSecret))
+}
+
+// proof is what a session proves. A sid or client secret that could be nobody's is
+// an error of its own there.
+func proof(s validation.Session, err error) (identity.Proof, error) {
 	if err != nil {
 		return identity.Proof{}, translate(err, []translation{
 			{validation.ErrNoSession, identity.ErrNoSession},

@@ -88,8 +88,8 @@ type ValidationConfig struct {
 	SessionLife conf.Duration `yaml:"session_life"`
 	// NextLinkHosts are the hosts that next_link may lead to; none means any.
 	NextLinkHosts []string `yaml:"next_link_hosts"`
-	// ConfirmPage makes a mailed link show a button, which then proves the
-	// address.
+	// ConfirmPage makes a mailed link show a button, and only its press proves the
+	// address: mail scanners follow links, also of sessions that somebody else began.
 	ConfirmPage bool `yaml:"confirm_page"`
 }
 
@@ -173,6 +173,7 @@ func defaultConfig() *Config {
 		SMS:     sms.Config{Config: sending.Config{}.WithDefaults()},
 		Validation: ValidationConfig{
 			MaxTries: 10, CodeLife: conf.Duration(10 * time.Minute), SessionLife: conf.Duration(24 * time.Hour),
+			ConfirmPage: true,
 		},
 		Lookup: LookupConfig{Plain: true, PepperInterval: conf.Duration(7 * 24 * time.Hour), PepperGrace: conf.Duration(identity.DefaultPepperGrace)},
 		Invites: InvitesConfig{

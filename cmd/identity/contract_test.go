@@ -54,6 +54,7 @@ func (c *contract) want(t *testing.T, status int, code, request, body string, ar
 }
 
 const contractConfig = `
+validation: {confirm_page: false}
 terms:
   privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://is.example.org/privacy-1.0-en"}}}
 sms:

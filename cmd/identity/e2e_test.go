@@ -113,7 +113,7 @@ func TestFromRegistrationToLogout(t *testing.T) {
 		restart()
 
 		c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sid, link.Query().Get("token"))
-		if status, page := send(t, http.MethodGet, secondLink.String(), "", ""); status != http.StatusOK || !strings.Contains(page, "<html") {
+		if status, page := press(t, secondLink); status != http.StatusOK || !strings.Contains(page, "<html") {
 			t.Errorf("the link in the mail: %d %s", status, page)
 		}
 		restart()

@@ -48,7 +48,7 @@ func TestErasingAPersonLeavesNothing(t *testing.T) {
 		if code != 0 || errs != "" {
 			t.Fatalf("exit status %d\n%s%s", code, out, errs)
 		}
-		want := []string{"tokens 1 0", "terms 1 0", "bindings 1 0", "sessions 2 0", "invites 2 0", "deliveries 1 0", "hashes 1 0"}
+		want := []string{"tokens 1 0", "terms 1 0", "bindings 1 0", "guesses 0 0", "sessions 2 0", "invites 2 0", "deliveries 1 0", "hashes 1 0"}
 		got := cells(out)
 		if last := len(got) - 1; !regexp.MustCompile(budgets).MatchString(got[last]) {
 			t.Errorf("%s, want %s", got[last], budgets)
@@ -58,7 +58,7 @@ func TestErasingAPersonLeavesNothing(t *testing.T) {
 		db := direct(t, database)
 		for table, columns := range map[string]string{
 			"tokens": "user_id", "accepted_terms": "user_id", "bindings": "user_id || address || given",
-			"sessions": "address || given || COALESCE(claim_given, '')",
+			"sessions": "owner || address || given || COALESCE(claim_given, '')",
 			"invites":  "address || sender || COALESCE(taken_by, '')", "deliveries": "user_id || address",
 		} {
 			if n := count(t, db, table+` WHERE `+columns+` LIKE '%erika%'`); n != 0 {

@@ -112,7 +112,7 @@ func TestHomeserversAreToldApart(t *testing.T) {
 		if mail.Header(t, "Subject") != "Acme" || mail.From != "noreply@id.example.org" {
 			t.Errorf("the mail of the brand: %q from %s", mail.Header(t, "Subject"), mail.From)
 		}
-		if _, page := send(t, http.MethodGet, link.String(), "", ""); page != "Acme thanks you" {
+		if _, page := press(t, link); page != "Acme thanks you" {
 			t.Errorf("the page of the brand: %s", page)
 		}
 	}

@@ -46,9 +46,12 @@ func TestNothingIsKeptLongerThanPromised(t *testing.T) {
 				change(t, db, `INSERT INTO accepted_terms (user_id, url, accepted_ms) VALUES ($1, 'u', $2)`, name, millisAgo(age))
 			}, `accepted_terms WHERE user_id = $1`, 180 * day, 180*day - 30*minute},
 			{"addresses of sessions", func(name string, age time.Duration) { addSession(t, db, name, 0, millisAgo(age)) },
-				`sessions WHERE sid = $1 AND address <> ''`, 0, -30 * minute},
+				`sessions WHERE sid = $1 AND (address <> '' OR owner <> '')`, 0, -30 * minute},
 			{"sessions", func(name string, age time.Duration) { addSession(t, db, name, 1, millisAgo(age)) },
 				`sessions WHERE sid = $1`, 7 * day, 7*day - 30*minute},
+			{"wrong guesses", func(name string, age time.Duration) {
+				change(t, db, `INSERT INTO wrong_guesses (medium, address, since_ms, wrong) VALUES ('msisdn', $1, $2, 1)`, name, millisAgo(age))
+			}, `wrong_guesses WHERE address = $1`, day, day - 30*minute},
 			{"invites", func(name string, age time.Duration) { addInvite(t, db, name, millisAgo(age), nil) },
 				`invites WHERE token = $1`, 0, -30 * minute},
 			{"invites that were used", func(name string, age time.Duration) { addInvite(t, db, name, millisAgo(-day), millisAgo(age)) },
@@ -99,12 +102,12 @@ func millisAgo(ago time.Duration) int64 { return time.Now().Add(-ago).UnixMilli(
 
 func addSession(t *testing.T, db *sql.DB, sid string, retired int, expires int64) {
 	t.Helper()
-	address := sid + "@example.com"
+	address, owner := sid+"@example.com", "@a:example.com"
 	if retired == 1 {
-		address = ""
+		address, owner = "", ""
 	}
-	change(t, db, `INSERT INTO sessions (sid, medium, address, secret_hash, retired, expires_ms) VALUES ($1, 'email', $2, $3, $4, $5)`,
-		sid, address, random(), retired, expires)
+	change(t, db, `INSERT INTO sessions (sid, medium, address, owner, secret_hash, retired, expires_ms) VALUES ($1, 'email', $2, $3, $4, $5, $6)`,
+		sid, address, owner, random(), retired, expires)
 }
 
 func addInvite(t *testing.T, db *sql.DB, token string, expires int64, used any) {

@@ -84,6 +84,16 @@ func (s *spy) provoke(t *testing.T, method, path, token, body string) {
 	}
 }
 
+// provokePage presses the button of a link that does not work, and looks into the
+// page that comes then.
+func (s *spy) provokePage(t *testing.T, link *url.URL) {
+	t.Helper()
+	status, page := press(t, link)
+	if found := append(s.addresses.In(page), s.secrets.In(page)...); status < http.StatusBadRequest || len(found) > 0 {
+		t.Errorf("%s: %d %s tells %v", link.Path, status, page, found)
+	}
+}
+
 // ask sends a request and looks into the answer.
 func (s *spy) ask(t *testing.T, method, path, token, body string) (status int, answer string) {
 	t.Helper()
@@ -129,10 +139,12 @@ func (s *spy) validate(t *testing.T, c client, user string) {
 	s.secrets.Add("a mailed token", token)
 	const v2 = "/_matrix/identity/v2"
 	s.provoke(t, http.MethodPost, v2+"/validate/email/submitToken", c.token, fmt.Sprintf(`{"sid":%q,"client_secret":%q,"token":%q}`, sid, secret, s.secret("a wrong token")))
-	s.provoke(t, http.MethodGet, v2+"/validate/email/submitToken?"+url.Values{"sid": {sid}, "client_secret": {secret}, "token": {s.secret("a wrong token in a link")}}.Encode(), "", "")
+	wrong := *link
+	wrong.RawQuery = url.Values{"sid": {sid}, "client_secret": {secret}, "token": {s.secret("a wrong token in a link")}}.Encode()
+	s.provokePage(t, &wrong)
 	s.provoke(t, http.MethodPost, v2+"/3pid/bind", c.token, fmt.Sprintf(`{"sid":%q,"client_secret":%q,"mxid":%q}`, sid, secret, user))
 	s.provoke(t, http.MethodGet, v2+"/3pid/getValidated3pid?sid="+sid+"&client_secret="+secret, c.token, "")
-	if status, page := send(t, http.MethodGet, link.String(), "", ""); status != http.StatusOK {
+	if status, page := press(t, link); status != http.StatusOK {
 		t.Errorf("the link: %d %s", status, page)
 	}
 	c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":%q,"token":%q}`, sid, secret, token)
@@ -283,7 +295,11 @@ func (s *spy) askByVersion1(t *testing.T) {
 	s.provoke(t, http.MethodGet, v1+"/lookup?medium=email&address="+url.QueryEscape(s.address()), "", "")
 	s.provoke(t, http.MethodPost, v1+"/bulk_lookup", "", fmt.Sprintf(`{"threepids":[["email",%q]]}`, s.address()))
 	s.provoke(t, http.MethodPost, v1+"/validate/email/requestToken", "", url.Values{"email": {s.address()}, "client_secret": {s.secret("a client secret in a form")}, "send_attempt": {"1"}}.Encode())
-	s.provoke(t, http.MethodGet, v1+"/validate/email/submitToken?sid=1&client_secret="+s.secret("a client secret in a link")+"&token="+s.secret("a token in a link"), "", "")
+	link, err := url.Parse(s.front.URL + v1 + "/validate/email/submitToken?sid=1&client_secret=" + s.secret("a client secret in a link") + "&token=" + s.secret("a token in a link"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.provokePage(t, link)
 }
 
 // look looks everywhere.

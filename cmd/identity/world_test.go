@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -141,6 +142,26 @@ func (w *world) start(t *testing.T) *process {
 	}
 	w.target.Store(u)
 	return p
+}
+
+// press opens the page that a mailed link leads to, and presses its button.
+func press(t *testing.T, link *url.URL) (status int, answer string) {
+	t.Helper()
+	status, page := send(t, http.MethodGet, link.String(), "", "")
+	action := regexp.MustCompile(`action="([^"]*)"`).FindStringSubmatch(page)
+	if status != http.StatusOK || action == nil {
+		t.Fatalf("%s: %d %s", link.Path, status, page)
+	}
+	to, err := link.Parse(html.UnescapeString(action[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, to.String(), strings.NewReader(link.RawQuery))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return do(t, r)
 }
 
 // client is a Matrix client, logged in with token unless that is empty.

@@ -25,6 +25,9 @@ type caller struct {
 	// Homeserver is the server name of the user, or of the homeserver. It is empty
 	// if it may be one of several.
 	Homeserver string
+	// Owner is whose the sessions are that this caller begins: the user's, or by
+	// version 1 those of the homeservers at its address.
+	Owner string
 }
 
 // accountHandler is a handler for requests with a valid access token.
@@ -44,7 +47,7 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 			return errNotAllowed
 		}
 		noteHomeserver(r, server)
-		return h(w, r, caller{UserID: account.UserID, Homeserver: server})
+		return h(w, r, caller{UserID: account.UserID, Homeserver: server, Owner: account.UserID})
 	}
 }
 

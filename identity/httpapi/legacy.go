@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
@@ -140,6 +141,12 @@ func (a *api) fromSource(h sourceHandler) handler {
 	}
 }
 
+// ownerAt is whose sessions homeservers at one address begin. None of them is told
+// apart from the others there, and no user ID looks like that.
+func ownerAt(servers []string) string {
+	return strings.Join(slices.Sorted(slices.Values(servers)), " ")
+}
+
 // gathered makes a handler of one for version 2, on behalf of a caller that is
 // known without an access token.
 func gathered(by caller, h accountHandler) handler {
@@ -154,7 +161,7 @@ func gathered(by caller, h accountHandler) handler {
 // noUser makes a handler for homeservers of one that needs no user.
 func noUser(h accountHandler) sourceHandler {
 	return func(w http.ResponseWriter, r *http.Request, servers []string) error {
-		var by caller
+		by := caller{Owner: ownerAt(servers)}
 		if len(servers) == 1 {
 			by.Homeserver = servers[0]
 			noteHomeserver(r, by.Homeserver)
@@ -171,7 +178,7 @@ func itsUser(name string, h accountHandler) sourceHandler {
 		if err != nil {
 			return err
 		}
-		var by caller
+		by := caller{Owner: ownerAt(servers)}
 		// What is no string, or not there, h refuses by itself.
 		if p := params[name]; len(p) > 0 && p.Kind() == '"' {
 			if err := json.Unmarshal(p, &by.UserID); err != nil {

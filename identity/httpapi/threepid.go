@@ -14,14 +14,14 @@ type validatedResponse struct {
 	ValidatedAt int64  `json:"validated_at"` // milliseconds
 }
 
-// validated handles GET /_matrix/identity/v2/3pid/getValidated3pid. Whoever has
-// the client secret may ask.
-func (a *api) validated(w http.ResponseWriter, r *http.Request, _ caller) error {
+// validated handles GET /_matrix/identity/v2/3pid/getValidated3pid. Whoever
+// began the session may ask.
+func (a *api) validated(w http.ResponseWriter, r *http.Request, by caller) error {
 	query := r.URL.Query()
 	if err := require(param{"sid", query.Has("sid")}, param{"client_secret", query.Has("client_secret")}); err != nil {
 		return err
 	}
-	s, err := a.Sessions.Validated(r.Context(), query.Get("sid"), query.Get("client_secret"))
+	s, err := a.Sessions.Validated(r.Context(), by.Owner, query.Get("sid"), query.Get("client_secret"))
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (a *api) bind(w http.ResponseWriter, r *http.Request, by caller) error {
 		return err
 	}
 	association, err := a.Directory.Bind(r.Context(), identity.BindRequest{
-		Account: by.UserID, UserID: *req.MXID, SID: *req.SID, ClientSecret: *req.ClientSecret,
+		Account: by.UserID, UserID: *req.MXID, Owner: by.Owner, SID: *req.SID, ClientSecret: *req.ClientSecret,
 	})
 	if err != nil {
 		return err

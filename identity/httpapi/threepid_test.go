@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/identity/signing"
 	"github.com/matrix-herald/herald/threepid"
 )
@@ -159,4 +161,43 @@ func TestUnbindBySession(t *testing.T) {
 	}
 	w.clock.advance(24 * time.Hour)
 	w.send(t, post(unbindPath, "", unbindBody(t, proven, alice, "email", "alice@example.org"))).refused(t, 403, "M_FORBIDDEN")
+}
+
+// TestASessionIsOfWhoBeganIt has somebody ask for a mail to another's address, and
+// another account use what came of it. By version 1 a session is of the homeservers
+// at an address.
+func TestASessionIsOfWhoBeganIt(t *testing.T) {
+	t.Parallel()
+	w := limitedWorld(t, httpapi.Limits{}, func(s *settings) {
+		s.api.V1 = everything()
+		s.api.V1.Sources = nil
+		for ip, servers := range map[string][]string{
+			"192.0.2.1/32": {"example.org", "example.com"}, "192.0.2.2/32": {"example.com", "example.org"}, "192.0.2.3/32": {"example.net"},
+		} {
+			s.api.V1.Sources = append(s.api.V1.Sources, httpapi.Source{Network: netip.MustParsePrefix(ip), Servers: servers})
+		}
+	})
+	const mallory, first, second, elsewhere = "@mallory:example.org", "192.0.2.1", "192.0.2.2", "192.0.2.3"
+	its, again, another := w.register(t, mallory), w.register(t, mallory), w.register(t, bob)
+	c := w.session(t, its, "alice@example.org", "secret")
+	for _, proven := range []bool{false, true} {
+		w.send(t, get(getValidated+query(c), another)).refused(t, 404, "M_NO_VALID_SESSION")
+		w.send(t, post(bindPath, another, bindBody(t, c, bob))).refused(t, 404, "M_NO_VALID_SESSION")
+		w.send(t, get(v1+"/3pid/getValidated3pid"+query(c), "").from(first)).refused(t, 404, "M_NO_VALID_SESSION")
+		w.send(t, form("/3pid/bind", query(c)[1:]+"&mxid="+url.QueryEscape(mallory)).from(first)).refused(t, 404, "M_NO_VALID_SESSION")
+		if !proven {
+			w.prove(t, its, c)
+		}
+	}
+	w.send(t, get(getValidated+query(c), again)).object(t)
+	w.send(t, post(bindPath, again, bindBody(t, c, mallory))).object(t)
+
+	w.send(t, form("/validate/email/requestToken", "client_secret=s&email=bob%40example.org&send_attempt=1").from(first)).object(t)
+	c = w.mail.last(t)
+	w.send(t, get(linkTo(emailSubmit, c), "")).isPage(t, 200, "Email address confirmed")
+	w.send(t, get(v1+"/3pid/getValidated3pid"+query(c), "").from(elsewhere)).refused(t, 404, "M_NO_VALID_SESSION")
+	w.send(t, form("/3pid/bind", query(c)[1:]+"&mxid=%40bob%3Aexample.net").from(elsewhere)).refused(t, 404, "M_NO_VALID_SESSION")
+	w.send(t, post(bindPath, another, bindBody(t, c, bob))).refused(t, 404, "M_NO_VALID_SESSION")
+	w.send(t, get(v1+"/3pid/getValidated3pid"+query(c), "").from(second)).object(t)
+	w.send(t, form("/3pid/bind", query(c)[1:]+"&mxid="+url.QueryEscape(bob)).from(second)).object(t)
 }

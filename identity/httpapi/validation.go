@@ -47,7 +47,7 @@ func (t tokenRequest) request(r *http.Request, by caller) (validation.Request, e
 		return validation.Request{}, err
 	}
 	return validation.Request{
-		ClientSecret: *t.ClientSecret, SendAttempt: attempt, NextLink: t.NextLink,
+		Owner: by.Owner, ClientSecret: *t.ClientSecret, SendAttempt: attempt, NextLink: t.NextLink,
 		Homeserver: by.Homeserver, Brand: r.URL.Query().Get("brand"), Language: r.Header.Get("Accept-Language"),
 	}, nil
 }

@@ -208,10 +208,14 @@ func TestRefusedTokens(t *testing.T) {
 	if refusal["error"] != "Missing parameters: client_secret, token" || refusal["success"] != false {
 		t.Errorf("%v", refusal)
 	}
+	w.send(t, textTo(t, token, "GB", "07700900001", "secret")).object(t)
+	texted := w.sms.last(t)
+	guess := texted
+	guess.Token = "wrong"
 	for range 10 {
-		submit(func(c *threepid.Challenge) { c.Token = "wrong" })
+		w.send(t, post(msisdnSubmit, token, proof(t, guess))).refused(t, 400, "M_TOKEN_INCORRECT")
 	}
-	refusal = submit(func(*threepid.Challenge) {}).refused(t, 400, "M_TOKEN_INCORRECT")
+	refusal = w.send(t, post(msisdnSubmit, token, proof(t, texted))).refused(t, 400, "M_TOKEN_INCORRECT")
 	if text, _ := refusal["error"].(string); !strings.HasPrefix(text, "Too many wrong codes") {
 		t.Errorf("the right token after ten wrong ones: %v", refusal)
 	}

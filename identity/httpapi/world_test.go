@@ -149,8 +149,15 @@ func check(t testing.TB, err error) {
 // proofs makes identity's Proofs of validation sessions.
 type proofs struct{ sessions *validation.Sessions }
 
-func (p proofs) Validated(ctx context.Context, sid, secret string) (identity.Proof, error) {
-	s, err := p.sessions.Validated(ctx, sid, secret)
+func (p proofs) Validated(ctx context.Context, owner, sid, secret string) (identity.Proof, error) {
+	return proven(p.sessions.Validated(ctx, owner, sid, secret))
+}
+
+func (p proofs) Proven(ctx context.Context, sid, secret string) (identity.Proof, error) {
+	return proven(p.sessions.Proven(ctx, sid, secret))
+}
+
+func proven(s validation.Session, err error) (identity.Proof, error) {
 	switch {
 	case errors.Is(err, validation.ErrNoSession):
 		err = identity.ErrNoSession

@@ -27,7 +27,8 @@ func personalTables() []personal {
 		{name: "tokens", table: "tokens", byUser: `user_id = $1`},
 		{name: "terms", table: "accepted_terms", byUser: `user_id = $1`},
 		{name: "bindings", table: "bindings", byUser: `user_id = $1`},
-		{name: "sessions", table: "sessions", byAddress: true}, // retired ones have no address
+		{name: "guesses", table: "wrong_guesses", byAddress: true},
+		{name: "sessions", table: "sessions", byUser: `owner = $1 AND owner <> '' AND retired = 0`, byAddress: true}, // retired ones have neither
 		{name: "invites", table: "invites", byUser: ofUser, byAddress: true},
 		{name: "deliveries", table: "deliveries", byAddress: true, byUser: `user_id = $1 OR
 			EXISTS (SELECT 1 FROM invites WHERE invites.id = deliveries.invite_id AND (` + ofUser + `))`},

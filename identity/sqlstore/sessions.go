@@ -16,7 +16,7 @@ const (
 	noClaim = ` claim_id = NULL, claim_until_ms = NULL, claim_attempt = NULL, claim_given = NULL, claim_next_link = NULL,
 		claim_code_hash = NULL, claim_code_tries = 0, claim_code_expires_ms = NULL`
 	// retire leaves of a session that it has expired.
-	retire = ` retired = 1, address = '', given = '', next_link = '', validated_ms = NULL, validated_hash = NULL,
+	retire = ` retired = 1, address = '', owner = '', given = '', next_link = '', validated_ms = NULL, validated_hash = NULL,
 		attempt = NULL, code_hash = NULL, code_tries = 0, code_expires_ms = NULL,` + noClaim
 	promoteClaim = ` attempt = claim_attempt, given = claim_given, next_link = claim_next_link,
 		code_hash = claim_code_hash, code_tries = claim_code_tries, code_expires_ms = claim_code_expires_ms,` + noClaim
@@ -31,15 +31,15 @@ func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validatio
 	var expires int64
 	err = db.tx(ctx, func(tx *sql.Tx) error {
 		retired, err := affected(tx.ExecContext(ctx, `UPDATE sessions SET`+retire+`
-			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND retired = 0 AND expires_ms <= $4`,
-			medium, c.Key.ID.Address, c.Key.Secret[:], now))
+			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND owner = $5 AND retired = 0 AND expires_ms <= $4`,
+			medium, c.Key.ID.Address, c.Key.Secret[:], now, c.Key.Owner))
 		if err != nil {
 			return err
 		}
 		err = tx.QueryRowContext(ctx, `INSERT INTO sessions (sid, medium, address, secret_hash, expires_ms,
-				claim_id, claim_until_ms, claim_attempt, claim_given, claim_next_link, claim_code_hash, claim_code_expires_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-			ON CONFLICT (medium, address, secret_hash) WHERE retired = 0 DO UPDATE SET
+				claim_id, claim_until_ms, claim_attempt, claim_given, claim_next_link, claim_code_hash, claim_code_expires_ms, owner)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $14)
+			ON CONFLICT (medium, address, secret_hash, owner) WHERE retired = 0 DO UPDATE SET
 				claim_id = excluded.claim_id, claim_until_ms = excluded.claim_until_ms,
 				claim_attempt = excluded.claim_attempt, claim_given = excluded.claim_given,
 				claim_next_link = excluded.claim_next_link, claim_code_hash = excluded.claim_code_hash,
@@ -48,7 +48,7 @@ func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validatio
 				AND (sessions.claim_id IS NULL OR sessions.claim_until_ms <= $13)
 			RETURNING sid, expires_ms`,
 			c.SID, medium, c.Key.ID.Address, c.Key.Secret[:], c.SessionExpires.UnixMilli(),
-			c.ID, c.Until.UnixMilli(), c.Attempt, c.Given, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now).Scan(&r.SID, &expires)
+			c.ID, c.Until.UnixMilli(), c.Attempt, c.Given, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now, c.Key.Owner).Scan(&r.SID, &expires)
 		if err == nil {
 			r.Expires = time.UnixMilli(expires)
 			r.Won, r.Created, r.Replaced = true, r.SID == c.SID, retired > 0
@@ -58,8 +58,8 @@ func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validatio
 			return err
 		}
 		r.SID, r.Progress, err = progress(tx.QueryRowContext(ctx, selectProgress+`
-			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND retired = 0`,
-			medium, c.Key.ID.Address, c.Key.Secret[:]))
+			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND owner = $4 AND retired = 0`,
+			medium, c.Key.ID.Address, c.Key.Secret[:], c.Key.Owner))
 		return err
 	})
 	if err != nil {
@@ -126,41 +126,37 @@ func (db *DB) ReleaseSession(ctx context.Context, sid, claimID string) (released
 }
 
 // Conditions on the codes of a session: $4 is the guess, $5 the number of tries
-// that a code may have, $6 the time. A code that has validated the session does
+// that a code may have, $6 the time, $7 is 1 if the guess counts. A code that has validated the session does
 // not get too old. None of them is ever NULL.
 const (
 	codeOpen = `(code_hash IS NOT NULL AND code_tries < $5 AND (code_expires_ms > $6 OR
 		validated_hash IS NOT NULL AND validated_hash = code_hash))`
 	claimOpen = `(claim_code_hash IS NOT NULL AND claim_code_tries < $5 AND claim_code_expires_ms > $6)`
+	isWrong   = `($7 = 1 AND NOT ` + isRight + `)`
 	isRight   = `((code_hash = $4 AND ` + codeOpen + `) OR (claim_code_hash = $4 AND ` + claimOpen + `))`
 )
 
-// GuessCode implements validation.Store. Its first statement holds the row until
-// the end, so that no guess is compared that is not counted.
+// GuessCode implements validation.Store. A guess that counts is counted first, as a
+// wrong one: the row of its address is held until the end, and so no guess is
+// compared that is not counted, in this session or another.
 func (db *DB) GuessCode(ctx context.Context, g validation.Guess) (r validation.Record, v validation.Verdict, err error) {
-	now := g.Now.UnixMilli()
 	err = db.tx(ctx, func(tx *sql.Tx) error {
-		var right bool
-		err := tx.QueryRowContext(ctx, `UPDATE sessions SET
-				code_tries = code_tries + CASE WHEN `+codeOpen+` AND NOT `+isRight+` THEN 1 ELSE 0 END,
-				claim_code_tries = claim_code_tries + CASE WHEN `+claimOpen+` AND NOT `+isRight+` THEN 1 ELSE 0 END
-			WHERE sid = $1 AND medium = $2 AND secret_hash = $3 AND retired = 0 AND expires_ms > $6
-				AND (`+codeOpen+` OR `+claimOpen+`)
-			RETURNING CASE WHEN `+isRight+` THEN 1 ELSE 0 END`,
-			g.SID, string(g.Medium), g.Secret[:], g.Code[:], g.MaxTries, now).Scan(&right)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			v = validation.Spent
-		case err != nil:
+		v = validation.Spent
+		counted, err := countGuess(ctx, tx, g)
+		if err != nil {
 			return err
-		case right:
-			if v, err = validate(ctx, tx, g); err != nil {
+		}
+		if counted == g.Short {
+			if v, err = guess(ctx, tx, g); err != nil {
 				return err
 			}
-		default:
-			v = validation.Wrong
 		}
-		r, err = record(tx.QueryRowContext(ctx, selectRecord+` AND medium = $4`, g.SID, g.Secret[:], now, string(g.Medium)))
+		if counted && v != validation.Wrong {
+			if err := uncountGuess(ctx, tx, g); err != nil {
+				return err
+			}
+		}
+		r, err = record(tx.QueryRowContext(ctx, selectRecord+` AND medium = $4`, g.SID, g.Secret[:], g.Now.UnixMilli(), string(g.Medium)))
 		return err
 	})
 	switch {
@@ -170,6 +166,63 @@ func (db *DB) GuessCode(ctx context.Context, g validation.Guess) (r validation.R
 		return validation.Record{}, v, fmt.Errorf("guess a session's code: %w", err)
 	}
 	return r, v, nil
+}
+
+// countGuess counts a wrong guess at the address of a session. It reports false for
+// a guess that does not count, for no such session, and once there were too many.
+func countGuess(ctx context.Context, tx *sql.Tx, g validation.Guess) (bool, error) {
+	if !g.Short {
+		return false, nil
+	}
+	n, err := affected(tx.ExecContext(ctx, `INSERT INTO wrong_guesses (medium, address, since_ms, wrong)
+			SELECT medium, address, CAST($4 AS BIGINT), 1 FROM sessions
+			WHERE sid = $1 AND medium = $2 AND secret_hash = $3 AND retired = 0 AND expires_ms > $4
+		ON CONFLICT (medium, address) DO UPDATE SET
+			wrong = CASE WHEN wrong_guesses.since_ms <= $5 THEN 1 ELSE wrong_guesses.wrong + 1 END,
+			since_ms = CASE WHEN wrong_guesses.since_ms <= $5 THEN excluded.since_ms ELSE wrong_guesses.since_ms END
+		WHERE wrong_guesses.since_ms <= $5 OR wrong_guesses.wrong < $6`,
+		g.SID, string(g.Medium), g.Secret[:], g.Now.UnixMilli(), g.Since.UnixMilli(), g.MaxToday))
+	return n > 0, err
+}
+
+// uncountGuess undoes countGuess in the same transaction.
+func uncountGuess(ctx context.Context, tx *sql.Tx, g validation.Guess) error {
+	const its = ` WHERE medium = $1 AND address = (SELECT address FROM sessions WHERE sid = $2)`
+	for _, statement := range []string{
+		`DELETE FROM wrong_guesses` + its + ` AND wrong <= 1`,
+		`UPDATE wrong_guesses SET wrong = wrong - 1` + its,
+	} {
+		if _, err := tx.ExecContext(ctx, statement, string(g.Medium), g.SID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guess compares a guess with the codes of its session, whose row it holds until
+// the end of the transaction.
+func guess(ctx context.Context, tx *sql.Tx, g validation.Guess) (validation.Verdict, error) {
+	var right bool
+	short := 0
+	if g.Short {
+		short = 1
+	}
+	err := tx.QueryRowContext(ctx, `UPDATE sessions SET
+			code_tries = code_tries + CASE WHEN `+codeOpen+` AND `+isWrong+` THEN 1 ELSE 0 END,
+			claim_code_tries = claim_code_tries + CASE WHEN `+claimOpen+` AND `+isWrong+` THEN 1 ELSE 0 END
+		WHERE sid = $1 AND medium = $2 AND secret_hash = $3 AND retired = 0 AND expires_ms > $6
+			AND (`+codeOpen+` OR `+claimOpen+`)
+		RETURNING CASE WHEN `+isRight+` THEN 1 ELSE 0 END`,
+		g.SID, string(g.Medium), g.Secret[:], g.Code[:], g.MaxTries, g.Now.UnixMilli(), short).Scan(&right)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return validation.Spent, nil
+	case err != nil:
+		return 0, err
+	case right:
+		return validate(ctx, tx, g)
+	}
+	return validation.Wrong, nil
 }
 
 // validate marks a session whose row is held validated by a right guess, and
@@ -190,7 +243,7 @@ func validate(ctx context.Context, tx *sql.Tx, g validation.Guess) (validation.V
 	return validation.Right, err
 }
 
-const selectRecord = `SELECT medium, address, given, next_link, validated_ms,
+const selectRecord = `SELECT medium, address, owner, given, next_link, validated_ms,
 		CASE WHEN retired = 1 OR expires_ms <= $3 THEN 1 ELSE 0 END
 	FROM sessions WHERE sid = $1 AND secret_hash = $2`
 
@@ -199,7 +252,7 @@ func record(row *sql.Row) (validation.Record, error) {
 	var medium string
 	var validated sql.NullInt64
 	var expired bool
-	err := row.Scan(&medium, &r.ID.Address, &r.Given, &r.NextLink, &validated, &expired)
+	err := row.Scan(&medium, &r.ID.Address, &r.Owner, &r.Given, &r.NextLink, &validated, &expired)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return validation.Record{}, validation.ErrNoSession
@@ -241,6 +294,27 @@ func (db *DB) DeleteSessions(ctx context.Context, expired time.Time, limit int) 
 		expired.UnixMilli(), limit))
 	if err != nil {
 		return 0, fmt.Errorf("delete sessions: %w", err)
+	}
+	return n, nil
+}
+
+// WrongGuesses implements validation.Store.
+func (db *DB) WrongGuesses(ctx context.Context, id threepid.ID, since time.Time) (n int, err error) {
+	err = db.read.QueryRowContext(ctx, `SELECT wrong FROM wrong_guesses WHERE medium = $1 AND address = $2 AND since_ms > $3`,
+		string(id.Medium), id.Address, since.UnixMilli()).Scan(&n)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("wrong guesses at an address: %w", err)
+	}
+	return n, nil
+}
+
+// ForgetGuesses implements validation.Store.
+func (db *DB) ForgetGuesses(ctx context.Context, before time.Time, limit int) (int, error) {
+	n, err := affected(db.write.ExecContext(ctx, `DELETE FROM wrong_guesses WHERE (medium, address) IN
+			(SELECT medium, address FROM wrong_guesses WHERE since_ms <= $1 ORDER BY since_ms LIMIT $2) AND since_ms <= $1`,
+		before.UnixMilli(), limit))
+	if err != nil {
+		return 0, fmt.Errorf("forget wrong guesses: %w", err)
 	}
 	return n, nil
 }

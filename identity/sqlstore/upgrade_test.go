@@ -175,7 +175,7 @@ func oldPerson(t *testing.T, db *sqlstore.DB) {
 			t.Errorf("%d rows of %s are left", e.Left, e.Table)
 		}
 	}
-	want := map[string]int{"tokens": 1, "terms": 1, "bindings": 2, "sessions": 1, "invites": 5, "deliveries": 3, "hashes": 12}
+	want := map[string]int{"tokens": 1, "terms": 1, "bindings": 2, "guesses": 0, "sessions": 1, "invites": 5, "deliveries": 3, "hashes": 12}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

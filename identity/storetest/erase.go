@@ -24,15 +24,28 @@ func erasing() map[string]func(*testing.T, Store) {
 	}
 }
 
-// session begins a validation session of an address.
-func session(t *testing.T, s Store, sid string, id threepid.ID) {
+// session has somebody begin a validation session of an address.
+func session(t *testing.T, s Store, owner, sid string, id threepid.ID) {
 	t.Helper()
 	_, err := s.ClaimSession(t.Context(), validation.Claim{
 		ID: "claim-" + sid, Until: begin().Add(time.Minute), SID: sid, SessionExpires: begin().Add(24 * time.Hour),
-		Key: validation.Key{ID: id, Secret: digest("secret")}, Attempt: 1, Code: digest("code"),
+		Key: validation.Key{ID: id, Secret: digest("secret"), Owner: owner}, Attempt: 1, Code: digest("code"),
 		CodeExpires: begin().Add(time.Hour), Now: begin(),
 	})
 	ok(t, err)
+}
+
+// guessWrong tries a wrong code in a session of session's.
+func guessWrong(t *testing.T, s Store, sid string, medium threepid.Medium) {
+	t.Helper()
+	_, verdict, err := s.GuessCode(t.Context(), validation.Guess{
+		SID: sid, Medium: medium, Secret: digest("secret"), Code: digest("wrong"), MaxTries: 10, Short: true, MaxToday: 10,
+		Now: begin(), Since: begin().Add(-day), SessionExpires: begin().Add(day),
+	})
+	ok(t, err)
+	if verdict != validation.Wrong {
+		t.Errorf("a wrong code: verdict %d", verdict)
+	}
 }
 
 // sessionExists reports whether a session of session's is there.
@@ -46,9 +59,9 @@ func sessionExists(t *testing.T, s Store, sid string) bool {
 }
 
 // eraseCounts are the tables of a report with a number of rows in each.
-func eraseCounts(tokens, terms, bindings, sessions, invites, deliveries, hashes int) map[string]int {
+func eraseCounts(tokens, terms, bindings, guesses, sessions, invites, deliveries, hashes int) map[string]int {
 	return map[string]int{
-		"tokens": tokens, "terms": terms, "bindings": bindings, "sessions": sessions, "invites": invites,
+		"tokens": tokens, "terms": terms, "bindings": bindings, "guesses": guesses, "sessions": sessions, "invites": invites,
 		"deliveries": deliveries, "hashes": hashes,
 	}
 }
@@ -67,8 +80,9 @@ func found(t *testing.T, s Store, userID string) map[string]int {
 }
 
 // addPerson adds something to each table for the user with the number: two
-// tokens, one document, two bindings under one pepper, one of them with a
-// session, two invites taken with their deliveries, and one sent.
+// tokens, one document, two bindings under one pepper, one of them with somebody
+// else's session and a wrong guess, a session of an address that is not theirs,
+// two invites taken with their deliveries, and one sent.
 func addPerson(t *testing.T, s Store, user int) {
 	t.Helper()
 	ctx := t.Context()
@@ -76,7 +90,9 @@ func addPerson(t *testing.T, s Store, user int) {
 	ok(t, s.AddToken(ctx, digest(home.UserID), home.UserID, begin()))
 	ok(t, s.AddToken(ctx, digest(work.UserID+"2"), home.UserID, begin()))
 	ok(t, s.AcceptTerms(ctx, home.UserID, []string{"https://example.org/terms"}, begin()))
-	session(t, s, fmt.Sprint("sid", user), home.ID)
+	session(t, s, "@mallory:example.org", fmt.Sprint("sid", user), home.ID)
+	session(t, s, home.UserID, fmt.Sprint("begun", user), threepid.ID{Medium: threepid.MediumEmail, Address: fmt.Sprintf("new%d@example.org", user)})
+	guessWrong(t, s, fmt.Sprint("sid", user), home.ID.Medium)
 	for _, b := range []identity.Binding{home, work} {
 		i := invite(t, 9, "x")
 		i.Address = b.ID
@@ -92,12 +108,13 @@ func testErase(t *testing.T, s Store) {
 	addPerson(t, s, 1)
 	addPerson(t, s, 2)
 	// The user once had an address that is another's now, with an invite that has
-	// been told, and a session that says nothing of whose it is.
+	// been told, and a session that somebody else began.
 	was := binding(1, "shared")
 	ok(t, s.Bind(ctx, was))
 	must(s.Unbind(ctx, was.ID, was.UserID))(t)
 	ok(t, s.Bind(ctx, binding(2, "shared")))
-	session(t, s, "another's", was.ID)
+	session(t, s, "@mallory:example.org", "another's", was.ID)
+	guessWrong(t, s, "another's", was.ID.Medium)
 	// Somebody bound what the user had invited.
 	ok(t, s.AddInvite(ctx, invite(t, 1, "taken")))
 	ok(t, s.Bind(ctx, binding(3, "taken")))
@@ -107,7 +124,7 @@ func testErase(t *testing.T, s Store) {
 	if !slices.Equal(bound, []threepid.ID{binding(1, "home1").ID, binding(1, "work1").ID}) {
 		t.Errorf("bound: %v", bound)
 	}
-	if diff := cmp.Diff(eraseCounts(2, 1, 2, 1, 4, 3, 2), found(t, s, "@user1:example.org")); diff != "" {
+	if diff := cmp.Diff(eraseCounts(2, 1, 2, 1, 2, 4, 3, 2), found(t, s, "@user1:example.org")); diff != "" {
 		t.Errorf("the first: %s", diff)
 	}
 	if n := must(s.Bindings(ctx))(t); n != 4 {
@@ -123,16 +140,16 @@ func testErase(t *testing.T, s Store) {
 			t.Errorf("the address of user %d is found %d times", user, n)
 		}
 	}
-	for sid, want := range map[string]bool{"sid1": false, "sid2": true, "another's": true} {
+	for sid, want := range map[string]bool{"sid1": false, "begun1": false, "sid2": true, "begun2": true, "another's": true} {
 		if sessionExists(t, s, sid) != want {
 			t.Errorf("session %s: %v", sid, !want)
 		}
 	}
-	if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, "@user1:example.org")); diff != "" {
+	if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0, 0), found(t, s, "@user1:example.org")); diff != "" {
 		t.Errorf("again: %s", diff)
 	}
 	// The other one's is all there: two invites were sent by somebody to each.
-	if diff := cmp.Diff(eraseCounts(2, 1, 3, 2, 3, 3, 3), found(t, s, "@user2:example.org")); diff != "" {
+	if diff := cmp.Diff(eraseCounts(2, 1, 3, 2, 3, 3, 3, 3), found(t, s, "@user2:example.org")); diff != "" {
 		t.Errorf("the second: %s", diff)
 	}
 }
@@ -140,7 +157,7 @@ func testErase(t *testing.T, s Store) {
 func testEraseNobody(t *testing.T, s Store) {
 	addPerson(t, s, 1)
 	for _, user := range []string{"@user:example.org", "@USER1:example.org", "@user1:example", "%", ""} {
-		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, user)); diff != "" {
+		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0, 0), found(t, s, user)); diff != "" {
 			t.Errorf("%q: %s", user, diff)
 		}
 	}
@@ -151,7 +168,7 @@ func testEraseOwnInvite(t *testing.T, s Store) {
 	current(t, s, "pepper1")
 	ok(t, s.AddInvite(ctx, invite(t, 1, "a")))
 	ok(t, s.Bind(ctx, binding(1, "a")))
-	if diff := cmp.Diff(eraseCounts(0, 0, 1, 0, 1, 1, 1), found(t, s, "@user1:example.org")); diff != "" {
+	if diff := cmp.Diff(eraseCounts(0, 0, 1, 0, 0, 1, 1, 1), found(t, s, "@user1:example.org")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -200,7 +217,7 @@ func testEraseRace(t *testing.T, s Store) {
 	}
 	for user := range 2 {
 		found(t, s, binding(user, "a").UserID)
-		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0), found(t, s, binding(user, "a").UserID)); diff != "" {
+		if diff := cmp.Diff(eraseCounts(0, 0, 0, 0, 0, 0, 0, 0), found(t, s, binding(user, "a").UserID)); diff != "" {
 			t.Error(diff)
 		}
 	}

@@ -97,11 +97,14 @@ func (v *Validation) Count(t *testing.T, name string, labels ...string) int {
 	return 0
 }
 
+// Owner is who begins all sessions but those that tests are about.
+const Owner = "@alice:example.org"
+
 // Email returns a request for a mail to alice@example.org.
 func Email(secret string, attempt int64) validation.Request {
 	return validation.Request{
 		ID: threepid.ID{Medium: threepid.MediumEmail, Address: "alice@example.org"}, To: "alice@example.org",
-		ClientSecret: secret, SendAttempt: attempt,
+		Owner: Owner, ClientSecret: secret, SendAttempt: attempt,
 	}
 }
 
@@ -109,7 +112,7 @@ func Email(secret string, attempt int64) validation.Request {
 func SMS(secret string, attempt int64) validation.Request {
 	return validation.Request{
 		ID: threepid.ID{Medium: threepid.MediumMSISDN, Address: "447700900001"}, To: "447700900001", Region: "GB",
-		ClientSecret: secret, SendAttempt: attempt,
+		Owner: Owner, ClientSecret: secret, SendAttempt: attempt,
 	}
 }
 

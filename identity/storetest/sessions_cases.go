@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
+
+const day = 24 * time.Hour
 
 type sessionCases = map[string]func(*testing.T, *Validation)
 
@@ -89,12 +92,12 @@ func submitCases() sessionCases {
 	return sessionCases{
 		"a session is validated when the token comes back": func(t *testing.T, v *Validation) {
 			c := v.Sent(t, Email("s", 1))
-			if _, err := v.Validated(t.Context(), c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
 				t.Fatalf("before: %v", err)
 			}
 			v.Clock.Advance(3*time.Hour + 1234*time.Millisecond)
 			s := v.accepts(t, c)
-			got, err := v.Validated(t.Context(), c.SID, "s")
+			got, err := v.Validated(t.Context(), Owner, c.SID, "s")
 			if err != nil || got != s || s.ID != c.ID || !s.ValidatedAt.Equal(v.Clock.Now()) || s.NextLink != "" {
 				t.Errorf("submitted %v at %v, read %v at %v, %v", s, s.ValidatedAt, got, got.ValidatedAt, err)
 			}
@@ -140,7 +143,7 @@ func submitCases() sessionCases {
 			}
 			for name, pair := range map[string][2]string{"sid": {"x", "s"}, "secret": {c.SID, "x"}} {
 				//nolint:errorlint // as above
-				if _, err := v.Validated(t.Context(), pair[0], pair[1]); err != validation.ErrNoSession {
+				if _, err := v.Validated(t.Context(), Owner, pair[0], pair[1]); err != validation.ErrNoSession {
 					t.Errorf("wrong %s: %v", name, err)
 				}
 			}
@@ -152,6 +155,74 @@ func submitCases() sessionCases {
 			v.refuses(t, a, validation.ErrTokenIncorrect)
 			v.refuses(t, b, validation.ErrTokenIncorrect)
 		},
+		"a session belongs to who began it": func(t *testing.T, v *Validation) {
+			of := func(owner string) validation.Request {
+				r := Email("s", 1)
+				r.Owner = owner
+				return r
+			}
+			mine, theirs := v.Sent(t, of(Owner)), v.Sent(t, of("@mallory:example.org"))
+			if mine.SID == theirs.SID {
+				t.Error("somebody else's request with the same client_secret is of the same session")
+			}
+			for range 2 { // before it is validated and afterwards
+				//nolint:errorlint // as above
+				if _, err := v.Validated(t.Context(), Owner, theirs.SID, "s"); err != validation.ErrNoSession {
+					t.Errorf("somebody else's session: %v", err)
+				}
+				v.accepts(t, theirs)
+			}
+			if s, err := v.Proven(t.Context(), theirs.SID, "s"); err != nil || s.Owner != "@mallory:example.org" {
+				t.Errorf("for whomever: %q, %v", s.Owner, err)
+			}
+			if again := v.Requested(t, of(Owner)); again != mine.SID {
+				t.Error("one's own request began another session")
+			}
+		},
+		"ten wrong guesses at a number in a day void its codes in all sessions, and the next one is too long to guess": func(t *testing.T, v *Validation) {
+			ask := func(i int, attempt int64) threepid.Challenge {
+				r := SMS(fmt.Sprint("s", i), attempt)
+				r.Owner = fmt.Sprintf("@user%d:example.org", i)
+				return v.Sent(t, r)
+			}
+			other := SMS("other", 1)
+			other.ID.Address, other.To = "447700900002", "447700900002"
+			untouched := v.Sent(t, other)
+			var sessions []threepid.Challenge
+			for i := range 5 {
+				sessions = append(sessions, ask(i, 1))
+			}
+			for i := range 10 {
+				v.refuses(t, wrong(sessions[i%5]), validation.ErrTokenIncorrect)
+			}
+			for _, c := range sessions {
+				v.refuses(t, c, validation.ErrSpent)
+			}
+			v.accepts(t, untouched)
+			for i, c := range []threepid.Challenge{ask(0, 2), ask(9, 1)} {
+				if len(c.Token) != 12 {
+					t.Errorf("message %d has a code of %d characters", i+1, len(c.Token))
+				}
+				for range 20 {
+					v.refuses(t, wrong(c), validation.ErrTokenIncorrect)
+				}
+				v.refuses(t, sessions[1], validation.ErrSpent)
+				c.Token = strings.ToLower(c.Token) // people type it
+				v.accepts(t, c)
+			}
+			v.Clock.Advance(day)
+			v.sweep(t)
+			if c := ask(1, 1); len(c.Token) != 6 {
+				t.Errorf("a day later the code has %d characters", len(c.Token))
+			}
+		},
+		"what is too long to guess is not counted": func(t *testing.T, v *Validation) {
+			c := v.Sent(t, Email("s", 1))
+			for range 30 {
+				v.refuses(t, wrong(c), validation.ErrTokenIncorrect)
+			}
+			v.accepts(t, c)
+		},
 		"ten wrong guesses void a code, and a new code may be guessed at again": func(t *testing.T, v *Validation) {
 			c := v.Sent(t, SMS("s", 1))
 			for range 10 {
@@ -161,7 +232,7 @@ func submitCases() sessionCases {
 			if wrong, spent := v.Count(t, "guesses", "msisdn", "wrong"), v.Count(t, "guesses", "msisdn", "spent"); wrong != 10 || spent != 1 {
 				t.Errorf("%d wrong guesses, %d of a spent code", wrong, spent)
 			}
-			if _, err := v.Validated(t.Context(), c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
 				t.Errorf("the session: %v", err)
 			}
 			c = v.Sent(t, SMS("s", 2))
@@ -183,7 +254,7 @@ func submitCases() sessionCases {
 				v.refuses(t, wrong(c), validation.ErrTokenIncorrect)
 			}
 			v.refuses(t, c, validation.ErrTokenIncorrect)
-			if _, err := v.Validated(t.Context(), c.SID, "s"); err != nil {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); err != nil {
 				t.Error(err)
 			}
 		},
@@ -191,7 +262,6 @@ func submitCases() sessionCases {
 }
 
 func lifeCases() sessionCases {
-	const day = 24 * time.Hour
 	return sessionCases{
 		"the code of an SMS works for ten minutes": func(t *testing.T, v *Validation) {
 			c := v.Sent(t, SMS("s", 1))
@@ -212,7 +282,7 @@ func lifeCases() sessionCases {
 			if c.ValidFor != time.Millisecond {
 				t.Errorf("the second message says %v", c.ValidFor)
 			}
-			if _, err := v.Validated(t.Context(), c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
 				t.Errorf("a millisecond before: %v", err)
 			}
 			v.Clock.Advance(time.Millisecond)
@@ -236,7 +306,7 @@ func lifeCases() sessionCases {
 				t.Error("the old session lives on")
 			}
 			v.expired(t, old)
-			if _, err := v.Validated(t.Context(), c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
 				t.Errorf("the new session: %v", err)
 			}
 			v.refuses(t, threepid.Challenge{ID: c.ID, SID: c.SID, ClientSecret: "s", Token: old.Token}, validation.ErrTokenIncorrect)
@@ -333,10 +403,10 @@ func (v *Validation) expired(t *testing.T, c threepid.Challenge) {
 	t.Helper()
 	v.refuses(t, c, validation.ErrExpired)
 	v.refuses(t, wrong(c), validation.ErrExpired)
-	if _, err := v.Validated(t.Context(), c.SID, c.ClientSecret); !errors.Is(err, validation.ErrExpired) {
+	if _, err := v.Validated(t.Context(), Owner, c.SID, c.ClientSecret); !errors.Is(err, validation.ErrExpired) {
 		t.Errorf("read: %v", err)
 	}
-	if _, err := v.Validated(t.Context(), c.SID, "x"+c.ClientSecret); !errors.Is(err, validation.ErrNoSession) {
+	if _, err := v.Validated(t.Context(), Owner, c.SID, "x"+c.ClientSecret); !errors.Is(err, validation.ErrNoSession) {
 		t.Errorf("read with a wrong secret: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -227,6 +228,16 @@ func raceCases() sessionCases {
 			}
 			v.refuses(t, c, validation.ErrTokenIncorrect)
 		},
+		"simultaneous guesses in five sessions of one number are ten together": func(t *testing.T, v *Validation) {
+			var sessions []threepid.Challenge
+			for i := range 5 {
+				sessions = append(sessions, v.Sent(t, SMS(fmt.Sprint("s", i), 1)))
+			}
+			parallel(50, func(i int) { v.refuses(t, wrong(sessions[i%5]), validation.ErrTokenIncorrect) })
+			if n := v.Count(t, "guesses", "msisdn", "wrong"); n != 10 {
+				t.Errorf("%d guesses were compared", n)
+			}
+		},
 		"the right token amid wrong ones validates or comes too late, and never both": func(t *testing.T, v *Validation) {
 			c := v.Sent(t, SMS("s", 1))
 			var right error
@@ -237,7 +248,7 @@ func raceCases() sessionCases {
 					v.refuses(t, wrong(c), validation.ErrTokenIncorrect)
 				}
 			})
-			_, err := v.Validated(t.Context(), c.SID, c.ClientSecret)
+			_, err := v.Validated(t.Context(), Owner, c.SID, c.ClientSecret)
 			switch {
 			case right == nil && err == nil:
 			case errors.Is(right, validation.ErrTokenIncorrect) && errors.Is(err, validation.ErrNotValidated):

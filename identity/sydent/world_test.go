@@ -254,7 +254,11 @@ func (h herald) user(t *testing.T, token string) string {
 
 type noProofs struct{}
 
-func (noProofs) Validated(context.Context, string, string) (identity.Proof, error) {
+func (noProofs) Proven(context.Context, string, string) (identity.Proof, error) {
+	return identity.Proof{}, identity.ErrNoSession
+}
+
+func (noProofs) Validated(context.Context, string, string, string) (identity.Proof, error) {
 	return identity.Proof{}, identity.ErrNoSession
 }
 

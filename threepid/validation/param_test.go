@@ -128,7 +128,7 @@ func TestNextLinkCarriesTheSID(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			read, err := v.Validated(t.Context(), c.SID, "s")
+			read, err := v.Validated(t.Context(), storetest.Owner, c.SID, "s")
 			if err != nil {
 				t.Fatal(err)
 			}

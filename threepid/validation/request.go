@@ -25,7 +25,7 @@ var (
 )
 
 // Request sends a token to an address, unless the same or a later attempt was
-// sent already, and returns the session's sid. The same ID and ClientSecret give
+// sent already, and returns the session's sid. The same ID, ClientSecret and Owner give
 // the same sid until the session expires, and a new session afterwards.
 //
 // Of simultaneous requests for one attempt a single one sends; the others wait
@@ -42,17 +42,14 @@ func (s *Sessions) Request(ctx context.Context, r Request) (sid string, err erro
 		return "", err
 	}
 	for {
-		token, life, err := s.newToken(r.ID.Medium)
+		token, life, err := s.newToken(ctx, r.ID)
 		if err != nil {
-			return "", err
+			return "", notBegun(ctx, err)
 		}
 		claim := s.claim(r, token, life)
 		result, err := s.opts.Store.ClaimSession(ctx, claim)
-		if err != nil && ctx.Err() != nil {
-			return "", fmt.Errorf("%w: %w", threepid.ErrSend, context.Cause(ctx))
-		}
 		if err != nil {
-			return "", fmt.Errorf("claim a message: %w", err)
+			return "", notBegun(ctx, err)
 		}
 		held := result.Progress
 		switch {
@@ -80,6 +77,14 @@ func (s *Sessions) Request(ctx context.Context, r Request) (sid string, err erro
 	}
 }
 
+// notBegun returns the error of a Request that did not come to send anything.
+func notBegun(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", threepid.ErrSend, context.Cause(ctx))
+	}
+	return fmt.Errorf("claim a message: %w", err)
+}
+
 func (s *Sessions) check(r Request) error {
 	if err := CheckClientSecret(r.ClientSecret); err != nil {
 		return err
@@ -99,7 +104,7 @@ func (s *Sessions) claim(r Request, token string, life time.Duration) Claim {
 	now := s.opts.Now()
 	return Claim{
 		ID: rand.Text(), Until: now.Add(s.opts.Lease),
-		Key: Key{ID: r.ID, Secret: s.hash("secret", r.ClientSecret)},
+		Key: Key{ID: r.ID, Secret: s.hash("secret", r.ClientSecret), Owner: r.Owner},
 		SID: rand.Text(), SessionExpires: now.Add(s.opts.SessionLife),
 		Attempt: r.SendAttempt, Given: r.Given, NextLink: r.NextLink,
 		Code: s.hash("code", r.ClientSecret, token), CodeExpires: now.Add(life),

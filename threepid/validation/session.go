@@ -19,6 +19,9 @@ type Request struct {
 	// Given is the address as the client wrote it, for those who look it up as it
 	// is written; empty if that does not matter.
 	Given string
+	// Owner is who asks, and alone may use the session once it is validated: the
+	// user ID of an account, or the homeservers at an address.
+	Owner string
 	// ClientSecret names the client's attempt at validating ID (CheckClientSecret).
 	ClientSecret string
 	// SendAttempt is the client's count: a number above the last one that was
@@ -50,6 +53,8 @@ func (r Request) MarshalText() ([]byte, error) { return []byte(r.String()), nil 
 type Session struct {
 	SID string
 	ID  threepid.ID
+	// Owner is that of the Request.
+	Owner string
 	// Given is that of the Request whose message was sent last.
 	Given string
 	// NextLink is where to send the person, the sid already added to it; empty if

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,16 @@ import (
 
 // MinCodeKey is the least length of Options.CodeKey in bytes.
 const MinCodeKey = 32
+
+const (
+	// wrongToday is how many wrong guesses there may be at the short codes of one
+	// address, in all sessions together, since the first of them and within today.
+	// Then those codes are void, and new ones have longCode characters, which need
+	// no counting: nobody can lock the owner of a number out.
+	wrongToday = 10
+	today      = 24 * time.Hour
+	longCode   = 12
+)
 
 // recordTime bounds recording the outcome of a message, which happens even if
 // the request it was sent for has ended.
@@ -96,13 +107,17 @@ func New(opts Options) (*Sessions, error) {
 // Submit returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession (also for a session of
 // another medium), ErrExpired or ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
 func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clientSecret, token string) (Session, error) {
+	if medium == threepid.MediumMSISDN {
+		token = strings.ToUpper(token) // long codes are typed by people, too
+	}
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
 	}
 	now := s.opts.Now()
 	record, verdict, err := s.opts.Store.GuessCode(ctx, Guess{
 		SID: sid, Medium: medium, Secret: s.hash("secret", clientSecret), Code: s.hash("code", clientSecret, token),
-		MaxTries: s.opts.MaxTries, Now: now, SessionExpires: now.Add(s.opts.SessionLife),
+		MaxTries: s.opts.MaxTries, Short: medium == threepid.MediumMSISDN && len(token) < longCode, MaxToday: wrongToday, Since: now.Add(-today),
+		Now: now, SessionExpires: now.Add(s.opts.SessionLife),
 	})
 	if err != nil {
 		return Session{}, err
@@ -122,10 +137,19 @@ func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clie
 	}
 }
 
-// Validated returns a session that was validated and has not expired. It
-// returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession, ErrExpired or
-// ErrNotValidated.
-func (s *Sessions) Validated(ctx context.Context, sid, clientSecret string) (Session, error) {
+// Validated returns a session of owner that was validated and has not expired. It
+// returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession, also for a session of
+// somebody else, ErrExpired or ErrNotValidated.
+func (s *Sessions) Validated(ctx context.Context, owner, sid, clientSecret string) (Session, error) {
+	return s.validated(ctx, sid, clientSecret, func(by string) bool { return by == owner })
+}
+
+// Proven is Validated for a session of whomever.
+func (s *Sessions) Proven(ctx context.Context, sid, clientSecret string) (Session, error) {
+	return s.validated(ctx, sid, clientSecret, func(string) bool { return true })
+}
+
+func (s *Sessions) validated(ctx context.Context, sid, clientSecret string, mayBeOf func(owner string) bool) (Session, error) {
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
 	}
@@ -133,7 +157,10 @@ func (s *Sessions) Validated(ctx context.Context, sid, clientSecret string) (Ses
 	if err != nil {
 		return Session{}, err
 	}
-	if record.Validated.IsZero() {
+	switch {
+	case !mayBeOf(record.Owner):
+		return Session{}, ErrNoSession
+	case record.Validated.IsZero():
 		return Session{}, ErrNotValidated
 	}
 	return session(sid, record), nil
@@ -144,7 +171,7 @@ func checkSession(sid, clientSecret string) error {
 }
 
 func session(sid string, r Record) Session {
-	s := Session{SID: sid, ID: r.ID, Given: r.Given, ValidatedAt: r.Validated}
+	s := Session{SID: sid, ID: r.ID, Owner: r.Owner, Given: r.Given, ValidatedAt: r.Validated}
 	if r.NextLink != "" {
 		s.NextLink = withSID(r.NextLink, sid)
 	}
@@ -166,10 +193,18 @@ func (s *Sessions) hash(parts ...string) Hash {
 	return Hash(mac.Sum(nil))
 }
 
-// newToken returns a token for a medium and how long it works.
-func (s *Sessions) newToken(m threepid.Medium) (string, time.Duration, error) {
-	if m != threepid.MediumMSISDN {
+// newToken returns a token for an address and how long it works. People type the
+// code of a text message, so it is short, unless somebody guesses at them.
+func (s *Sessions) newToken(ctx context.Context, id threepid.ID) (string, time.Duration, error) {
+	if id.Medium != threepid.MediumMSISDN {
 		return rand.Text(), s.opts.SessionLife, nil
+	}
+	wrong, err := s.opts.Store.WrongGuesses(ctx, id, s.opts.Now().Add(-today))
+	if err != nil {
+		return "", 0, fmt.Errorf("count wrong guesses: %w", err)
+	}
+	if wrong >= wrongToday {
+		return rand.Text()[:longCode], s.opts.TokenLife, nil
 	}
 	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
 	if err != nil {

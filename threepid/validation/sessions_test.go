@@ -165,7 +165,7 @@ func TestWhatCannotBeValidatedIsRefusedBeforeAnythingIsSent(t *testing.T) {
 		if _, err := s.Submit(t.Context(), threepid.MediumEmail, tc.sid, tc.secret, "x"); !errors.Is(err, tc.want) {
 			t.Errorf("submit with %s: %v", name, err)
 		}
-		if _, err := s.Validated(t.Context(), tc.sid, tc.secret); !errors.Is(err, tc.want) {
+		if _, err := s.Validated(t.Context(), storetest.Owner, tc.sid, tc.secret); !errors.Is(err, tc.want) {
 			t.Errorf("read with %s: %v", name, err)
 		}
 	}
@@ -316,7 +316,7 @@ func TestErrorsOfTheStoreAreNoneOfTheProtocol(t *testing.T) {
 	_, results["a message that cannot be recorded"] = v.Request(t.Context(), storetest.Email("s", 2))
 	_, results["request"] = v.Request(t.Context(), storetest.Email("s", 3))
 	_, results["submit"] = v.Submit(t.Context(), c.ID.Medium, c.SID, "s", c.Token)
-	_, results["read"] = v.Validated(t.Context(), c.SID, "s")
+	_, results["read"] = v.Validated(t.Context(), storetest.Owner, c.SID, "s")
 	results["sweep"] = v.Sweep(t.Context())
 	for name, err := range results {
 		if err == nil {
@@ -336,8 +336,8 @@ func TestErrorsOfTheStoreAreNoneOfTheProtocol(t *testing.T) {
 // sweeps is a Store that only sweeps.
 type sweeps struct {
 	validation.Store
-	retired, deleted []time.Time
-	errs             []error
+	retired, deleted, forgotten []time.Time
+	errs                        []error
 }
 
 func (s *sweeps) RetireSessions(_ context.Context, expired time.Time, limit int) (int, error) {
@@ -353,6 +353,11 @@ func (s *sweeps) RetireSessions(_ context.Context, expired time.Time, limit int)
 
 func (s *sweeps) DeleteSessions(_ context.Context, expired time.Time, _ int) (int, error) {
 	s.deleted = append(s.deleted, expired)
+	return 0, nil
+}
+
+func (s *sweeps) ForgetGuesses(_ context.Context, before time.Time, _ int) (int, error) {
+	s.forgotten = append(s.forgotten, before)
 	return 0, nil
 }
 
@@ -386,6 +391,10 @@ func TestRunSweepsEveryTenMinutesUntilItIsStopped(t *testing.T) {
 		const week = 7 * 24 * 60
 		if d := cmp.Diff(at(-week, 20-week), store.deleted); d != "" {
 			t.Errorf("deleted (-want +got):\n%s", d)
+		}
+		const aDay = 24 * 60
+		if d := cmp.Diff(at(-aDay, 20-aDay), store.forgotten); d != "" {
+			t.Errorf("wrong guesses forgotten (-want +got):\n%s", d)
 		}
 		if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "no answer") {
 			t.Errorf("logged:\n%s", log.String())

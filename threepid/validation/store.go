@@ -24,7 +24,7 @@ type Messenger interface {
 // statement or one transaction: several processes may call all of them at the
 // same moment. Times come from the caller and are kept in milliseconds.
 //
-// A session has at most one live row per (medium, address, client_secret). It
+// A session has at most one live row per (medium, address, client_secret, owner). It
 // holds up to two codes: the current one, which was sent, and the claim's, which
 // is being sent. A retired row is an expired session of which nothing is left
 // but that it expired.
@@ -50,8 +50,13 @@ type Store interface {
 	// guessed at, counts a wrong one against each of them, and marks the session
 	// validated by a right one. A right code of a claim also promotes the claim:
 	// whoever knows it has read the message. GuessCode returns ErrNoSession or
-	// ErrExpired, comparing nothing.
+	// ErrExpired, comparing nothing. A short guess counts against its address, in all
+	// sessions together, before it is compared, so that simultaneous ones are no more
+	// than allowed.
 	GuessCode(ctx context.Context, g Guess) (Record, Verdict, error)
+	// WrongGuesses returns how many short guesses at an address were wrong, if the
+	// first of them was after since.
+	WrongGuesses(ctx context.Context, id threepid.ID, since time.Time) (int, error)
 	// FindSession returns the session with this sid and client_secret, ErrNoSession
 	// or, if it has expired at now, ErrExpired.
 	FindSession(ctx context.Context, sid string, secret Hash, now time.Time) (Record, error)
@@ -61,6 +66,9 @@ type Store interface {
 	// DeleteSessions deletes up to limit retired sessions that expired at or
 	// before a time, and returns how many.
 	DeleteSessions(ctx context.Context, expired time.Time, limit int) (int, error)
+	// ForgetGuesses forgets the wrong guesses at up to limit addresses whose first
+	// was at or before a time, and returns of how many.
+	ForgetGuesses(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
 // Claim asks for the right to send one message.
@@ -84,6 +92,7 @@ type Claim struct {
 type Key struct {
 	ID     threepid.ID
 	Secret Hash
+	Owner  string
 }
 
 // ClaimResult is what became of a claim.
@@ -120,6 +129,12 @@ type Guess struct {
 	Secret   Hash
 	Code     Hash
 	MaxTries int // wrong guesses after which a code is void
+	// Short says that the guess is as short as codes that can be guessed. Only
+	// such guesses are counted. After MaxToday wrong ones at one address, the first
+	// of them after Since, no more are compared.
+	Short    bool
+	MaxToday int
+	Since    time.Time
 
 	Now            time.Time
 	SessionExpires time.Time // of the session if the guess validates it
@@ -128,6 +143,7 @@ type Guess struct {
 // Record is what a session knows to tell.
 type Record struct {
 	ID              threepid.ID
+	Owner           string
 	Given, NextLink string
 	Validated       time.Time // the zero Time if it is not
 }
@@ -137,8 +153,8 @@ type Verdict int
 
 // The verdicts.
 const (
-	// Spent: no code of the session may be guessed at any more; nothing was
-	// compared.
+	// Spent: no code of the session may be guessed at any more, or none of its
+	// address; nothing was compared.
 	Spent Verdict = iota
 	// Wrong: the code was compared and the guess counted.
 	Wrong

@@ -14,8 +14,9 @@ const (
 	sweepBatch = 1000
 )
 
-// Sweep empties sessions that have expired and deletes those that expired seven
-// days ago, in small steps that hold up nobody.
+// Sweep empties sessions that have expired, deletes those that expired seven days
+// ago and forgets the wrong guesses of yesterday, in small steps that hold up
+// nobody.
 func (s *Sessions) Sweep(ctx context.Context) error {
 	now := s.opts.Now()
 	for _, step := range []struct {
@@ -25,13 +26,16 @@ func (s *Sessions) Sweep(ctx context.Context) error {
 	}{
 		{expired, now, s.opts.Store.RetireSessions},
 		{deleted, now.Add(-remembered), s.opts.Store.DeleteSessions},
+		{"", now.Add(-today), s.opts.Store.ForgetGuesses},
 	} {
 		for n := sweepBatch; n == sweepBatch; {
 			var err error
 			if n, err = step.do(ctx, step.until, sweepBatch); err != nil {
 				return fmt.Errorf("sweep validation sessions: %w", err)
 			}
-			s.metrics.sessions.WithLabelValues(step.transition).Add(float64(n))
+			if step.transition != "" {
+				s.metrics.sessions.WithLabelValues(step.transition).Add(float64(n))
+			}
 		}
 	}
 	return nil
