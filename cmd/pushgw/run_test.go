@@ -217,11 +217,16 @@ func TestDevShowsTextAsItIs(t *testing.T) {
 func TestTestPush(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
-		if r.Token == fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)) {
+		switch r.Token {
+		case fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)):
 			return pushtest.APNsAnswer{Status: 410, Reason: "Unregistered"}
+		case fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 2)):
+			return pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
 		}
 		return pushtest.APNsAnswer{}
 	}}, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer { return pushtest.FCMBadField("message.data[0].value") }})
+	voip := fmt.Sprintf("  org.example.voip: {type: apns, topic: org.example.ios.voip, key_file: key.p8, key_id: KEY4567890, team_id: TEAM567890, endpoint: %q}\n", s.apns.URL())
+	s.configure(t, "KEY4567890", "TEAM567890", voip)
 	for name, tt := range map[string]struct {
 		app     string
 		pushKey string
@@ -229,6 +234,9 @@ func TestTestPush(t *testing.T) {
 		want    []string
 	}{
 		"a message FCM refuses": {androidApp, "token", 1, []string{"400 Bad Request", "message.data[0].value", "outcome   dropped (bad_message)"}},
+		"no device token":       {iosApp, "abc", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the device token as the app registered it"}},
+		"a call to a topic":     {"org.example.voip", iosKey(0), 1, []string{"HTTP 400 TopicDisallowed", "remedy    set topic"}},
+		"a sandbox's device":    {iosApp, iosKey(2), 1, []string{"meaning   502 until a push of this app was accepted", "remedy    set platform: sandbox"}},
 		"a living device":       {iosApp, iosKey(0), 0, []string{"Apns-Id: ", "answer    HTTP 200", "outcome   accepted (sent)"}},
 		"a dead device":         {iosApp, iosKey(1), 1, []string{`{"reason":"Unregistered"`, "answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
 	} {

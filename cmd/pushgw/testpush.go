@@ -70,7 +70,12 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	ctx, cancel := context.WithTimeout(ctx, cfg.Delivery.AttemptTimeout.Std())
 	defer cancel()
 	start := time.Now()
-	out := app.Provider.Send(ctx, testDelivery(*appID, *pushKey, *body))
+	d := testDelivery(*appID, *pushKey, *body)
+	out := app.Provider.Send(ctx, d)
+	if out.Reason == push.ReasonNothingToSend { // a VoIP topic carries calls alone
+		d.Notification.Type = push.NewText("m.call.invite")
+		out = app.Provider.Send(ctx, d)
+	}
 	took := time.Since(start)
 	heard.print(p.stdout)
 	return p.printOutcome(app, out, took)
@@ -144,12 +149,20 @@ func testDelivery(appID, pushKey, body string) push.Delivery {
 	}
 }
 
-// meanings say what a homeserver would be told.
-var meanings = map[push.Kind]string{
-	push.Accepted:  "200: the push service took it",
-	push.Rejected:  "200 with the pushkey rejected: the homeserver deletes the pusher",
-	push.Temporary: "502, 429 or 503: the homeserver tries again",
-	push.Dropped:   "200: this message can never be delivered, the pusher stays",
+// meaning says what a homeserver would be told.
+func meaning(out push.Outcome) string {
+	switch {
+	case out.Kind == push.Accepted:
+		return "200: the push service took it"
+	case out.Reason == push.ReasonBadToken || out.Reason == push.ReasonWrongTopic || out.Reason == push.ReasonSenderMismatch:
+		return "502 until a push of this app was accepted, and the homeserver tries again; " +
+			"from then on 200 with the pushkey rejected, and it deletes the pusher"
+	case out.Kind == push.Rejected:
+		return "200 with the pushkey rejected: the homeserver deletes the pusher"
+	case out.Kind == push.Dropped:
+		return "200: this message can never be delivered, the pusher stays"
+	}
+	return "502, 429 or 503: the homeserver tries again"
 }
 
 func (p *program) printOutcome(app push.App, out push.Outcome, took time.Duration) error {
@@ -165,7 +178,12 @@ func (p *program) printOutcome(app push.App, out push.Outcome, took time.Duratio
 		fmt.Fprintf(p.stdout, "error     %v\n", out.Err)
 	}
 	fmt.Fprintf(p.stdout, "outcome   %s (%s)\n", out.Kind, out.Reason)
-	fmt.Fprintf(p.stdout, "meaning   %s\n", meanings[out.Kind])
+	fmt.Fprintf(p.stdout, "meaning   %s\n", meaning(out))
+	if provider, ok := app.Provider.(interface{ Advice(out push.Outcome) string }); ok {
+		if advice := provider.Advice(out); advice != "" {
+			fmt.Fprintf(p.stdout, "remedy    %s\n", advice)
+		}
+	}
 	if out.Kind != push.Accepted {
 		return errors.New("the test notification was not accepted")
 	}
