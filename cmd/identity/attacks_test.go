@@ -187,7 +187,7 @@ func (w *world) rename(t *testing.T, name string) {
 const hostile = "x\r\nBcc: mallory@evil.example\r\n\r\n<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=https://evil.example>click</a>{{.Token}}\u202e"
 
 // mailFields are the fields in the header of each of our mails.
-var mailFields = []string{"Auto-Submitted", "Content-Language", "Content-Type", "Date", "From", "Message-Id", "Mime-Version", "Subject", "To"}
+var mailFields = []string{"Auto-Submitted", "Content-Language", "Content-Type", "Date", "From", "Message-Id", "Mime-Version", "Subject", "To", "X-Auto-Response-Suppress"}
 
 // TestNothingThatAClientSendsBecomesAHeaderOrMarkup puts hostile text into every
 // member of every request that leads to a mail, in turn.

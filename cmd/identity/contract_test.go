@@ -133,7 +133,7 @@ func (c *contract) email(t *testing.T, s *site) {
 	c.want(t, http.StatusBadRequest, "M_MISSING_PARAMS", request, `{"client_secret":"a"}`)
 	c.want(t, http.StatusBadRequest, "M_INVALID_PARAM", request, asking, "a b", "a@example.com")
 	c.want(t, http.StatusBadRequest, "M_INVALID_EMAIL", request, asking, "a", "a@b@example.com")
-	s.relay.Fail(threepidtest.Fault{At: threepidtest.Recipient, Cut: true})
+	s.relay.Fail(threepidtest.Fault{At: threepidtest.Data, Cut: true})
 	c.want(t, http.StatusBadRequest, "M_EMAIL_SEND_ERROR", request, asking, "a", "cut@example.com")
 	sid := c.want(t, http.StatusOK, "", request, asking, clientSecret, "alice@example.com")["sid"]
 	c.want(t, http.StatusBadRequest, "M_SESSION_NOT_VALIDATED", fmt.Sprintf("GET /3pid/getValidated3pid?sid=%s&client_secret=%s", sid, clientSecret), "")
