@@ -70,9 +70,9 @@ func Run(ctx context.Context, w io.Writer, checks []Check) error {
 			failed++
 			word, text = "FAILED", r.err.Error()
 		}
-		fmt.Fprintf(w, "%-6s %7s  %s: %s\n", word, r.took.Round(time.Millisecond), c.Name, printable(text))
+		fmt.Fprintf(w, "%-6s %5d ms  %s: %s\n", word, r.took.Milliseconds(), c.Name, printable(text))
 		if r.err != nil {
-			fmt.Fprintf(w, "%16s%s\n", "", c.Remedy)
+			fmt.Fprintf(w, "%17s%s\n", "", c.Remedy)
 		}
 	}
 	if failed > 0 {

@@ -36,11 +36,11 @@ func TestRunSaysWhatItSaw(t *testing.T) {
 			{"two", after(3*time.Millisecond, "", errors.New("no\x1b[31m such\nhost")), "look at two"},
 			{"three", after(time.Hour, "", nil), "look at three"},
 		})
-		want := "ok          2s  one: answers\n" +
-			"FAILED     3ms  two: no [31m such host\n" +
-			"                look at two\n" +
-			"FAILED     15s  three: no answer within 15s\n" +
-			"                look at three\n"
+		want := "ok      2000 ms  one: answers\n" +
+			"FAILED     3 ms  two: no [31m such host\n" +
+			"                 look at two\n" +
+			"FAILED 15000 ms  three: no answer within 15s\n" +
+			"                 look at three\n"
 		if diff := cmp.Diff(want, out.String()); diff != "" || err == nil || err.Error() != "2 of 3 checks failed" {
 			t.Errorf("%v\n%s", err, diff)
 		}
