@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,8 @@ import (
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/doctor"
+	"github.com/matrix-herald/herald/threepid/email"
+	"github.com/matrix-herald/herald/threepid/sending"
 )
 
 // maxProbedHomeservers is how many of those that the configuration names are asked.
@@ -51,6 +54,16 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 		Name: "database", Look: cfg.probeDatabase,
 		Remedy: "database.url: is PostgreSQL running, does it let this user in from here? With SQLite, may this user write to data_dir?",
 	}}, doctor.Redis(cfg.Redis)...)
+	if cfg.Email.Host != "" {
+		mail, err := email.New(cfg.mail(nil, environment{log: env.log, reg: prometheus.NewRegistry()}))
+		if err != nil {
+			return err
+		}
+		checks = append(checks, doctor.Check{
+			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) { return probeRelay(ctx, mail) },
+			Remedy: "email.host, port, tls, ca_file, username and password; does a firewall let this machine out?",
+		})
+	}
 	checks = append(checks, cfg.publicChecks(opts)...)
 	names := cfg.namedHomeservers()
 	for _, name := range names[:min(len(names), maxProbedHomeservers)] {
@@ -92,6 +105,15 @@ func (c *Config) probeDatabase(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return "SQLite can be written, in " + c.Database.Path, tx.Rollback()
+}
+
+// probeRelay returns the relay's own words if it does not take mail.
+func probeRelay(ctx context.Context, mail *email.Sender) (string, error) {
+	err := mail.Probe(ctx)
+	if f, ok := errors.AsType[*sending.Failure](err); ok {
+		err = errors.New(strings.TrimSuffix(f.Reason+": "+f.Said, ": "))
+	}
+	return "takes mail from this service", err
 }
 
 // publicChecks ask the service where clients and homeservers reach it.

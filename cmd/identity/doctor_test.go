@@ -8,9 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/emersion/go-smtp"
+
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/storetest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
 
 // TestDoctor has the doctor look at surroundings that are well, and then at ones
@@ -40,7 +43,7 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 		out := lines(0, "IDENTITY_HOMESERVERS_ALLOW="+w.homeserver)
-		check(out, w.front.URL+"/_matrix/identity/v2: identity answers", "homeserver "+w.homeserver+": answers, and does not know")
+		check(out, "mail relay localhost:", ": takes mail from this service", w.front.URL+"/_matrix/identity/v2: identity answers", "homeserver "+w.homeserver+": answers, and does not know")
 		if strings.HasPrefix(database, "sqlite:") {
 			check(out, "database: SQLite can be written")
 		} else {
@@ -48,9 +51,11 @@ func TestDoctor(t *testing.T) {
 		}
 
 		w.front.Close()
+		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
+		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
 		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_ADDRESSES=127.0.0.1:1",
 			"IDENTITY_DATABASE_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
-		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp",
+		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp", "the relay answered 554 5.0.0 at EHLO: ", "go away",
 			"homeserver "+private+": request to "+private+": certificate is for another name", "homeserver 127.0.0.1:1: request to 127.0.0.1:1: dial: connection refused")
 		if strings.Contains(out, "hunter2") {
 			t.Errorf("the output has a password:\n%s", out)

@@ -154,6 +154,15 @@ func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format 
 	return s.send(ctx, verificationName, m, err)
 }
 
+// Probe asks the relay whether it takes mail from this service: connection, TLS and
+// log-in, without a mail. It returns a *sending.Failure if not.
+func (s *Sender) Probe(ctx context.Context) error {
+	if r, ok := s.transport.(*relay); ok {
+		return r.probe(ctx)
+	}
+	return nil
+}
+
 // SendInvitation mails an invitation to Invitation.To. It returns as Send does.
 func (s *Sender) SendInvitation(ctx context.Context, i threepid.Invitation) error {
 	m, err := s.invitation(i)

@@ -115,6 +115,22 @@ func (r *relay) attempt(ctx, early context.Context, m message, data []byte) (f *
 	}
 }
 
+// probe talks to the relay up to the point where it takes mail, and hands over none.
+func (r *relay) probe(ctx context.Context) error {
+	c := &conn{relay: r, message: message{say: func(string, ...any) {}}}
+	err := c.dial(ctx)
+	if err == nil {
+		stop := context.AfterFunc(ctx, func() { c.raw.Close() })
+		err = c.open(ctx)
+		stop()
+		c.quit()
+	}
+	if err == nil {
+		return nil
+	}
+	return explain(c.step, err)
+}
+
 // conn is a connection to the relay for one mail.
 type conn struct {
 	*relay

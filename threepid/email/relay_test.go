@@ -311,7 +311,14 @@ func TestLoggingIn(t *testing.T) {
 					c.TLS, c.CAFile = email.TLSNone, ""
 				}
 				s := newSender(t, c)
+				probed := s.Probe(t.Context())
+				if relay.Connections() != 1 || len(relay.Messages()) != 0 {
+					t.Error("a probe is more than a connection")
+				}
 				err := s.Send(t.Context(), challenge())
+				if (probed == nil) != (err == nil) || err != nil && probed.Error() != err.Error() {
+					t.Errorf("a probe says %v, and sending %v", probed, err)
+				}
 				if tc.reason != "" {
 					checkSendError(t, err, tc.reason)
 					s.outcomes(t, "auth", 1)
