@@ -119,6 +119,9 @@ func (e *BadPepperError) Unwrap() error { return ErrBadPepper }
 
 // Errors of keys and of the store.
 var (
+	// ErrUnavailable means that the database cannot serve anybody now. The error
+	// is an *UnavailableError.
+	ErrUnavailable = errors.New("database is not available")
 	// ErrNoKey means the service has no signing key of that name.
 	ErrNoKey = errors.New("no such signing key")
 	// ErrServerName means the database belongs to a service with another name.
@@ -129,3 +132,20 @@ var (
 	// one that a change was meant for.
 	ErrConflict = errors.New("changed by somebody else")
 )
+
+// UnavailableError is ErrUnavailable with a reason.
+type UnavailableError struct {
+	Reason string // a few words that anybody may read
+	Err    error
+}
+
+// Error names the reason and the error behind it.
+func (e *UnavailableError) Error() string {
+	return ErrUnavailable.Error() + ": " + e.Reason + ": " + e.Err.Error()
+}
+
+// PublicReason returns the reason for /ready.
+func (e *UnavailableError) PublicReason() string { return e.Reason }
+
+// Unwrap returns ErrUnavailable and the error behind it.
+func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }

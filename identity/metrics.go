@@ -25,6 +25,8 @@ type Metrics struct {
 	bindings  prometheus.Gauge
 	peppers   *prometheus.GaugeVec
 	pepperAge prometheus.Gauge
+
+	pepperErrors prometheus.Counter
 }
 
 const (
@@ -122,7 +124,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "herald_identity_pepper_age_seconds", Help: "How long the current pepper has been announced.",
 		}),
 	}
-	reg.MustRegister(m.sweeps, m.cancels, m.bindings, m.peppers, m.pepperAge)
+	m.pepperErrors = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "herald_identity_pepper_errors_total",
+		Help: "Steps of the worker that rotates the lookup pepper and removes old digests that failed; each is tried again.",
+	})
+	reg.MustRegister(m.sweeps, m.cancels, m.bindings, m.peppers, m.pepperAge, m.pepperErrors)
 	zero := func(v *prometheus.CounterVec, outcomes []outcome, labels ...string) {
 		for _, o := range outcomes {
 			v.WithLabelValues(append(labels, o.label)...)

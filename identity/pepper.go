@@ -238,11 +238,19 @@ func (p *Peppers) fill(ctx context.Context) (done bool, err error) {
 // removes a batch of those that nobody may use any more. It reports whether
 // there is more to do at once.
 func (p *Peppers) Work(ctx context.Context) (more bool, err error) {
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			p.opts.Metrics.pepperErrors.Inc()
+		}
+	}()
 	c, err := p.load(ctx)
 	if err != nil {
 		return false, err
 	}
 	now := p.opts.Now()
+	if err := p.observe(ctx, now); err != nil { // first: what follows may fail for long
+		return false, err
+	}
 	current, ok := c.current()
 	if !ok || p.opts.Interval > 0 && now.Sub(current.Since) >= p.opts.Interval {
 		if err := p.begin(ctx, c); err != nil {
@@ -266,7 +274,7 @@ func (p *Peppers) Work(ctx context.Context) (more bool, err error) {
 			return false, fmt.Errorf("remove digests of old peppers: %w", err)
 		}
 	}
-	return !filled || !drained, p.observe(ctx, now)
+	return !filled || !drained, nil
 }
 
 // observe sets the gauges.

@@ -298,10 +298,18 @@ func TestWorkerRotatesByItself(t *testing.T) {
 	}
 }
 
-// away is a store that does not answer while it is on.
+// away is a store that does not answer while it is on, or cannot be written to
+// while it is full.
 type away struct {
 	*sqlstore.DB
-	on atomic.Bool
+	on, full atomic.Bool
+}
+
+func (a *away) BeginPepper(ctx context.Context, value string, current int64) error {
+	if a.full.Load() {
+		return errAway
+	}
+	return a.DB.BeginPepper(ctx, value, current)
 }
 
 var errAway = errors.New("away")
@@ -338,6 +346,33 @@ func TestPeppersDoNotOutliveTheStoreSilently(t *testing.T) {
 	}
 	store.on.Store(false)
 	if _, err := p.Current(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARotationThatFailsIsCountedAndThePepperAges(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	store := &away{DB: s.db}
+	p := s.peppers(t, func(o *identity.PeppersOptions) { o.Store, o.Interval = store, time.Hour })
+	work(t, p)
+	store.full.Store(true)
+	s.clock.advance(2 * time.Hour)
+	for range 2 {
+		if _, err := p.Work(t.Context()); !errors.Is(err, errAway) {
+			t.Errorf("got %v, want the store's error", err)
+		}
+	}
+	const want = `
+# HELP herald_identity_pepper_age_seconds How long the current pepper has been announced.
+# TYPE herald_identity_pepper_age_seconds gauge
+herald_identity_pepper_age_seconds 7200
+# HELP herald_identity_pepper_errors_total Steps of the worker that rotates the lookup pepper and removes old digests that failed; each is tried again.
+# TYPE herald_identity_pepper_errors_total counter
+herald_identity_pepper_errors_total 2
+`
+	if err := testutil.GatherAndCompare(s.registry, strings.NewReader(want),
+		"herald_identity_pepper_age_seconds", "herald_identity_pepper_errors_total"); err != nil {
 		t.Error(err)
 	}
 }

@@ -537,7 +537,21 @@ func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 	}
 	await(http.StatusOK, "")
 	g.set(true)
-	await(http.StatusServiceUnavailable, "database")
+	await(http.StatusServiceUnavailable, `"database: it cannot be reached"`)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+		p.API+"/_matrix/identity/v2/pubkey/ephemeral/isvalid?public_key="+strings.Repeat("A", 43), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" ||
+		!strings.Contains(string(answer), "M_UNKNOWN") || err != nil {
+		t.Errorf("a request meanwhile: %d %s, %v", resp.StatusCode, answer, err)
+	}
 	if status, answer := fetch(t, p.API+"/health"); status != http.StatusOK {
 		t.Errorf("/health: %d %s", status, answer)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/matrix-herald/herald/threepid/validation"
 )
 
-// retryBusy is when to come back after finding all exchanges with homeservers
-// in use; each ends within seconds.
+// retryBusy is when to come back after finding all exchanges with homeservers in
+// use, each of which ends within seconds, or the database locked or restarting.
 const retryBusy = 5 * time.Second
 
 // errNoOwnInvite is identity.ErrNoInvite for its sender, with another code than
@@ -28,6 +28,7 @@ var answers = []struct {
 	status    int
 	code, msg string
 }{
+	{identity.ErrUnavailable, http.StatusServiceUnavailable, "M_UNKNOWN", "This service's database is not available right now; try again later"},
 	{identity.ErrUnauthorized, http.StatusUnauthorized, "M_UNAUTHORIZED", "The access token is missing or not valid; register again"},
 	{identity.ErrUnknownToken, http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "This access token is not known, or not any more"},
 	{errTermsNotSigned, http.StatusForbidden, "M_TERMS_NOT_SIGNED", "Accept the terms of service first; GET /_matrix/identity/v2/terms lists them"},
@@ -110,7 +111,7 @@ func classify(err error) *mxhttp.Error {
 		}
 		if busy, ok := errors.AsType[*threepid.BusyError](err); ok {
 			e.RetryAfter = busy.RetryAfter
-		} else if row.status == http.StatusTooManyRequests {
+		} else if row.status == http.StatusTooManyRequests || row.status == http.StatusServiceUnavailable {
 			e.RetryAfter = retryBusy
 		}
 		return e

@@ -100,7 +100,7 @@ func (db *DB) SweepAccounts(ctx context.Context, idleSince time.Time, limit int)
 
 // AcceptTerms implements identity.TermsStore.
 func (db *DB) AcceptTerms(ctx context.Context, userID string, urls []string, now time.Time) error {
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		for _, u := range slices.Sorted(slices.Values(urls)) { // two requests in one order do not deadlock
 			_, err := tx.ExecContext(ctx,
 				`INSERT INTO accepted_terms (user_id, url, accepted_ms) VALUES ($1, $2, $3)
@@ -162,5 +162,5 @@ func collect[T any](ctx context.Context, q querier, scan func(*sql.Rows) (T, err
 		}
 		all = append(all, one)
 	}
-	return all, rows.Err()
+	return all, unavailable(rows.Err())
 }

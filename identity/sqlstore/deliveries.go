@@ -94,7 +94,7 @@ func scanDelivery(rows *sql.Rows) (d identity.Delivery, err error) {
 
 // Delivered implements identity.DeliveryStore.
 func (db *DB) Delivered(ctx context.Context, d identity.Delivery, now time.Time) error {
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if d.Invite != nil { // first, as DeleteInvite does
 			_, err := tx.ExecContext(ctx,
 				`UPDATE invites SET used_ms = $2, failure = '' WHERE token = $1 AND used_ms IS NULL`,
@@ -125,7 +125,7 @@ func (db *DB) PostponeDelivery(ctx context.Context, d identity.Delivery, due tim
 
 // FailDelivery implements identity.DeliveryStore.
 func (db *DB) FailDelivery(ctx context.Context, d identity.Delivery, reason string) error {
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if d.Invite != nil { // first, as DeleteInvite does
 			_, err := tx.ExecContext(ctx,
 				`UPDATE invites SET failure = $4 WHERE token = $3

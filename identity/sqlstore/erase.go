@@ -83,7 +83,7 @@ func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, erro
 	if _, err := db.write.ExecContext(ctx, db.dialect.beforeErasing); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		err := lockDirectory(ctx, tx)
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func (db *DB) FinishImport(ctx context.Context, begun time.Time) error {
 // Where there is one already, the newer of the two stays. It returns how many
 // were made or replaced.
 func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error) {
-	err = db.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func renewBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int64
 // are not newer than the TS at which they were removed elsewhere, whoever's they
 // are. It returns how many there were.
 func (db *DB) ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error) {
-	err = db.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (db *DB) ImportTerms(ctx context.Context, users map[string][]string, now ti
 // whose addresses nobody has bound. It returns how many were added, and how many
 // were not because the address is bound.
 func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error) {
-	err = db.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -242,7 +242,7 @@ func (db *DB) ImportKeys(ctx context.Context, keys []identity.InviteKey) (added 
 // importNew adds rows, all of one length, in one transaction and returns how
 // many were added.
 func (db *DB) importNew(ctx context.Context, rows [][]any, insert, onConflict string) (added int, err error) {
-	err = db.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(tx *sql.Tx) error {
 		for batch := range slices.Chunk(rows, importRows) {
 			n, err := affected(tx.ExecContext(ctx,
 				insert+placeholders(len(batch), len(batch[0]))+onConflict, slices.Concat(batch...)...))

@@ -46,7 +46,7 @@ func (r *inviteRow) invite() identity.Invite {
 
 // AddInvite implements identity.InviteStore.
 func (db *DB) AddInvite(ctx context.Context, i identity.Invite) error {
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -82,21 +82,16 @@ func (db *DB) BoundTo(ctx context.Context, id threepid.ID) (string, error) {
 }
 
 // boundTo returns whom an address is bound to, or identity.ErrNotFound.
-func boundTo(ctx context.Context, q rowQuerier, id threepid.ID) (user string, err error) {
-	err = q.QueryRowContext(ctx, `SELECT user_id FROM bindings WHERE medium = $1 AND address = $2`,
-		string(id.Medium), id.Address).Scan(&user)
+func boundTo(ctx context.Context, q querier, id threepid.ID) (string, error) {
+	users, err := collect(ctx, q, scanOne[string], `SELECT user_id FROM bindings WHERE medium = $1 AND address = $2`,
+		string(id.Medium), id.Address)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return "", identity.ErrNotFound
 	case err != nil:
 		return "", fmt.Errorf("find a binding: %w", err)
+	case len(users) == 0:
+		return "", identity.ErrNotFound
 	}
-	return user, nil
-}
-
-// rowQuerier is a pool or a transaction.
-type rowQuerier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	return users[0], nil
 }
 
 // live is the condition under which an invite is live at $2, with $3 for
@@ -141,7 +136,7 @@ func (db *DB) ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.T
 
 // DeleteInvite implements identity.InviteStore.
 func (db *DB) DeleteInvite(ctx context.Context, token, sender string) error {
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -184,7 +179,7 @@ func (db *DB) Invites(ctx context.Context, after int64, limit int) ([]identity.I
 // SweepInvites implements identity.InviteStore.
 func (db *DB) SweepInvites(ctx context.Context, now, usedSince time.Time, limit int) (int, error) {
 	swept := 0
-	err := db.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

@@ -8,5 +8,5 @@ import (
 // RegisterMetrics adds the state of the connection pools to reg: go_sql_* with
 // the label db_name, "read" and "write". It panics when they are registered already.
 func (db *DB) RegisterMetrics(reg prometheus.Registerer) {
-	reg.MustRegister(collectors.NewDBStatsCollector(db.read, "read"), collectors.NewDBStatsCollector(db.write, "write"))
+	reg.MustRegister(collectors.NewDBStatsCollector(db.read.DB, "read"), collectors.NewDBStatsCollector(db.write.DB, "write"))
 }

@@ -27,7 +27,7 @@ func (db *DB) migrate(ctx context.Context) error {
 		return err
 	}
 	options = append(options, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
-	p, err := goose.NewProvider(db.dialect.goose, db.write, folder, options...)
+	p, err := goose.NewProvider(db.dialect.goose, db.write.DB, folder, options...)
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}

@@ -10,10 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/exaring/otelpgx"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 	"go.opentelemetry.io/otel/trace"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -35,10 +31,10 @@ type DB struct {
 	// SQLite lets one connection write at a time. With a pool of one for all that
 	// writes, writers wait in Go, where their deadlines end the wait, and never
 	// meet SQLITE_BUSY. Another process that writes, such as a subcommand beside
-	// the server, is waited for inside SQLite, at most busyTimeout and whatever
+	// the server, is waited for inside SQLite, at most connWait and whatever
 	// the deadline. With PostgreSQL, too, those that read need not wait for a
 	// connection while writers wait for each other.
-	read, write *sql.DB
+	read, write pool
 	// lookup is the statement of Lookup, if the driver has to be told to prepare it.
 	lookup  *sql.Stmt
 	closers []func() error
@@ -47,9 +43,8 @@ type DB struct {
 // sqliteReaders is how many lookups may read from SQLite at once.
 const sqliteReaders = 8
 
-// busyTimeout is far longer than this program holds a write lock: a batch of a
-// pepper rotation takes tens of milliseconds.
-const busyTimeout = 10 * time.Second
+// inMemory keeps what SQLite sorts in memory: containers have no folder to put it.
+const inMemory = "temp_store(2)"
 
 // Open opens the database, sees that it answers and brings its schema up to
 // date; any number of processes may do so at once. It returns ErrNewer for a
@@ -91,44 +86,6 @@ func (db *DB) start(ctx context.Context) error {
 	return nil
 }
 
-func openPostgres(ctx context.Context, o Options) (*DB, error) {
-	cfg, err := pgxpool.ParseConfig(o.URL)
-	if err != nil {
-		return nil, errors.New("the URL is not one of PostgreSQL") // err may quote the password
-	}
-	if o.TracerProvider != nil {
-		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(o.TracerProvider))
-	}
-	reading := cfg.Copy()
-	reading.AfterConnect = planOnce
-	write, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	read, err := pgxpool.NewWithConfig(ctx, reading)
-	if err != nil {
-		write.Close()
-		return nil, err
-	}
-	db := &DB{dialect: postgres(), read: stdlib.OpenDBFromPool(read), write: stdlib.OpenDBFromPool(write)}
-	db.closers = []func() error{
-		db.read.Close, db.write.Close,
-		func() error { read.Close(); write.Close(); return nil },
-	}
-	return db, nil
-}
-
-// planOnce makes a connection plan each statement once and not for the values at
-// hand. Looking at a thousand digests to find out that they are in an index takes
-// as long as finding them there. It uses the indexes there are, because reading
-// all of a table that is small when a statement is planned would go on after an
-// import has made it large. The statements that write are planned for their
-// values: the batches of a rotation are small parts of large tables.
-func planOnce(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off")
-	return err
-}
-
 func openSQLite(path string) (*DB, error) {
 	if path == "" || strings.HasPrefix(path, ":") {
 		return nil, errors.New("the URL names no file") // ":memory:" is another database for each connection
@@ -141,9 +98,9 @@ func openSQLite(path string) (*DB, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	busy := fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds())
-	pool := func(conns int, txlock string, pragmas ...string) (*sql.DB, error) {
-		query := url.Values{"_txlock": {txlock}, "_pragma": append(pragmas, busy, "foreign_keys(1)")}
+	busy := fmt.Sprintf("busy_timeout(%d)", connWait.Milliseconds())
+	open := func(conns int, txlock string, pragmas ...string) (*sql.DB, error) {
+		query := url.Values{"_txlock": {txlock}, "_pragma": append(pragmas, busy, "foreign_keys(1)", inMemory)}
 		u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 		db, err := sql.Open("sqlite", u.String())
 		if err != nil {
@@ -154,15 +111,15 @@ func openSQLite(path string) (*DB, error) {
 		return db, nil
 	}
 	// FAST overwrites what is deleted within a page that is written anyway.
-	write, err := pool(1, "immediate", "journal_mode(WAL)", "secure_delete(FAST)")
+	write, err := open(1, "immediate", "journal_mode(WAL)", "secure_delete(FAST)")
 	if err != nil {
 		return nil, err
 	}
-	read, err := pool(sqliteReaders, "deferred", "query_only(1)")
+	read, err := open(sqliteReaders, "deferred", "query_only(1)")
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	return &DB{dialect: sqlite(), read: read, write: write, closers: []func() error{read.Close, write.Close}}, nil
+	return &DB{dialect: sqlite(), read: pool{read}, write: pool{write}, closers: []func() error{read.Close, write.Close}}, nil
 }
 
 // Close closes the database and waits for statements that are running.
@@ -174,25 +131,12 @@ func (db *DB) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ping reports whether the database answers.
-func (db *DB) Ping(ctx context.Context) error {
-	if _, err := db.read.ExecContext(ctx, "SELECT 1"); err != nil {
-		return fmt.Errorf("ask the database: %w", err)
+// Try reads and writes something.
+func (db *DB) Try(ctx context.Context) error {
+	_, err := db.write.ExecContext(ctx, `UPDATE service SET tried_ms = $1 WHERE id IN
+		(SELECT id FROM service WHERE id = 1`+db.dialect.skipLocked+`)`, time.Now().UnixMilli())
+	if err != nil {
+		return fmt.Errorf("try a write: %w", err)
 	}
 	return nil
-}
-
-// tx runs f in one transaction, which is rolled back if f returns an error.
-func (db *DB) tx(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := db.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := f(tx); err != nil {
-		if e := tx.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) {
-			return errors.Join(err, e)
-		}
-		return err
-	}
-	return tx.Commit()
 }

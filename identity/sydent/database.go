@@ -41,7 +41,7 @@ func open(ctx context.Context, path string) (*Database, error) {
 	if info.IsDir() { // SQLite calls that an I/O error
 		return nil, errors.New("it is a folder")
 	}
-	query := url.Values{"mode": {"ro"}, "_pragma": {"query_only(1)", "busy_timeout(10000)"}}
+	query := url.Values{"mode": {"ro"}, "_pragma": {"query_only(1)", "busy_timeout(10000)", "temp_store(2)"}}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {

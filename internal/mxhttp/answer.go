@@ -38,6 +38,9 @@ func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
 	}
 	if e.classify != nil {
 		if known := e.classify(err); known != nil {
+			if known.Status == http.StatusServiceUnavailable { // not the client's fault
+				x.add(slog.String("reason", err.Error()))
+			}
 			return known
 		}
 	}

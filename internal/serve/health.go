@@ -30,8 +30,15 @@ type Check struct {
 	// Name stands for the check in the answer of /ready, which is public.
 	Name string
 	// Probe returns nil if all is well. It must return when its context ends,
-	// which is at most 2 s after its start. Its error is logged and not told.
+	// which is at most 2 s after its start. Its error is logged; of its text only
+	// what a method PublicReason returns is told.
 	Probe func(context.Context) error
+}
+
+// reasoned is an error that says in words for everybody what is wrong.
+type reasoned interface {
+	error
+	PublicReason() string
 }
 
 // Health is the state that /health and /ready report, the same on every
@@ -58,8 +65,8 @@ func (h *Health) Drain() { h.draining.Store(true) }
 // Draining reports whether Drain was called.
 func (h *Health) Draining() bool { return h.draining.Load() }
 
-// Reasons returns why the service is not ready: the names of failed checks, or
-// "draining". It returns nil when the service is ready. Answers may be a second
+// Reasons returns why the service is not ready: the names of failed checks with
+// their reasons, or "draining". It returns nil when the service is ready. Answers may be a second
 // old.
 func (h *Health) Reasons(ctx context.Context) []string {
 	if h.Draining() {
@@ -95,10 +102,13 @@ func (h *Health) probe(ctx context.Context) []string {
 	var failed []string
 	for i, err := range errs {
 		if err != nil {
-			name := h.checks[i].Name
-			failed = append(failed, name)
-			if !slices.Contains(h.reasons, name) { // else it is known
-				h.log.WarnContext(ctx, "not ready", "check", name, "err", err)
+			reason := h.checks[i].Name
+			if why, ok := errors.AsType[reasoned](err); ok {
+				reason += ": " + why.PublicReason()
+			}
+			failed = append(failed, reason)
+			if !slices.Contains(h.reasons, reason) { // else it is known
+				h.log.WarnContext(ctx, "not ready", "check", h.checks[i].Name, "err", err)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package serve_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -95,13 +96,21 @@ func TestAnAskerWhoLeavesDoesNotSpoilTheAnswer(t *testing.T) {
 	}
 }
 
+// full is an error with words for everybody.
+type full struct{ error }
+
+func (full) PublicReason() string { return "the disk is full" }
+
 func TestReadyNamesTheCheckAndNotItsError(t *testing.T) {
 	t.Parallel()
 	o := options(hello)
-	o.Ready = []serve.Check{{Name: "database", Probe: func(context.Context) error { return errors.New("dial db.internal") }}}
+	o.Ready = []serve.Check{
+		{Name: "database", Probe: func(context.Context) error { return errors.New("dial db.internal") }},
+		{Name: "files", Probe: func(context.Context) error { return fmt.Errorf("write /srv: %w", full{errors.New("no space")}) }},
+	}
 	s := start(t, o)
 	for _, url := range []string{s.url("/ready"), s.adminURL("/readyz")} {
-		if r := get(t, client(t), url); r.StatusCode != http.StatusServiceUnavailable || r.body != `{"status":"unavailable","reasons":["database"]}` {
+		if r := get(t, client(t), url); r.StatusCode != http.StatusServiceUnavailable || r.body != `{"status":"unavailable","reasons":["database","files: the disk is full"]}` {
 			t.Errorf("%s: %d %s", url, r.StatusCode, r.body)
 		}
 	}

@@ -1,0 +1,164 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	driversqlite "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/matrix-herald/herald/identity"
+)
+
+// connWait bounds the wait for one of the connections that write, because whoever
+// has them may be waiting for a lock, and with SQLite then the wait for the lock.
+// It is far longer than this program holds one: a batch of a pepper rotation takes
+// tens of milliseconds.
+const connWait = 5 * time.Second
+
+// pool is the connections that read, or those that write. What it returns is an
+// *identity.UnavailableError while the database is away, locked or full.
+type pool struct{ *sql.DB }
+
+// ExecContext runs a statement that writes.
+func (p pool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	conn, err := p.conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	r, err := conn.ExecContext(ctx, query, args...)
+	return r, unavailable(err)
+}
+
+// QueryContext runs a statement that reads.
+func (p pool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	rows, err := p.DB.QueryContext(ctx, query, args...)
+	return rows, unavailable(err)
+}
+
+// QueryRowContext runs a statement that reads one row.
+func (p pool) QueryRowContext(ctx context.Context, query string, args ...any) row {
+	return row{p.DB.QueryRowContext(ctx, query, args...)}
+}
+
+// row is what QueryRowContext returns.
+type row struct{ *sql.Row }
+
+// scanner is a row of a pool or of a transaction.
+type scanner interface{ Scan(to ...any) error }
+
+// Scan copies the columns of the row.
+func (r row) Scan(to ...any) error { return unavailable(r.Row.Scan(to...)) }
+
+// tx runs f in one transaction, which is rolled back if f returns an error.
+func (p pool) tx(ctx context.Context, f func(*sql.Tx) error) error {
+	conn, err := p.conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := f(tx); err != nil {
+		if e := tx.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) {
+			err = errors.Join(err, e)
+		}
+		return unavailable(err)
+	}
+	return unavailable(tx.Commit())
+}
+
+// conn waits for a connection.
+func (p pool) conn(ctx context.Context) (*sql.Conn, error) {
+	wait, cancel := context.WithTimeout(ctx, connWait)
+	defer cancel()
+	conn, err := p.Conn(wait)
+	if err != nil && ctx.Err() == nil && wait.Err() != nil {
+		return nil, &identity.UnavailableError{Reason: "all its connections are in use", Err: err}
+	}
+	return conn, unavailable(err)
+}
+
+// unavailable returns an *identity.UnavailableError for an error that says
+// nothing about the statement, but that the database cannot serve it now, and
+// any other error as it is.
+func unavailable(err error) error {
+	if _, ok := errors.AsType[*identity.UnavailableError](err); ok || err == nil ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	reason := ""
+	if e, ok := errors.AsType[*driversqlite.Error](err); ok {
+		reason = sqliteReason(e.Code())
+	} else if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		reason = postgresReason(e.Code)
+	} else if lostConnection(err) {
+		reason = "it cannot be reached"
+	}
+	if reason == "" {
+		return err
+	}
+	return &identity.UnavailableError{Reason: reason, Err: err}
+}
+
+func sqliteReason(code int) string {
+	const primary = 0xff
+	switch code & primary {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return "another process has locked it"
+	case sqlite3.SQLITE_FULL:
+		return "the disk is full"
+	case sqlite3.SQLITE_READONLY:
+		return "it cannot be written to"
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
+		return "its file cannot be read or written"
+	}
+	return ""
+}
+
+// postgresReason knows the codes of PostgreSQL's appendix A, "Error Codes".
+func postgresReason(code string) string {
+	switch code {
+	case "55P03", "40P01", "40001":
+		return "another process has locked it"
+	case "53100":
+		return "the disk is full"
+	case "25006":
+		return "it cannot be written to"
+	case "25P03", "57P05":
+		return "a transaction took too long"
+	}
+	switch code[:min(2, len(code))] {
+	case "53":
+		return "it is overloaded"
+	case "57", "08":
+		return "it is being restarted"
+	case "58":
+		return "its files cannot be read or written"
+	}
+	return ""
+}
+
+func lostConnection(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	for _, lost := range []error{pgconn.ErrConnClosed, io.EOF, io.ErrUnexpectedEOF, driver.ErrBadConn} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	return false
+}
