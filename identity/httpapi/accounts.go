@@ -35,6 +35,7 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noteHomeserver(r, *req.MatrixServerName)
 	if !a.allowed(*req.MatrixServerName) {
 		return errNotAllowed
 	}
@@ -52,7 +53,6 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 		mxhttp.AddLogAttrs(r.Context(), slog.Any("err", err))
 		return err
 	}
-	noteHomeserver(r, *req.MatrixServerName)
 	return mxhttp.WriteJSON(w, http.StatusOK, registerResponse{Token: token, AccessToken: token})
 }
 

@@ -42,18 +42,21 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 			return err
 		}
 		server, _ := identity.UserServer(account.UserID)
+		noteHomeserver(r, server)
 		// A homeserver may have been allowed when the token was made.
 		if !a.allowed(server) {
 			return errNotAllowed
 		}
-		noteHomeserver(r, server)
 		return h(w, r, caller{UserID: account.UserID, Homeserver: server, Owner: account.UserID})
 	}
 }
 
-// noteHomeserver tells the access log whose user or homeserver asks.
+// noteHomeserver tells the access log whose user or homeserver asks, or claims to.
+// What does not look like a server name may be anything and stays out of it.
 func noteHomeserver(r *http.Request, name string) {
-	mxhttp.AddLogAttrs(r.Context(), slog.String("homeserver", name))
+	if len(name) <= 255 && strings.Trim(name, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:[]") == "" {
+		mxhttp.AddLogAttrs(r.Context(), slog.String("homeserver", name))
+	}
 }
 
 // allowed reports whether the users of a homeserver may use the service.

@@ -185,11 +185,12 @@ func itsUser(name string, h accountHandler) sourceHandler {
 				return err
 			}
 			var ok bool
-			if by.Homeserver, ok = identity.UserServer(by.UserID); !ok || !slices.Contains(servers, by.Homeserver) {
-				mxhttp.AddLogAttrs(r.Context(), slog.String("err", fmt.Sprintf("speaks for a user of %q; v1.sources has %q at this address", by.Homeserver, servers)))
+			by.Homeserver, ok = identity.UserServer(by.UserID)
+			noteHomeserver(r, by.Homeserver)
+			if !ok || !slices.Contains(servers, by.Homeserver) {
+				mxhttp.AddLogAttrs(r.Context(), slog.String("err", fmt.Sprintf("v1.sources has only %q at this address", servers)))
 				return errForeignUser
 			}
-			noteHomeserver(r, by.Homeserver)
 		}
 		return h(w, r, by)
 	}

@@ -305,7 +305,7 @@ func TestUsersOfOtherHomeserversAreRefused(t *testing.T) {
 			}
 			send("/3pid/bind", bind).refused(t, c.status, c.errcode)
 			if name == "another server's" {
-				w.logged(t, "client=192.0.2.1", `err="speaks for a user of \"example.org\"; v1.sources has [\"example.com\" \"example.net:8448\"] at this address"`)
+				w.logged(t, "client=192.0.2.1", "homeserver=example.org", `err="v1.sources has only [\"example.com\" \"example.net:8448\"] at this address"`)
 			}
 			if a := send("/store-invite", invite); c.inviteForbidden {
 				a.refused(t, 403, "M_FORBIDDEN")

@@ -131,6 +131,13 @@ func TestTheLogSaysWhoseUserAsksAndHowMuch(t *testing.T) {
 	unbind.header = http.Header{"Authorization": {"signed example.org"}}
 	w.send(t, unbind).object(t)
 	w.logged(t, "route="+unbindPath, "status=200", "homeserver=example.org")
+	for _, name := range []string{"carol@example.net", strings.Repeat("x", 256), "away.example.org"} {
+		w.send(t, post(registerPath, "", encode(t, map[string]string{"access_token": "unreachable", "matrix_server_name": name}))).refused(t, 502, "M_UNKNOWN")
+	}
+	w.logged(t, "status=502", "homeserver=away.example.org")
+	if log := w.log.String(); strings.Contains(log, "carol") || strings.Contains(log, "xxx") {
+		t.Errorf("the log has what is no server name:\n%s", log)
+	}
 }
 
 func (w *world) lookup(t testing.TB, token, algorithm string, addresses ...string) map[string]any {

@@ -63,6 +63,9 @@ func noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		return failed(sending.Timeout, "the provider did not answer in time")
 	}
+	if errors.Is(err, safehttp.ErrBlocked) {
+		return failed(sending.Unreachable, err.Error()+": only providers in allow_networks may have a private address")
+	}
 	return failed(sending.Unreachable, err.Error())
 }
 

@@ -226,7 +226,7 @@ func TestPrivateNetworksAreReachedOnlyWhenListed(t *testing.T) {
 		reason   string // "" for success
 	}{
 		"listed":                         {[]string{"127.0.0.1/32"}, ca.File(t), ""},
-		"not listed":                     {nil, ca.File(t), "not allowed"},
+		"not listed":                     {nil, ca.File(t), "not allowed: only providers in allow_networks"},
 		"another network":                {[]string{"10.0.0.0/8"}, ca.File(t), "not allowed"},
 		"listed, with an unknown issuer": {[]string{"127.0.0.1/32"}, "", "unknown authority"},
 	} {
