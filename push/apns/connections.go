@@ -2,10 +2,8 @@ package apns
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,18 +43,21 @@ type Connections struct {
 
 	mu     sync.Mutex
 	closed bool
-	// teams stay for as long as the process: what Apple allows a team next
-	// depends on what was done before. There are as many as were ever
+	// teams and tokens stay for as long as the process: what Apple allows a team
+	// next depends on what was done before. There are as many as were ever
 	// configured.
 	teams  map[string]*team
-	tokens map[string]*shared[*tokenSource]
-	pools  map[string]*shared[*h2pool.Pool]
-	past   h2pool.Stats // the counters of pools that are closed
+	tokens map[string]*tokenSource // by credential
+	links  map[string]*link        // by host and credential
+	past   h2pool.Stats            // the counters of links that are closed
 }
 
-type shared[T any] struct {
-	value T
-	users int
+// link are the connections to a host that show one credential. Connections.mu
+// guards it.
+type link struct {
+	key   string
+	pool  *h2pool.Pool
+	users int // open providers, and pushes on their way
 }
 
 // NewConnections returns an empty set of connections.
@@ -70,8 +71,8 @@ func NewConnections(opts Options) *Connections {
 	return &Connections{
 		opts:   opts,
 		teams:  make(map[string]*team),
-		tokens: make(map[string]*shared[*tokenSource]),
-		pools:  make(map[string]*shared[*h2pool.Pool]),
+		tokens: make(map[string]*tokenSource),
+		links:  make(map[string]*link),
 	}
 }
 
@@ -79,11 +80,11 @@ func NewConnections(opts Options) *Connections {
 // any more.
 func (c *Connections) Close() {
 	c.mu.Lock()
-	pools := c.pools
-	c.closed, c.pools = true, nil
+	links := c.links
+	c.closed, c.links = true, nil
 	c.mu.Unlock()
-	for _, pool := range pools {
-		pool.value.Close()
+	for _, l := range links {
+		l.pool.Close()
 	}
 }
 
@@ -92,8 +93,8 @@ func (c *Connections) Stats() h2pool.Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sum := c.past
-	for _, pool := range c.pools {
-		sum = sum.Plus(pool.value.Stats())
+	for _, l := range c.links {
+		sum = sum.Plus(l.pool.Stats())
 	}
 	return sum
 }
@@ -114,12 +115,12 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
 	p := &Provider{
-		settings: cfg.settings(),
-		log:      cmp.Or(c.opts.Log, slog.New(slog.DiscardHandler)).With("app", name),
-		now:      c.opts.Now,
-		users:    1,
+		settings:    cfg.settings(),
+		connections: c,
+		log:         cmp.Or(c.opts.Log, slog.New(slog.DiscardHandler)).With("app", name),
+		now:         c.opts.Now,
 	}
-	cred, err := c.credential(cfg)
+	cred, err := readCredential(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
@@ -139,6 +140,7 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	if err := c.connect(p, host, cred); err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
+	p.url, p.transport = host.String()+"/3/device/", c.opts.Wrap(p.link.pool)
 	return p, nil
 }
 
@@ -170,81 +172,70 @@ func (s *settings) deriveVoIP() {
 	s.payload.VoIP = s.pushType == apns2.PushTypeVOIP || strings.HasSuffix(s.topic, voipSuffix)
 }
 
-// credential is what an app identifies itself with to Apple: one of cert and
-// source.
-type credential struct {
-	id     string // the same for the same credential; shows nothing of it
-	cert   *tls.Certificate
-	source func(*team) (*tokenSource, error)
-	teamID string
-}
-
-func (c *Connections) credential(cfg Config) (credential, error) {
-	if cfg.CertFile != "" {
-		cert, err := loadCertificate(cfg)
-		if err != nil {
-			return credential{}, err
-		}
-		sum := sha256.Sum256(cert.Leaf.Raw)
-		return credential{id: hex.EncodeToString(sum[:]), cert: cert}, nil
-	}
-	key, err := parseKey(cfg.Key.Reveal())
-	if err != nil {
-		return credential{}, fmt.Errorf("read key: %w", err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		return credential{}, fmt.Errorf("read key: %w", err)
-	}
-	sum := sha256.Sum256(public)
-	return credential{
-		id:     strings.Join([]string{cfg.TeamID, cfg.KeyID, hex.EncodeToString(sum[:])}, "/"),
-		teamID: cfg.TeamID,
-		source: func(t *team) (*tokenSource, error) {
-			return newTokenSource(key, cfg.KeyID, cfg.TeamID, t, c.opts.Now)
-		},
-	}, nil
-}
-
-// connect gives p its share of the tokens and connections of cred.
-func (c *Connections) connect(p *Provider, host *url.URL, cred credential) error {
+// connect gives p its share of the provider tokens and connections of cred.
+func (c *Connections) connect(p *Provider, host *url.URL, cred credential) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return errClosed
 	}
-	poolKey := strings.Join([]string{host.Host, cred.id}, " ")
-	pool, err := take(c.pools, poolKey, func() (*h2pool.Pool, error) { return c.newPool(host, cred.cert) })
-	if err != nil {
-		return err
-	}
-	if cred.source != nil {
-		t := c.teams[cred.teamID]
-		if t == nil {
-			t = new(team)
-			c.teams[cred.teamID] = t
-		}
-		p.tokens, err = take(c.tokens, cred.id, func() (*tokenSource, error) { return cred.source(t) })
-		if err != nil {
-			give(c.pools, poolKey, c.closePool)
+	if cred.key != nil {
+		if p.tokens, err = c.tokenSource(cred); err != nil {
 			return err
 		}
 	}
-	p.url, p.transport = host.String()+"/3/device/", c.opts.Wrap(pool)
-	p.release = func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		give(c.tokens, cred.id, func(*tokenSource) {})
-		give(c.pools, poolKey, c.closePool)
+	key := host.Host + " " + cred.id
+	p.link = c.links[key]
+	if p.link == nil {
+		pool, err := c.newPool(host, cred.cert)
+		if err != nil {
+			return err
+		}
+		p.link = &link{key: key, pool: pool}
+		c.links[key] = p.link
 	}
+	p.link.users++
 	return nil
 }
 
-// closePool closes a pool that nothing uses any more, and keeps its counters.
-// The caller holds c.mu.
-func (c *Connections) closePool(pool *h2pool.Pool) {
-	c.past = c.past.Plus(pool.Stats().Counters())
-	pool.Close()
+// tokenSource returns the one source of cred's provider tokens. The caller holds
+// c.mu.
+func (c *Connections) tokenSource(cred credential) (*tokenSource, error) {
+	if s := c.tokens[cred.id]; s != nil {
+		return s, nil
+	}
+	if c.teams[cred.teamID] == nil {
+		c.teams[cred.teamID] = new(team)
+	}
+	s, err := newTokenSource(cred, c.teams[cred.teamID], c.opts.Now)
+	if err != nil {
+		return nil, err
+	}
+	c.tokens[cred.id] = s
+	return s, nil
+}
+
+// hold counts one more user of l. It reports whether l is still open.
+func (c *Connections) hold(l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.users == 0 {
+		return false
+	}
+	l.users++
+	return true
+}
+
+// release counts one user of l less. The last closes it.
+func (c *Connections) release(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.users--; l.users > 0 {
+		return
+	}
+	delete(c.links, l.key)
+	c.past = c.past.Plus(l.pool.Stats().Counters())
+	l.pool.Close()
 }
 
 func (c *Connections) newPool(host *url.URL, cert *tls.Certificate) (*h2pool.Pool, error) {
@@ -260,32 +251,4 @@ func (c *Connections) newPool(host *url.URL, cert *tls.Certificate) (*h2pool.Poo
 		// tokens and ids ("Sending notification requests to APNs").
 		FullHeaders: true,
 	})
-}
-
-// take returns the value at key for one more user, made if there is none.
-func take[T any](m map[string]*shared[T], key string, create func() (T, error)) (T, error) {
-	s := m[key]
-	if s == nil {
-		value, err := create()
-		if err != nil {
-			return value, err
-		}
-		s = &shared[T]{value: value}
-		m[key] = s
-	}
-	s.users++
-	return s.value, nil
-}
-
-// give is told that one user of the value at key is gone, and ends the value
-// with the last.
-func give[T any](m map[string]*shared[T], key string, end func(T)) {
-	s := m[key]
-	if s == nil {
-		return
-	}
-	if s.users--; s.users == 0 {
-		delete(m, key)
-		end(s.value)
-	}
 }

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
 )
@@ -27,6 +30,37 @@ var (
 // oidUID is the attribute "userid" of a subject (RFC 4519, section 2.39), in
 // which Apple writes the topic.
 var oidUID = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 1}
+
+// credential is what an app identifies itself with to Apple: a certificate, or a
+// key that signs provider tokens.
+type credential struct {
+	id            string // the same for the same credential; shows nothing of it
+	cert          *tls.Certificate
+	key           *ecdsa.PrivateKey
+	keyID, teamID string
+}
+
+func readCredential(cfg Config) (credential, error) {
+	if cfg.CertFile != "" {
+		cert, err := loadCertificate(cfg)
+		if err != nil {
+			return credential{}, err
+		}
+		sum := sha256.Sum256(cert.Leaf.Raw)
+		return credential{id: hex.EncodeToString(sum[:]), cert: cert}, nil
+	}
+	key, err := parseKey(cfg.Key.Reveal())
+	if err != nil {
+		return credential{}, fmt.Errorf("read key: %w", err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return credential{}, fmt.Errorf("read key: %w", err)
+	}
+	sum := sha256.Sum256(public)
+	id := strings.Join([]string{cfg.TeamID, cfg.KeyID, hex.EncodeToString(sum[:])}, "/")
+	return credential{id: id, key: key, keyID: cfg.KeyID, teamID: cfg.TeamID}, nil
+}
 
 // parseKey reads the text of a .p8 file.
 func parseKey(text string) (*ecdsa.PrivateKey, error) {

@@ -25,8 +25,10 @@ var errSendTimeout = errors.New("APNs did not answer in time")
 // Provider delivers to the devices of one app through APNs. Its methods are
 // safe for concurrent use.
 type Provider struct {
+	connections *Connections
+	link        *link
 	url         string            // of a device token, without it
-	transport   http.RoundTripper // the connections
+	transport   http.RoundTripper // over link
 	tokens      *tokenSource      // nil with a certificate
 	settings    settings
 	fingerprint string
@@ -34,11 +36,7 @@ type Provider struct {
 	notAfter    time.Time
 	log         *slog.Logger
 	now         func() time.Time
-	release     func() // gives up the shares
 	closing     sync.Once
-
-	mu    sync.Mutex
-	users int // one until Close, and one for each push on its way
 }
 
 var _ push.Provider = (*Provider)(nil)
@@ -55,31 +53,9 @@ type settings struct {
 	rejectTopic bool
 }
 
-// Close gives up the provider's share of connections and tokens, as soon as
-// the pushes on their way have ended. It does not wait for them.
-func (p *Provider) Close() { p.closing.Do(p.end) }
-
-// begin counts one more user. It reports whether the provider is still open.
-func (p *Provider) begin() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.users == 0 {
-		return false
-	}
-	p.users++
-	return true
-}
-
-// end counts one user less. The last gives up the shares.
-func (p *Provider) end() {
-	p.mu.Lock()
-	p.users--
-	last := p.users == 0
-	p.mu.Unlock()
-	if last {
-		p.release()
-	}
-}
+// Close gives up the provider's share of the connections. Pushes on their way
+// keep theirs, and Close does not wait for them.
+func (p *Provider) Close() { p.closing.Do(func() { p.connections.release(p.link) }) }
 
 // NotAfter returns when the provider's certificate expires, the zero time when
 // it uses a token.
@@ -113,10 +89,10 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	case payload.JSON == nil:
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
-	if !p.begin() {
+	if !p.connections.hold(p.link) {
 		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true, Err: errClosed}
 	}
-	defer p.end()
+	defer p.connections.release(p.link)
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)

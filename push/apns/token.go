@@ -2,17 +2,15 @@ package apns
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math/big"
 	"sync"
 	"time"
+
+	"github.com/golang-jwt/jwt/v4"
 )
 
 const (
@@ -40,10 +38,9 @@ type team struct {
 // (RFC 6979), so that all processes with the same key use the same token and
 // Apple does not see them outbid each other.
 type tokenSource struct {
-	key           *ecdsa.PrivateKey
-	keyID, teamID string
-	team          *team
-	now           func() time.Time
+	credential
+	team *team
+	now  func() time.Time
 
 	// The rest is guarded by team.mu.
 	bearer  string
@@ -52,8 +49,8 @@ type tokenSource struct {
 }
 
 // newTokenSource checks the key by making a first token.
-func newTokenSource(key *ecdsa.PrivateKey, keyID, teamID string, t *team, now func() time.Time) (*tokenSource, error) {
-	s := &tokenSource{key: key, keyID: keyID, teamID: teamID, team: t, now: now}
+func newTokenSource(cred credential, t *team, now func() time.Time) (*tokenSource, error) {
+	s := &tokenSource{credential: cred, team: t, now: now}
 	if _, err := s.token(); err != nil {
 		return nil, err
 	}
@@ -124,7 +121,7 @@ func (s *tokenSource) hold() {
 
 // replace makes a new token. The caller holds team.mu.
 func (s *tokenSource) replace(issued, updated time.Time) error {
-	bearer, err := sign(s.key, s.keyID, s.teamID, issued)
+	bearer, err := sign(s.credential, issued)
 	if err != nil {
 		return err
 	}
@@ -137,29 +134,17 @@ func (s *tokenSource) replace(issued, updated time.Time) error {
 
 // sign makes a JSON Web Token as Apple wants it: ES256, with the key's id in
 // the header, the team as issuer and the time of issue.
-func sign(key *ecdsa.PrivateKey, keyID, teamID string, issued time.Time) (string, error) {
-	if key.Curve != elliptic.P256() {
-		return "", errors.New("sign provider token: the key is not on the curve P-256")
-	}
-	header, err := json.Marshal(struct {
-		Algorithm string `json:"alg"`
-		KeyID     string `json:"kid"`
-	}{"ES256", keyID})
+func sign(cred credential, issued time.Time) (string, error) {
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.RegisteredClaims{Issuer: cred.teamID, IssuedAt: jwt.NewNumericDate(issued)})
+	token.Header["kid"] = cred.keyID
+	text, err := token.SigningString()
 	if err != nil {
 		return "", fmt.Errorf("sign provider token: %w", err)
 	}
-	claims, err := json.Marshal(struct {
-		Issuer   string `json:"iss"`
-		IssuedAt int64  `json:"iat"`
-	}{teamID, issued.Unix()})
-	if err != nil {
-		return "", fmt.Errorf("sign provider token: %w", err)
-	}
-	enc := base64.RawURLEncoding
-	text := enc.EncodeToString(header) + "." + enc.EncodeToString(claims)
+	// The library would draw a random number. Without a source of randomness the
+	// signature is deterministic.
 	digest := sha256.Sum256([]byte(text))
-	// No source of randomness makes the signature deterministic.
-	der, err := key.Sign(nil, digest[:], crypto.SHA256)
+	der, err := cred.key.Sign(nil, digest[:], crypto.SHA256)
 	if err != nil {
 		return "", fmt.Errorf("sign provider token: %w", err)
 	}
@@ -170,5 +155,5 @@ func sign(key *ecdsa.PrivateKey, keyID, teamID string, issued time.Time) (string
 	var raw [64]byte // r and s, 32 bytes each (RFC 7518, section 3.4)
 	sig.R.FillBytes(raw[:32])
 	sig.S.FillBytes(raw[32:])
-	return text + "." + enc.EncodeToString(raw[:]), nil
+	return text + "." + base64.RawURLEncoding.EncodeToString(raw[:]), nil
 }
