@@ -23,6 +23,8 @@ type LimitsConfig struct {
 	// TrustedSources are addresses and ranges to which limits by the address of the
 	// client do not apply, because many people are behind them.
 	TrustedSources []string `yaml:"trusted_sources"`
+	// BytesInFlight bounds what requests hold in memory at once.
+	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
 
 // defaultLimits trusts addresses that are nobody's on the internet: a homeserver
@@ -30,7 +32,7 @@ type LimitsConfig struct {
 // not name makes everybody look like one client.
 func defaultLimits() LimitsConfig {
 	return LimitsConfig{
-		Limits: httpapi.DefaultLimits(),
+		Limits: httpapi.DefaultLimits(), BytesInFlight: 64 << 20,
 		TrustedSources: []string{
 			"127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10",
 		},
@@ -41,6 +43,9 @@ func defaultLimits() LimitsConfig {
 const noRegion = "001"
 
 func (c LimitsConfig) validate(path string, p *conf.Problems) {
+	if c.BytesInFlight < httpapi.LeastBytesInFlight {
+		p.Add(path+".bytes_in_flight", c.BytesInFlight, fmt.Sprintf("use at least %d: a source may hold a quarter, and must have room for one request", httpapi.LeastBytesInFlight))
+	}
 	for i, s := range c.TrustedSources {
 		if _, err := conf.ParseNetwork(s); err != nil {
 			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")

@@ -213,6 +213,7 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
 		ClientsOf: cfg.Homeservers.clients(), Allow: cfg.Homeservers.Allow,
 		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Limits: cfg.Limits.Limits, Limiter: s.limiter, TrustedSources: cfg.Limits.networks(), Log: env.log, Registerer: env.reg,
+		BytesInFlight:  cfg.Limits.BytesInFlight,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),
 	})
 }

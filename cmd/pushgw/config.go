@@ -96,6 +96,7 @@ func defaultConfig() *Config {
 		Duplicates: defaultDuplicates(),
 		Rejections: defaultRejections(),
 		Trouble:    defaultTrouble(),
+		Limits:     LimitsConfig{BytesInFlight: 64 << 20},
 		Redis:      redisconn.DefaultConfig("herald:push:"),
 
 		Log:     telemetry.LogConfig{Level: "info", Format: "text"},

@@ -23,9 +23,14 @@ type LimitsConfig struct {
 	// TrustedSources are addresses and ranges of homeservers to which the limits
 	// do not apply.
 	TrustedSources []string `yaml:"trusted_sources"`
+	// BytesInFlight bounds what requests hold in memory at once.
+	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
 
 func (c LimitsConfig) validate(path string, p *conf.Problems) {
+	if c.BytesInFlight < httpapi.LeastBytesInFlight {
+		p.Add(path+".bytes_in_flight", c.BytesInFlight, fmt.Sprintf("use at least %d: a source may hold a quarter, and must have room for one request", httpapi.LeastBytesInFlight))
+	}
 	for i, s := range c.TrustedSources {
 		if _, err := conf.ParseNetwork(s); err != nil {
 			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
@@ -58,7 +63,7 @@ func newHandler(cfg *Config, gateway *push.Gateway, metrics *push.Metrics, log *
 	handler, err := httpapi.New(httpapi.Options{
 		Gateway: gateway, Metrics: metrics, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
 		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
-		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(),
+		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(), BytesInFlight: cfg.Limits.BytesInFlight,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, limiter.Close())

@@ -71,7 +71,7 @@ func BenchmarkOverload(b *testing.B) {
 		b.ReportMetric(median(busy), "503-us")
 		b.ReportMetric(median(healthy), "health-us")
 		b.ReportMetric(median(busy)/median(healthy), "503/health")
-		b.ReportMetric(float64(g.resident(b)>>20), "rss-MB")
+		b.ReportMetric(g.memory(b, "VmHWM"), "rss-MB")
 		b.ReportMetric((g.cpu()-cpu).Seconds()/took, "cpus")
 	}
 }

@@ -28,6 +28,14 @@ const (
 	maxLookupBody = 6 << 20
 )
 
+// slowestBody is how many bytes of a body must arrive in a second: clients are
+// phones.
+const slowestBody = 4 << 10
+
+// LeastBytesInFlight is the least that Options.BytesInFlight may be: a source may
+// hold a quarter, which the largest lookup and what is decoded of it fill.
+const LeastBytesInFlight = 8 * maxLookupBody
+
 // Options configure the API. Accounts, Terms, Directory, Keys, Sessions, Invites,
 // Pages, Homeservers, BaseURL, Limiter and Log are required.
 type Options struct {
@@ -61,6 +69,9 @@ type Options struct {
 	Limits         Limits
 	Limiter        *ratelimit.Limiter
 	TrustedSources []netip.Prefix
+	// BytesInFlight bounds what requests hold in memory at once; 0 means not at all. A
+	// source that is not trusted holds at most a quarter.
+	BytesInFlight int64
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -99,11 +110,14 @@ func New(opts Options) (http.Handler, error) {
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
 		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies, Timeout: opts.Timeout,
 		CORS: true, Classify: classify,
+		BytesInFlight: opts.BytesInFlight, TrustedSources: opts.TrustedSources, SlowestBody: slowestBody,
 	})
 	if err != nil {
 		return nil, err
 	}
-	a := &api{Options: opts, capped: capped{last: make(map[string]time.Time)}}
+	a := &api{
+		Options: opts, capped: capped{last: make(map[string]time.Time)}, decoders: mxhttp.Decoders{MaxItems: identity.MaxLookup},
+	}
 	a.routes(engine.Group("/_matrix/identity"))
 	if a.V1.Delegate != "" {
 		engine.GET("/.well-known/matrix/server", mxhttp.Wrap(a.delegate))

@@ -122,11 +122,7 @@ func (a *api) lookup(w http.ResponseWriter, r *http.Request, by caller) error {
 	if req.addresses.wrong {
 		return invalidParam("addresses: expected a list of strings")
 	}
-	addresses := req.addresses.items
-	if len(addresses) > identity.MaxLookup {
-		addresses = nil // the directory refuses them
-	}
-	taken, err := a.Limiter.Take(r.Context(), a.lookupAsks(r.Context(), by, addresses)...)
+	taken, err := a.Limiter.Take(r.Context(), a.lookupAsks(r.Context(), by, req.addresses.items)...)
 	if err != nil {
 		return err
 	}

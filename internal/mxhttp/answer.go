@@ -33,6 +33,9 @@ func (e *edge) respond(c *gin.Context, x *exchange, answer *Error) {
 
 // errorFor finds the answer to err and logs what no one expects.
 func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
+	if x.refusal != nil { // which the handler may have taken for a broken body
+		return x.refusal
+	}
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
 	}

@@ -20,11 +20,26 @@ type Decoder struct {
 	// whole is the JSON text. The strings of it that have no escapes are parts of
 	// this one, and keep it in memory.
 	whole string
+	x     *exchange // of the request, if it has one
 }
+
+// What a decoded value takes in memory, in bytes and as a rule.
+const (
+	sizeOfObject = 320 // with room for some members
+	sizeOfMember = 64
+	sizeOfArray  = 24
+	sizeOfItem   = 48
+)
 
 // Decoders lends decoders to the requests of one API, which use one another's. The
 // zero Decoders is ready for use, by many at once.
-type Decoders struct{ free sync.Pool }
+type Decoders struct {
+	// MaxItems is how many items a list, and members an object, may have. More are not
+	// read, and answered with 413. 0 means any number.
+	MaxItems int
+
+	free sync.Pool
+}
 
 // ReadBody has read read the request body, a JSON value of at most limit bytes.
 // The body has been checked to be UTF-8 and not to nest too deeply. read must read
@@ -33,17 +48,18 @@ type Decoders struct{ free sync.Pool }
 // others stand for JSON that is none; beside them, the errors are those of
 // [ReadJSON].
 func (d *Decoders) ReadBody(w http.ResponseWriter, r *http.Request, limit int64, read func(Decoder) error) error {
-	data, err := readBody(w, r, limit)
+	data, err := readText(w, r, limit, d.MaxItems)
 	if err != nil {
 		return err
 	}
-	if err := checkText(data); err != nil {
+	x := exchangeOf(r.Context())
+	if err := x.holdDecoded(len(data)); err != nil {
 		return err
 	}
-	return d.decode(data, read)
+	return d.decode(x, data, read)
 }
 
-func (d *Decoders) decode(data []byte, read func(Decoder) error) error {
+func (d *Decoders) decode(x *exchange, data []byte, read func(Decoder) error) error {
 	dec, ok := d.free.Get().(*jsontext.Decoder)
 	if !ok {
 		dec = new(jsontext.Decoder)
@@ -51,9 +67,12 @@ func (d *Decoders) decode(data []byte, read func(Decoder) error) error {
 	defer d.free.Put(dec)
 	dec.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	defer dec.Reset(http.NoBody) // lets go of the body
-	if err := read(Decoder{dec, string(data)}); err != nil {
+	if err := read(Decoder{dec, string(data), x}); err != nil {
 		if known, ok := errors.AsType[*Error](err); ok {
 			return known
+		}
+		if x != nil && x.Err() != nil {
+			return err
 		}
 		return errNotJSON("The request body is not valid JSON")
 	}
@@ -124,11 +143,17 @@ func (d Decoder) Text() (text string, ok bool, err error) {
 }
 
 func (d Decoder) object() (any, error) {
+	if err := d.x.holdDecoded(sizeOfObject); err != nil {
+		return nil, err
+	}
 	object := make(map[string]any)
 	if _, err := d.ReadToken(); err != nil {
 		return nil, err
 	}
 	for d.PeekKind() != '}' {
+		if err := d.x.holdDecoded(sizeOfMember); err != nil {
+			return nil, err
+		}
 		name, err := d.text()
 		if err != nil {
 			return nil, err
@@ -142,11 +167,17 @@ func (d Decoder) object() (any, error) {
 }
 
 func (d Decoder) array() (any, error) {
+	if err := d.x.holdDecoded(sizeOfArray); err != nil {
+		return nil, err
+	}
 	array := []any{}
 	if _, err := d.ReadToken(); err != nil {
 		return nil, err
 	}
 	for d.PeekKind() != ']' {
+		if err := d.x.holdDecoded(sizeOfItem); err != nil {
+			return nil, err
+		}
 		item, err := d.Value()
 		if err != nil {
 			return nil, err

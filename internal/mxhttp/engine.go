@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -24,6 +25,14 @@ type Options struct {
 	CORS bool
 	// Timeout, if positive, bounds the context of each request.
 	Timeout time.Duration
+	// BytesInFlight bounds the bytes that all requests hold at once, of their bodies
+	// and of what is decoded of them; 0 means any number. A source, which is an address
+	// or the /64 of one, may hold a quarter, unless it is in one of TrustedSources.
+	BytesInFlight  int64
+	TrustedSources []netip.Prefix
+	// SlowestBody is how many bytes of a body must arrive in a second, after the first
+	// two; 0 means any number.
+	SlowestBody int64
 	// Classify turns a domain error into the answer to it, or returns nil when
 	// it does not know the error. It may be nil.
 	Classify func(error) *Error
@@ -35,6 +44,8 @@ type edge struct {
 	metrics  *metrics
 	proxies  *proxyNotice
 	cors     bool
+	budget   *budget
+	slowest  int64
 	timeout  time.Duration
 	cause    error
 	classify func(error) *Error
@@ -54,18 +65,20 @@ func NewEngine(o Options) (*gin.Engine, error) {
 	if err := engine.SetTrustedProxies(o.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("trusted proxies: %w", err)
 	}
-	m, err := newMetrics(o.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("register the HTTP metrics: %w", err)
-	}
+	m := newMetrics()
 	e := &edge{
 		log:      o.Logger,
 		metrics:  m,
 		proxies:  newProxyNotice(o.Logger, o.TrustedProxies),
 		cors:     o.CORS,
+		budget:   newBudget(o, m),
+		slowest:  o.SlowestBody,
 		timeout:  o.Timeout,
 		cause:    fmt.Errorf("the request's own time of %s is over: %w", o.Timeout, context.DeadlineExceeded),
 		classify: o.Classify,
+	}
+	if err := m.register(o.Registerer, e.budget); err != nil {
+		return nil, fmt.Errorf("register the HTTP metrics: %w", err)
 	}
 	engine.Use(e.handle)
 	engine.NoRoute(Wrap(unrecognized(http.StatusNotFound, "Unrecognized request: there is no such endpoint")))
@@ -109,6 +122,7 @@ func (e *edge) handle(c *gin.Context) {
 	}
 	x.Context = ctx
 	c.Request = c.Request.WithContext(x)
+	e.countBody(c, x)
 	e.metrics.inFlight.Inc()
 	defer e.finish(c, x)
 	e.proxies.look(ctx, c.Request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -25,12 +26,27 @@ type exchange struct {
 	client netip.Addr
 	start  time.Time
 
+	// What the request holds of the budget, and the answer if it may hold no more.
+	budget  *budget
+	source  netip.Prefix
+	body    *body // nil without one
+	held    int64
+	decoded int64       // and not held yet
+	header  http.Header // of the answer over HTTP/1, where it says that the connection closes
+	refusal *Error
+
 	mu    sync.Mutex
 	attrs []slog.Attr
 }
 
 // exchangeKey is the context key of the exchange.
 type exchangeKey struct{}
+
+// exchangeOf returns the exchange that ctx belongs to, or nil.
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
 
 // Value returns the exchange itself for its own key.
 func (x *exchange) Value(key any) any {
@@ -86,14 +102,14 @@ func (x *exchange) add(attrs ...slog.Attr) {
 // AddLogAttrs adds attrs to the access log line of the request that ctx belongs
 // to. It does nothing for other contexts, and is safe for concurrent use.
 func AddLogAttrs(ctx context.Context, attrs ...slog.Attr) {
-	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+	if x := exchangeOf(ctx); x != nil {
 		x.add(attrs...)
 	}
 }
 
 // RequestID returns the id of the request that ctx belongs to, or "".
 func RequestID(ctx context.Context) string {
-	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+	if x := exchangeOf(ctx); x != nil {
 		return x.id[0]
 	}
 	return ""
@@ -103,7 +119,7 @@ func RequestID(ctx context.Context) string {
 // seen by the outermost trusted proxy. It is the zero Addr when that is unknown,
 // as on a Unix socket without a proxy's header.
 func ClientAddr(ctx context.Context) netip.Addr {
-	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+	if x := exchangeOf(ctx); x != nil {
 		return x.client
 	}
 	return netip.Addr{}

@@ -27,6 +27,7 @@ func (e *edge) finish(c *gin.Context, x *exchange) {
 	if !aborted && c.Writer.Header().Get("Content-Length") != "" {
 		c.Writer.Flush()
 	}
+	x.release()
 	took := time.Since(x.start)
 	status := c.Writer.Status()
 	e.metrics.inFlight.Dec()

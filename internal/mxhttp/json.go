@@ -6,25 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"reflect"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
-	// maxDepth is how deep arrays and objects may nest, the outermost object
-	// counting as one.
-	maxDepth = 64
 	// maxPath bounds the bytes of a member path quoted in an error.
 	maxPath = 128
-	// readAhead is the most memory a declared Content-Length reserves before
-	// any of the body has arrived.
-	readAhead = 64 << 10
+	// maxItems is how many items a list, and members an object, may have that ReadJSON
+	// reads.
+	maxItems = 1000
 )
 
 // WriteJSON answers with v as JSON, encoded as by encoding/json but without
@@ -61,15 +56,17 @@ func WriteBody(w http.ResponseWriter, status int, body []byte) error {
 // Struct tags have the meaning of github.com/go-json-experiment/json; to keep a
 // member as it came, give it the type jsontext.Value.
 //
-// Every error is an [*Error] for the client: 413 M_TOO_LARGE; 408 M_UNKNOWN for
-// what the server's ReadTimeout did not wait for any longer; 400 M_NOT_JSON for what is not UTF-8, not JSON or followed by more; 400 M_BAD_JSON, naming
-// the member, for JSON of the wrong shape or nested too deeply.
+// Every error is an [*Error] for the client: 413 M_TOO_LARGE, also for a list or
+// an object of more than a thousand, which is not read any further; 408 M_UNKNOWN
+// for what arrives too slowly; 503 for what [Options.BytesInFlight] has no room
+// for; 400 M_NOT_JSON for what is not UTF-8, not JSON or followed by more; 400
+// M_BAD_JSON, naming the member, for JSON of the wrong shape or nested too deeply.
 func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, dst any) error {
-	data, err := readBody(w, r, limit)
+	data, err := readText(w, r, limit, maxItems)
 	if err != nil {
 		return err
 	}
-	if err := checkText(data); err != nil {
+	if err := exchangeOf(r.Context()).holdDecoded(len(data)); err != nil {
 		return err
 	}
 	// Escaped lone surrogates are let through, as U+FFFD: Python and JavaScript
@@ -103,7 +100,7 @@ func DecodeObject(data []byte) (map[string]any, error) {
 		return nil, err
 	}
 	var v any
-	if err := new(Decoders).decode(data, func(d Decoder) (err error) {
+	if err := new(Decoders).decode(nil, data, func(d Decoder) (err error) {
 		v, err = d.Value()
 		return err
 	}); err != nil {
@@ -114,71 +111,6 @@ func DecodeObject(data []byte) (map[string]any, error) {
 		return nil, ErrNotObject()
 	}
 	return object, nil
-}
-
-// readBody reads the whole body of r, at most limit bytes.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	if r.ContentLength > limit {
-		return nil, errTooLarge(limit)
-	}
-	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		// ReadFrom wants MinRead spare bytes to notice the end without growing.
-		buf.Grow(int(min(r.ContentLength, readAhead)) + bytes.MinRead)
-	}
-	if _, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, errTooLarge(limit)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) { // the server's ReadTimeout
-			return nil, &Error{Status: http.StatusRequestTimeout, Code: codeUnknown, Msg: "The request body took too long to arrive"}
-		}
-		return nil, errNotJSON("The request body could not be read to its end")
-	}
-	return buf.Bytes(), nil
-}
-
-// checkText refuses what a JSON decoder would accept or be slow to refuse:
-// bytes that are not UTF-8, and nesting beyond maxDepth. It takes time linear in
-// the size of data.
-func checkText(data []byte) error {
-	if !utf8.Valid(data) {
-		return errNotJSON("The request body is not valid UTF-8")
-	}
-	depth := 0
-	for i := 0; i < len(data); i++ {
-		switch data[i] {
-		case '"':
-			i = stringEnd(data, i+1)
-		case '{', '[':
-			if depth++; depth > maxDepth {
-				return badJSON(fmt.Sprintf("The request body nests deeper than %d levels", maxDepth))
-			}
-		case '}', ']':
-			depth--
-		}
-	}
-	return nil
-}
-
-// stringEnd returns where the string ends whose text begins at start: at its
-// closing quote, which an odd number of backslashes before it would escape, or
-// at the end of data.
-func stringEnd(data []byte, start int) int {
-	for i := start; ; i++ {
-		quote := bytes.IndexByte(data[i:], '"')
-		if quote < 0 {
-			return len(data)
-		}
-		i += quote
-		slashes := 0
-		for i-slashes > start && data[i-slashes-1] == '\\' {
-			slashes++
-		}
-		if slashes%2 == 0 {
-			return i
-		}
-	}
 }
 
 // firstByte returns the first byte of data that is no JSON white space, 0 if

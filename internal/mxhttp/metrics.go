@@ -18,10 +18,10 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	refused  *prometheus.CounterVec
 }
 
-// newMetrics returns metrics, registered with reg unless that is nil.
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics() *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "herald_http_requests_total",
@@ -36,11 +36,27 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "herald_http_requests_in_flight",
 			Help: "HTTP requests being handled.",
 		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "herald_http_bodies_refused_total",
+			Help: "Request bodies that were not read to their end, because too many bytes are in flight or too few arrived.",
+		}, []string{"reason"}),
 	}
+	for _, reason := range []string{refusedSource, refusedTotal, refusedSlow} {
+		m.refused.WithLabelValues(reason)
+	}
+	return m
+}
+
+// register registers the metrics and that of b with reg, unless it is nil.
+func (m *metrics) register(reg prometheus.Registerer, b *budget) error {
 	if reg == nil {
-		return m, nil
+		return nil
 	}
-	return m, errors.Join(reg.Register(m.requests), reg.Register(m.duration), reg.Register(m.inFlight))
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "herald_http_bytes_in_flight",
+		Help: "Bytes of request bodies, and of what is decoded of them, that are held at the moment.",
+	}, b.inFlight)
+	return errors.Join(reg.Register(m.requests), reg.Register(m.duration), reg.Register(m.inFlight), reg.Register(m.refused), reg.Register(held))
 }
 
 func (m *metrics) observe(route, method string, status int, took time.Duration) {

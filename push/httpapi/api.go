@@ -40,6 +40,9 @@ type Options struct {
 	Limits         Limits
 	Limiter        *ratelimit.Limiter
 	TrustedSources []netip.Prefix
+	// BytesInFlight bounds what requests hold in memory at once; 0 means not at all. A
+	// source that is not trusted holds at most a quarter.
+	BytesInFlight int64
 	// Discovery answers UnifiedPush's discovery request, which promises that
 	// pushkeys that are URLs are delivered to.
 	Discovery bool
@@ -60,6 +63,7 @@ func New(opts Options) (http.Handler, error) {
 	}
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
 		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies,
+		BytesInFlight: opts.BytesInFlight, TrustedSources: opts.TrustedSources, SlowestBody: slowestBody,
 	})
 	if err != nil {
 		return nil, err

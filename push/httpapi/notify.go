@@ -13,9 +13,14 @@ import (
 
 // Limits of one request.
 const (
-	maxBody    = 512 << 10 // bytes
-	maxDevices = 100
+	maxBody     = 512 << 10 // bytes
+	slowestBody = 64 << 10  // bytes a second
+	maxDevices  = 100
 )
+
+// LeastBytesInFlight is the least that Options.BytesInFlight may be: a source may
+// hold a quarter, which the largest request and what is decoded of it fill.
+const LeastBytesInFlight = 8 * maxBody
 
 // request is a request as it was understood.
 type request struct {

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// bodiesBound is what docs/operations.md says about the memory of a process whose
+// requests hold as many bytes as they may, in MB.
+const bodiesBound = 512
+
+// attacker posts bodies from an address of its own.
+type attacker struct {
+	target string // host and port
+	from   string // a loopback address
+}
+
+// post sends a body of a length that it declares, and returns its answer's status.
+func (a attacker) post(ctx context.Context, declared int, body string) (int, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(a.from)}}
+	conn, err := dialer.DialContext(ctx, "tcp", a.target)
+	if err != nil {
+		return 0, err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	sent := make(chan struct{})
+	go func() { // the answer may come before all is sent
+		defer close(sent)
+		_, _ = fmt.Fprintf(conn, "POST /_matrix/push/v1/notify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", declared, body)
+	}()
+	defer func() { conn.Close(); <-sent }()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return res.StatusCode, err
+}
+
+// TestStalledBodiesLeaveOthersTheirPlaces has one source send 128 bodies of 512 KiB
+// but for their last byte. It holds a quarter of the bytes in flight, and another
+// source does not notice.
+func TestStalledBodiesLeaveOthersTheirPlaces(t *testing.T) {
+	t.Parallel()
+	const bodies, size, places = 128, 512 << 10, 32
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
+	s.speakPlainHTTP(t)
+	g := startGateway(t, s.client, "-config", s.config)
+	target, err := url.Parse(g.API)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	answers := make(chan int, bodies)
+	var attack sync.WaitGroup
+	text := strings.Repeat(" ", size-1)
+	for range bodies {
+		attack.Go(func() {
+			status, _ := attacker{target.Host, "127.0.0.2"}.post(ctx, size, text)
+			answers <- status
+		})
+	}
+	for range bodies - places {
+		if status := <-answers; status != http.StatusServiceUnavailable {
+			t.Errorf("a body beyond a quarter: %d", status)
+		}
+	}
+	g.deliverSome(t, "beside the stalled bodies", 0)
+	metrics := g.get(t, g.Admin+"/metrics")
+	if !strings.Contains(metrics, `herald_http_bodies_refused_total{reason="source"}`) {
+		t.Error("the refusals are not counted")
+	}
+	stop()
+	attack.Wait()
+	if most := (&contender{pid: g.Cmd.Process.Pid}).memory(t, "VmHWM"); most > bodiesBound {
+		t.Errorf("the process has taken %.0f MB of memory", most)
+	}
+}
+
+// TestWhatRequestsHoldIsBounded has eight sources post what takes most memory when
+// it is decoded, while the push service answers nobody.
+func TestWhatRequestsHoldIsBounded(t *testing.T) {
+	t.Parallel()
+	const sources, each = 8, 12
+	service := newCrowded()
+	g := startBusy(t, pushtest.StartAPNs(t, pushtest.APNsOptions{Answer: service.answer, Discard: true}))
+	target, err := url.Parse(g.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attack sync.WaitGroup
+	for i := range sources {
+		for n := range each {
+			attack.Go(func() {
+				device := fmt.Sprintf(`{"app_id":"app","pushkey":"%064x","data":{"default_payload":{"x":[%s1]}}}`, n, strings.Repeat(`{"a":1},`, 60_000))
+				body := fmt.Sprintf(`{"notification":{"event_id":"$%d-%d:x","devices":[%s]}}`, i, n, device)
+				if status, err := (attacker{target.Host, fmt.Sprintf("127.0.0.%d", 2+i)}).post(t.Context(), len(body), body); err != nil || status != http.StatusServiceUnavailable && status != http.StatusOK {
+					t.Errorf("%d %v", status, err)
+				}
+			})
+		}
+	}
+	attack.Wait()
+	close(service.hold)
+	if most := g.memory(t, "VmHWM"); most > bodiesBound {
+		t.Errorf("the process has taken %.0f MB of memory", most)
+	}
+}
