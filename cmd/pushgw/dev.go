@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -139,13 +138,9 @@ func apnsText(d push.Delivery) string {
 }
 
 func fcmText(d push.Delivery) string {
-	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, Tweaks: true}.Message(d.Notification, d.Device)
+	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}.Message(d)
 	if message == nil {
 		return strings.ReplaceAll(string(out.Reason), "_", " ")
 	}
-	text, err := json.Marshal(message)
-	if err != nil {
-		return err.Error()
-	}
-	return printable(string(text))
+	return printable(string(message))
 }

@@ -138,8 +138,8 @@ apps:
 	}
 }
 
-// TestCheckTalksToNobody checks apps with a hundred service accounts, each of
-// which would ask for an access token of its own.
+// TestCheckTalksToNobody checks a hundred apps of FCM's, which would ask for an
+// access token.
 func TestCheckTalksToNobody(t *testing.T) {
 	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -154,7 +154,7 @@ func TestCheckTalksToNobody(t *testing.T) {
 	var config strings.Builder
 	config.WriteString("apps:\n")
 	for i := range 100 {
-		fmt.Fprintf(&config, "  app%d: {type: fcm, service_account_file: firebase.json, endpoint: %q, max_connections: %d}\n", i, endpoint, i+1)
+		fmt.Fprintf(&config, "  app%d: {type: fcm, service_account_file: firebase.json, endpoint: %q, project_id: project-%d}\n", i, endpoint, i)
 	}
 	file := writeFile(t, filepath.Join(dir, "pushgw.yaml"), config.String())
 	for range 10 {

@@ -1,8 +1,10 @@
 package fcm
 
 import (
-	"fmt"
+	"cmp"
 	"net/url"
+	"regexp"
+	"slices"
 	"time"
 
 	"firebase.google.com/go/v4/messaging"
@@ -20,10 +22,12 @@ const (
 	googleEndpoint = "https://fcm.googleapis.com"
 	// maxTTL is the longest FCM keeps a message (Firebase, "Set the lifespan of
 	// a message").
-	maxTTL             = 2419200 * time.Second
-	defaultConnections = 4
-	maxConnections     = 100
+	maxTTL = 2419200 * time.Second
 )
+
+// projectPattern is a Google Cloud project id or number. It becomes a part of
+// the URL's path.
+var projectPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]{0,62}$`)
 
 // Config is one app that is reached through a Firebase project. An option that
 // is absent has its default.
@@ -48,11 +52,18 @@ type Config struct {
 	// most four such messages for a device.
 	Collapse string `yaml:"collapse"`
 
+	// Target says how pushkeys address devices: TargetToken as registration
+	// tokens, TargetFID as installation IDs, TargetAuto, the default, by their
+	// form.
+	Target string `yaml:"target"`
 	// SendBadgeCounts sends the counts of unread messages and missed calls;
 	// default true.
 	SendBadgeCounts *bool `yaml:"send_badge_counts"`
-	// SendBadgeZero sends also counts of 0, so that apps can clear their badge.
+	// SendBadgeZero sends also counts of 0 with events.
 	SendBadgeZero bool `yaml:"send_badge_zero"`
+	// SendBadgeAlone also sends counts that come without an event, as when
+	// messages were read elsewhere; default true.
+	SendBadgeAlone *bool `yaml:"send_badge_alone"`
 	// Tweaks sends the sound and highlight of the push rule that matched.
 	Tweaks bool `yaml:"tweaks"`
 	// RejectSenderMismatch rejects a pushkey that belongs to another project's
@@ -62,9 +73,6 @@ type Config struct {
 	// Endpoint is the https URL of another host that speaks FCM's protocol, for
 	// tests and relays; default https://fcm.googleapis.com.
 	Endpoint string `yaml:"endpoint"`
-	// MaxConnections bounds the connections to FCM, 1 to 100; default 4. Apps of
-	// one service account that agree on it share them.
-	MaxConnections int `yaml:"max_connections"`
 }
 
 // Validate adds every fault of c to p, under path.
@@ -75,7 +83,6 @@ type settings struct {
 	account        account
 	projectID      string
 	endpoint       *url.URL
-	maxConnections int
 	payload        Payload
 	rejectMismatch bool
 }
@@ -84,12 +91,13 @@ type settings struct {
 func (c Config) resolve(path string, p *conf.Problems) settings {
 	s := settings{
 		projectID:      c.ProjectID,
-		maxConnections: c.MaxConnections,
 		rejectMismatch: c.RejectSenderMismatch == nil || *c.RejectSenderMismatch,
 		endpoint:       c.checkEndpoint(path+".endpoint", p),
 		payload: Payload{
+			Target:       cmp.Or(c.Target, TargetAuto),
 			CollapseRoom: c.Collapse == CollapseRoom,
 			BadgeCounts:  c.SendBadgeCounts == nil || *c.SendBadgeCounts,
+			BadgeAlone:   c.SendBadgeAlone == nil || *c.SendBadgeAlone,
 			BadgeZero:    c.SendBadgeZero,
 			Tweaks:       c.Tweaks,
 		},
@@ -97,9 +105,7 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	switch {
 	case c.ServiceAccount != "":
 		s.account = parseAccount(path+".service_account", c.ServiceAccount.Reveal(), c.Endpoint != "", p)
-		if s.projectID == "" {
-			s.projectID = s.account.projectID
-		}
+		s.projectID = cmp.Or(s.projectID, s.account.projectID)
 	case c.ServiceAccountFile == "": // else whoever could not read it has said so
 		p.Add(path+".service_account", nil, "is missing: write the service account's JSON key here or its file's name in "+
 			"service_account_file (Firebase console, Project settings, Service accounts)")
@@ -107,31 +113,26 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	if !projectPattern.MatchString(s.projectID) && (s.projectID != "" || c.ServiceAccount != "") {
 		p.Add(path+".project_id", s.projectID, "must be the Firebase project's id (Firebase console, Project settings)")
 	}
-	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
-		p.Add(path+".max_connections", c.MaxConnections, fmt.Sprintf("must be from 1 to %d", maxConnections))
-	} else if c.MaxConnections == 0 {
-		s.maxConnections = defaultConnections
+	if !slices.Contains([]string{TargetAuto, TargetToken, TargetFID}, s.payload.Target) {
+		p.Add(path+".target", c.Target, `must be "auto", "token" or "fid"`)
 	}
 	if c.SendBadgeZero && !s.payload.BadgeCounts {
 		p.Add(path+".send_badge_zero", c.SendBadgeZero, "needs send_badge_counts")
 	}
-	c.checkLifespan(path, &s.payload, p)
+	c.templates(path, &s.payload, p)
 	return s
 }
 
-// checkLifespan checks what the options and fcm_options can both say.
-func (c Config) checkLifespan(path string, payload *Payload, p *conf.Problems) {
-	if c.Options != nil {
-		payload.Base = decodeOptions(path+".fcm_options", c.Options, p)
-	}
-	var android messaging.AndroidConfig
-	if payload.Base != nil && payload.Base.Android != nil {
-		android = *payload.Base.Android
+// templates checks what the options and fcm_options can both say, and makes the
+// templates of the messages.
+func (c Config) templates(path string, payload *Payload, p *conf.Problems) {
+	options, known := checkOptions(path+".fcm_options", c.Options, p)
+	android := messaging.AndroidConfig{}
+	if known.Android != nil {
+		android = *known.Android
 	}
 	if c.TTL != nil {
-		ttl := c.TTL.Std()
-		payload.TTL = &ttl
-		if ttl < 0 || ttl > maxTTL {
+		if ttl := c.TTL.Std(); ttl < 0 || ttl > maxTTL {
 			p.Add(path+".ttl", *c.TTL, "must be from 0s to 2419200s, which is four weeks")
 		}
 		if android.TTL != nil {
@@ -150,6 +151,7 @@ func (c Config) checkLifespan(path string, payload *Payload, p *conf.Problems) {
 	default:
 		p.Add(path+".collapse", c.Collapse, `must be "none" or "room"`)
 	}
+	payload.about, payload.counts = newTemplates(options, c.TTL)
 }
 
 // checkEndpoint returns the host to talk to.

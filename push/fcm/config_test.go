@@ -44,13 +44,16 @@ send_badge_counts: true
 send_badge_zero: true
 tweaks: true
 reject_sender_mismatch: false
-max_connections: 100
+send_badge_alone: false
+target: fid
 fcm_options:
   notification: {title: New, body: Message, image: "https://example.org/i.png"}
   android:
     priority: high
     restricted_package_name: com.example.app
     direct_boot_ok: true
+    bandwidth_constrained_ok: true
+    restricted_satellite_ok: true
     fcm_options: {analytics_label: a}
     notification:
       title: New
@@ -62,22 +65,27 @@ fcm_options:
       body_loc_args: [a, b]
       notification_count: 3
       sticky: false
+      bypass_proxy_notification: true
+      light_settings: {color: {red: 1}, light_on_duration: 1.5s, light_off_duration: 1s}
   apns:
-    headers: {apns-priority: "10"}
+    headers: {apns-priority: "10", apns-expiration: "0", apns-collapse-id: c}
     payload:
       aps: {alert: {title: T, loc-args: [a], loc-key: k}, sound: {name: n, critical: 1, volume: 0.5}, badge: 1, own: true}
       own: {a: [1]}
     fcm_options: {image: "https://example.org/i.png"}
   webpush:
-    headers: {TTL: "60"}
+    headers: {TTL: "60", Urgency: very-low}
     notification: {title: T, actions: [{action: a, title: b}], vibrate: [1, 2], timestamp: 1763769600000, own: 1}
-    fcm_options: {link: "https://example.org/"}
+    fcm_options: {link: "https://example.org/", analytics_label: "a-b_c.d~%"}
   fcm_options: {analytics_label: l}`,
-		"a numeric project":               "project_id: '123456789'",
-		"the ttl of the options":          "fcm_options: {android: {ttl: 2419200s, collapse_key: k}}",
-		"an apns payload without aps":     "fcm_options: {apns: {payload: {own: 1}}}",
-		"nothing in the options":          "fcm_options: {}",
-		"now or never, and no collapsing": "ttl: 0s\ncollapse: none",
+		"a numeric project":                "project_id: '123456789'",
+		"the ttl of the options":           "fcm_options: {android: {ttl: 2419200s, collapse_key: k}}",
+		"an apns payload without aps":      "fcm_options: {apns: {payload: {own: 1}}}",
+		"a silent push without a priority": "fcm_options: {apns: {payload: {aps: {content-available: 1}}}}",
+		"an empty alert is one":            `fcm_options: {apns: {headers: {apns-priority: "10"}, payload: {aps: {content-available: 1, alert: ""}}}}`,
+		"a label of the web alone":         "fcm_options: {webpush: {notification: {title: T}, fcm_options: {analytics_label: l}}}",
+		"nothing in the options":           "fcm_options: {}",
+		"now or never, and no collapsing":  "ttl: 0s\ncollapse: none",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,12 +120,11 @@ func TestFaultsOfAConfig(t *testing.T) {
 		"two ways to collapse": {"collapse: room\nfcm_options: {android: {collapse_key: k}}",
 			[]string{"apps.x.collapse: value \"room\": contradicts fcm_options.android.collapse_key"}},
 		"zero counts without counts": {"send_badge_counts: false\nsend_badge_zero: true", []string{"apps.x.send_badge_zero: "}},
-		"too many connections":       {"max_connections: 101", []string{`apps.x.max_connections: value "101": must be from 1 to 100`}},
-		"fewer than no connections":  {"max_connections: -1", []string{"apps.x.max_connections: "}},
+		"an unknown way to address":  {"target: topic", []string{`apps.x.target: value "topic": must be "auto", "token" or "fid"`}},
 		"a project that is a path":   {"project_id: ../x", []string{"apps.x.project_id: "}},
 		"a project in capitals":      {"project_id: Demo", []string{"apps.x.project_id: "}},
-		"several faults at once": {"ttl: 29d\ncollapse: x\nproject_id: X\nmax_connections: 101\nfcm_options: {a: 1, b: 2}",
-			[]string{"project_id", "max_connections", "fcm_options.a", "fcm_options.b", "ttl", "collapse"}},
+		"several faults at once": {"ttl: 29d\ncollapse: x\nproject_id: X\ntarget: x\nfcm_options: {a: 1, b: {}, android: {ttl: 1, sticky: 1}}",
+			[]string{"project_id", "target", "fcm_options.a", "fcm_options.android.sticky", "fcm_options.android.ttl", "fcm_options.b", "ttl", "collapse"}},
 
 		"an option FCM does not know":         {"fcm_options: {andriod: {}}", []string{"apps.x.fcm_options.andriod: FCM knows no such member here; it knows android, apns"}},
 		"an android option FCM does not know": {"fcm_options: {android: {collapseKey: k}}", []string{"apps.x.fcm_options.android.collapseKey: "}},
@@ -127,7 +134,7 @@ func TestFaultsOfAConfig(t *testing.T) {
 		"a key with a dot":                    {"fcm_options: {a.b: 1}", []string{`apps.x.fcm_options["a.b"]: `}},
 		"what each push brings itself":        {"fcm_options: {data: {a: b}, token: x}", []string{"apps.x.fcm_options.data: leave it out", "apps.x.fcm_options.token: leave it out"}},
 		"data that would hide the push":       {"fcm_options: {android: {data: {a: b}}}", []string{"apps.x.fcm_options.android.data: leave it out"}},
-		"lights":                              {"fcm_options: {android: {notification: {light_settings: {}}}}", []string{"light_settings: use default_light_settings"}},
+		"lights that are no object":           {"fcm_options: {android: {notification: {light_settings: 1}}}", []string{`light_settings: value "1": write an object`}},
 		"a text where an object belongs":      {"fcm_options: {android: high}", []string{`apps.x.fcm_options.android: value "high": write an object`}},
 		"a text where a table belongs":        {"fcm_options: {apns: {headers: x}}", []string{"apps.x.fcm_options.apns.headers: "}},
 		"a text where a list belongs":         {"fcm_options: {android: {notification: {vibrate_timings: 1s}}}", []string{"vibrate_timings: value \"1s\": write a list"}},
@@ -141,10 +148,18 @@ func TestFaultsOfAConfig(t *testing.T) {
 		"a priority FCM does not know":        {"fcm_options: {android: {priority: urgent}}", []string{"apps.x.fcm_options: the Firebase library refuses it: priority must be"}},
 		"a colour that is none":               {"fcm_options: {android: {notification: {color: red}}}", []string{"refuses it: color must be"}},
 		"a visibility FCM does not know":      {"fcm_options: {android: {notification: {visibility: none}}}", []string{"refuses it: "}},
-		"a link that is not https":            {"fcm_options: {webpush: {fcm_options: {link: 'http://x'}}}", []string{"apps.x.fcm_options.webpush.fcm_options.link: value \"http://x\": write an https URL"}},
-		"an endpoint without TLS":             {"endpoint: http://127.0.0.1", []string{"apps.x.endpoint: must be an https URL"}},
-		"an endpoint with a path":             {"endpoint: https://127.0.0.1/v1", []string{"apps.x.endpoint: "}},
-		"an endpoint with a password":         {"endpoint: https://a:b@127.0.0.1", []string{"apps.x.endpoint: "}},
+		"a link that is not https":            {"fcm_options: {webpush: {fcm_options: {link: 'http://x'}}}", []string{`apps.x.fcm_options: the Firebase library refuses it: invalid link URL: "http://x"`}},
+		"a push that only wakes the app, at once": {`fcm_options: {apns: {headers: {apns-priority: "10"}, payload: {aps: {content-available: 1}}}}`,
+			[]string{`fcm_options.apns.headers.apns-priority: value "10": FCM refuses it for a push that shows nothing; use "5", or add an alert`}},
+		"a background push at once": {`fcm_options: {apns: {headers: {apns-push-type: background, apns-priority: "10"}, payload: {aps: {alert: a}}}}`,
+			[]string{"fcm_options.apns.headers.apns-priority: "}},
+		"headers that are none": {`fcm_options: {apns: {headers: {apns-priority: "7", apns-expiration: soon}}, webpush: {headers: {Urgency: now, TTL: 1h}}}`,
+			[]string{"webpush.headers.TTL", "webpush.headers.Urgency", "apns.headers.apns-expiration", "apns.headers.apns-priority"}},
+		"labels that are none": {`fcm_options: {fcm_options: {analytics_label: a b}, android: {fcm_options: {analytics_label: "ä"}}}`,
+			[]string{"fcm_options.fcm_options.analytics_label", "fcm_options.android.fcm_options.analytics_label"}},
+		"an endpoint without TLS":     {"endpoint: http://127.0.0.1", []string{"apps.x.endpoint: must be an https URL"}},
+		"an endpoint with a path":     {"endpoint: https://127.0.0.1/v1", []string{"apps.x.endpoint: "}},
+		"an endpoint with a password": {"endpoint: https://a:b@127.0.0.1", []string{"apps.x.endpoint: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

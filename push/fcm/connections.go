@@ -1,7 +1,7 @@
 package fcm
 
 import (
-	"context"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -30,8 +30,7 @@ type Options struct {
 	Proxy *url.URL
 	// RootCAs are the authorities to trust, nil for the system's.
 	RootCAs *x509.CertPool
-	// Wrap, unless nil, is put around what sends messages, to trace them. The
-	// requests it sees have no body that may be kept.
+	// Wrap, unless nil, is put around what sends messages, to trace them.
 	Wrap func(http.RoundTripper) http.RoundTripper
 	Log  *slog.Logger     // default: discard
 	Now  func() time.Time // default: time.Now
@@ -47,7 +46,7 @@ type Options struct {
 // apps of a process share, across reloads of its configuration.
 type Connections struct {
 	opts   Options
-	client *http.Client // for token endpoints
+	tokens *http.Transport // to token endpoints
 
 	mu     sync.Mutex
 	links  map[linkKey]*link
@@ -55,10 +54,21 @@ type Connections struct {
 	closed bool
 }
 
-// linkKey says which apps can share connections and a token.
-type linkKey struct {
-	endpoint, account string
-	maxConnections    int
+// linkKey says which apps share a link.
+type linkKey struct{ endpoint, account string }
+
+// link is one credential at one host: its connections and its access token.
+type link struct {
+	key    linkKey
+	users  int // providers and deliveries; guarded by Connections.mu
+	pool   *h2pool.Pool
+	sender http.RoundTripper // pool, perhaps wrapped
+	tokens *tokens
+}
+
+func (l *link) close() {
+	l.tokens.close()
+	l.pool.Close()
 }
 
 // NewConnections returns Connections that are not open to anything yet.
@@ -66,34 +76,20 @@ func NewConnections(opts Options) *Connections {
 	if opts.Wrap == nil {
 		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return next }
 	}
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	if opts.TokenTimeout <= 0 {
-		opts.TokenTimeout = defaultTokenTimeout
-	}
-	if opts.TokenRetry <= 0 {
-		opts.TokenRetry = defaultTokenRetry
-	}
-	transport := &http.Transport{
+	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
+	opts.TokenTimeout = cmp.Or(opts.TokenTimeout, defaultTokenTimeout)
+	opts.TokenRetry = cmp.Or(opts.TokenRetry, defaultTokenRetry)
+	c := &Connections{opts: opts, links: make(map[linkKey]*link), tokens: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true, // a token lasts an hour
-	}
+	}}
 	if opts.Proxy != nil {
-		transport.Proxy = http.ProxyURL(opts.Proxy)
+		c.tokens.Proxy = http.ProxyURL(opts.Proxy)
 	}
-	return &Connections{
-		opts:  opts,
-		links: make(map[linkKey]*link),
-		client: &http.Client{
-			Transport: transport,
-			// An assertion is for the endpoint it names and for nobody else.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
+	return c
 }
 
 // Stats returns the numbers of all connections together, for metrics. Requests
@@ -118,19 +114,14 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	if s.account.key == nil {
+	if s.account.id == "" {
 		return nil, fmt.Errorf("open app %q: service_account_file has not been read", name)
 	}
 	l, err := c.acquire(name, s)
 	if err != nil {
 		return nil, fmt.Errorf("open app %q: %w", name, err)
 	}
-	provider, err := newProvider(c, l, s)
-	if err != nil {
-		c.release(l)
-		return nil, fmt.Errorf("open app %q: %w", name, err)
-	}
-	return provider, nil
+	return newProvider(name, c, l, s), nil
 }
 
 // Close ends all connections and token requests, and waits for them. Providers
@@ -146,7 +137,7 @@ func (c *Connections) Close() {
 }
 
 func (c *Connections) acquire(name string, s settings) (*link, error) {
-	key := linkKey{s.endpoint.String(), s.account.identity(), s.maxConnections}
+	key := linkKey{s.endpoint.String(), s.account.id}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -156,36 +147,24 @@ func (c *Connections) acquire(name string, s settings) (*link, error) {
 		l.users++
 		return l, nil
 	}
-	host, port := s.endpoint.Hostname(), s.endpoint.Port()
-	if port == "" {
-		port = "443"
-	}
 	pool, err := h2pool.New(h2pool.Options{
-		Addr:       net.JoinHostPort(host, port),
-		ServerName: host,
-		TLS:        &tls.Config{RootCAs: c.opts.RootCAs, MinVersion: tls.VersionTLS12},
-		Proxy:      c.opts.Proxy,
-		MaxConns:   s.maxConnections,
-		PingAfter:  pingAfter,
+		Addr:      net.JoinHostPort(s.endpoint.Hostname(), cmp.Or(s.endpoint.Port(), "443")),
+		TLS:       &tls.Config{RootCAs: c.opts.RootCAs, MinVersion: tls.VersionTLS12},
+		Proxy:     c.opts.Proxy,
+		PingAfter: pingAfter,
 	})
 	if err != nil {
 		return nil, err
 	}
-	// The token outlives the call that first needed it: its context ends with
-	// the last provider.
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), cancel: cancel, tokens: &tokens{
-		account: s.account,
-		client:  c.client,
-		timeout: c.opts.TokenTimeout,
-		retry:   c.opts.TokenRetry,
-		log:     c.opts.Log.With("app", name),
-		now:     c.opts.Now,
-		wake:    make(chan struct{}, 1),
-		stopped: ctx.Done(),
-		changed: make(chan struct{}),
+	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), tokens: &tokens{
+		account:   s.account.jwt,
+		transport: c.tokens,
+		timeout:   c.opts.TokenTimeout,
+		retry:     c.opts.TokenRetry,
+		log:       c.opts.Log.With("app", name),
+		now:       c.opts.Now,
 	}}
-	l.background.Go(func() { l.tokens.run(ctx) })
+	l.tokens.prefetch()
 	c.links[key] = l
 	return l, nil
 }

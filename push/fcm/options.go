@@ -2,275 +2,361 @@ package fcm
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
-	"math"
-	"net/url"
+	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"firebase.google.com/go/v4/messaging"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"google.golang.org/api/option"
 
 	"github.com/matrix-herald/herald/internal/conf"
 )
 
-// decodeOptions turns the option fcm_options into the message that every push
-// of the app starts from. The SDK's own decoding drops members it does not
-// know without a word, so each member is checked against FCM's reference
-// first. Faults are added to p under path; the message is nil if there are any.
-func decodeOptions(path string, options map[string]any, p *conf.Problems) *messaging.Message {
-	text, err := json.Marshal(options)
+// fcmOptions is the option fcm_options as the SDK's types have it, which follow
+// FCM's reference of projects.messages. The SDK's own decoders drop members that
+// they do not know without a word; so the types below stand in for those that
+// have one, with the members which it reads by hand.
+type fcmOptions struct {
+	Notification *messaging.Notification  `json:"notification"`
+	Android      *messaging.AndroidConfig `json:"android"`
+	Webpush      *messaging.WebpushConfig `json:"webpush"`
+	APNS         *messaging.APNSConfig    `json:"apns"`
+	FCMOptions   *messaging.FCMOptions    `json:"fcm_options"`
+}
+
+type (
+	sdkAndroid       messaging.AndroidConfig
+	sdkNotification  messaging.AndroidNotification
+	sdkWebpush       messaging.WebpushNotification
+	sdkAps           messaging.Aps
+	sdkAlert         messaging.ApsAlert
+	sdkCriticalSound messaging.CriticalSound
+
+	androidConfig struct {
+		sdkAndroid
+
+		TTL  duration `json:"ttl"`
+		Data refused  `json:"data"`
+	}
+	androidNotification struct {
+		sdkNotification
+
+		EventTime      string     `json:"event_time"`
+		Priority       string     `json:"notification_priority"`
+		Visibility     string     `json:"visibility"`
+		Proxy          string     `json:"proxy"`
+		VibrateTimings []duration `json:"vibrate_timings"`
+		// What the SDK does not know, or reads wrong.
+		BypassProxy   bool           `json:"bypass_proxy_notification"`
+		LightSettings map[string]any `json:"light_settings"`
+	}
+	webpushNotification struct {
+		sdkWebpush
+
+		Others jsontext.Value `json:",inline"` // the app's own
+	}
+	webpushFCMOptions struct {
+		messaging.WebpushFCMOptions
+
+		AnalyticsLabel string `json:"analytics_label"`
+	}
+	apnsPayload struct {
+		Aps    *messaging.Aps `json:"aps"`
+		Others jsontext.Value `json:",inline"`
+	}
+	aps struct {
+		sdkAps
+
+		Alert            textOr[sdkAlert]         `json:"alert"`
+		Sound            textOr[sdkCriticalSound] `json:"sound"`
+		ContentAvailable int                      `json:"content-available"`
+		MutableContent   int                      `json:"mutable-content"`
+		Others           jsontext.Value           `json:",inline"`
+	}
+	criticalSound struct {
+		sdkCriticalSound
+
+		Critical int `json:"critical"`
+	}
+)
+
+// strict decodes into fcmOptions and takes nothing that it does not know.
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
+	as[messaging.AndroidConfig, androidConfig](),
+	as[messaging.AndroidNotification, androidNotification](),
+	as[messaging.WebpushNotification, webpushNotification](),
+	as[messaging.WebpushFCMOptions, webpushFCMOptions](),
+	as[messaging.APNSPayload, apnsPayload](),
+	as[messaging.Aps, aps](),
+	as[sdkCriticalSound, criticalSound](),
+)))
+
+// as checks a type of the SDK's by another one.
+func as[SDK, Ours any]() *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ *SDK) error { return json.UnmarshalDecode(d, new(Ours)) })
+}
+
+// textOr is a text or an object.
+type textOr[Object any] struct{}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (*textOr[Object]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() == '"' {
+		return d.SkipValue()
+	}
+	return json.UnmarshalDecode(d, new(Object))
+}
+
+// duration is FCM's text of a duration.
+type duration struct{}
+
+var (
+	durationPattern = regexp.MustCompile(`^"[0-9]{1,9}(\.[0-9]{1,9})?s"$`)
+	errDuration     = errors.New(`write seconds with an "s", such as "3600s" or "0.5s"`)
+	errRefused      = errors.New("leave it out: it would replace the data of every push")
+)
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (*duration) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if text, err := d.ReadValue(); err != nil || !durationPattern.Match(text) {
+		return errDuration
+	}
+	return nil
+}
+
+// refused is a member that is in no message of ours.
+type refused struct{}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (*refused) UnmarshalJSONFrom(*jsontext.Decoder) error {
+	return errRefused
+}
+
+// checkOptions checks the option fcm_options and adds every fault to p, under
+// path. It returns what is to be sent, and what the SDK understands of it.
+func checkOptions(path string, options map[string]any, p *conf.Problems) (map[string]jsontext.Value, messaging.Message) {
+	var message messaging.Message
+	text, err := json.Marshal(options, json.Deterministic(true))
 	if err != nil {
 		p.Add(path, nil, "write an object of FCM's message, with texts as its keys")
-		return nil
-	}
-	var value any
-	dec := json.NewDecoder(strings.NewReader(string(text)))
-	dec.UseNumber()
-	if err := dec.Decode(&value); err != nil {
-		p.Add(path, nil, "write an object of FCM's message")
-		return nil
+		return nil, message
 	}
 	before := p.Len()
-	value = messageRule()(path, value, p)
-	if p.Len() > before {
-		return nil
+	for {
+		err := json.Unmarshal(text, new(fcmOptions), strict)
+		fault, ok := errors.AsType[*json.SemanticError](err)
+		if !ok {
+			break
+		}
+		value, rest := remove(text, fault.JSONPointer)
+		if errors.Is(fault.Err, json.ErrUnknownName) || errors.Is(fault.Err, errRefused) {
+			value = nil
+		}
+		p.Add(path+dotted(fault.JSONPointer), value, remedy(fault))
+		text = rest
 	}
-
-	msg := new(messaging.Message)
-	if text, err = json.Marshal(value); err == nil {
-		err = json.Unmarshal(text, msg)
+	var members map[string]jsontext.Value
+	err = json.Unmarshal(text, &members)
+	if err == nil {
+		_, known := remove(text, "/android/notification/light_settings") // they would make the SDK panic
+		err = message.UnmarshalJSON(known)
 	}
 	if err == nil {
-		if msg.APNS != nil && msg.APNS.Payload != nil && msg.APNS.Payload.Aps == nil {
-			msg.APNS.Payload.Aps = new(messaging.Aps) // the SDK would write null
-		}
-		err = checkMessage(context.Background(), *msg)
+		err = checkMessage(message)
 	}
-	if err != nil {
+	switch {
+	case p.Len() > before:
+	case err != nil:
 		p.Add(path, nil, "the Firebase library refuses it: "+err.Error())
-		return nil
+	default:
+		checkCombinations(path, message, p)
 	}
-	return msg
+	return members, message
 }
 
-// A rule checks one value of fcm_options, adds its faults to p and returns the
-// value in the form the SDK decodes.
-type rule func(path string, value any, p *conf.Problems) any
-
-// messageRule is FCM's reference of projects.messages, in the REST API's
-// snake_case spelling.
-func messageRule() rule {
-	label := object(map[string]rule{"analytics_label": str})
-	perMessage := refuse("leave it out: every push brings its own")
-	return object(map[string]rule{
-		"notification": object(map[string]rule{"title": str, "body": str, "image": str}),
-		"android":      androidRule(),
-		"webpush":      webpushRule(),
-		"apns":         apnsRule(),
-		"fcm_options":  label,
-		"data":         perMessage,
-		"token":        perMessage,
-		"topic":        perMessage,
-		"condition":    perMessage,
-	})
-}
-
-func androidRule() rule {
-	return object(map[string]rule{
-		"collapse_key": str,
-		// Each push sets its own priority; one in the options is checked and
-		// overridden, as existing configurations have it.
-		"priority":                str,
-		"ttl":                     duration,
-		"restricted_package_name": str,
-		"data":                    refuse("leave it out: it would replace the data of every push"),
-		"direct_boot_ok":          boolean,
-		"fcm_options":             object(map[string]rule{"analytics_label": str}),
-		"notification": object(map[string]rule{
-			"title": str, "body": str, "icon": str, "color": str, "sound": str, "tag": str,
-			"click_action": str, "body_loc_key": str, "body_loc_args": list(str),
-			"title_loc_key": str, "title_loc_args": list(str), "channel_id": str, "image": str,
-			"ticker": str, "sticky": boolean, "event_time": str, "local_only": boolean,
-			"notification_priority": str, "visibility": str, "proxy": str,
-			"vibrate_timings": list(duration), "default_vibrate_timings": boolean,
-			"default_sound": boolean, "default_light_settings": boolean, "notification_count": integer,
-			// The SDK misreads colours whose components are below 16.
-			"light_settings": refuse("use default_light_settings; Android 8 and later ignore it for channels"),
-		}),
-	})
-}
-
-func webpushRule() rule {
-	return object(map[string]rule{
-		"headers":     table(str),
-		"data":        table(str),
-		"fcm_options": object(map[string]rule{"link": httpsURL}),
-		"notification": open(map[string]rule{
-			"actions": list(object(map[string]rule{"action": str, "title": str, "icon": str})),
-			"title":   str, "body": str, "icon": str, "badge": str, "dir": str, "image": str, "lang": str,
-			"renotify": boolean, "requireInteraction": boolean, "silent": boolean, "tag": str,
-			"timestamp": integer, "vibrate": list(integer),
-		}),
-	})
-}
-
-func apnsRule() rule {
-	alert := object(map[string]rule{
-		"title": str, "subtitle": str, "body": str, "loc-key": str, "loc-args": list(str),
-		"title-loc-key": str, "title-loc-args": list(str), "subtitle-loc-key": str,
-		"subtitle-loc-args": list(str), "action-loc-key": str, "launch-image": str,
-	})
-	sound := object(map[string]rule{"critical": integer, "name": str, "volume": number})
-	return object(map[string]rule{
-		"headers":             table(str),
-		"live_activity_token": str,
-		"fcm_options":         object(map[string]rule{"analytics_label": str, "image": str}),
-		"payload": open(map[string]rule{
-			"aps": open(map[string]rule{
-				"alert": strOr(alert), "sound": strOr(sound), "badge": integer,
-				"content-available": integer, "mutable-content": integer,
-				"category": str, "thread-id": str,
-			}),
-		}),
-	})
-}
-
-// object allows the given members and no others.
-func object(known map[string]rule) rule { return members(known, false) }
-
-// open allows also members it does not know, which are the app's own.
-func open(known map[string]rule) rule { return members(known, true) }
-
-func members(known map[string]rule, others bool) rule {
-	return func(path string, value any, p *conf.Problems) any {
-		m, ok := value.(map[string]any)
-		if !ok {
-			p.Add(path, value, "write an object")
-			return value
+// remove returns text without the member or item at pointer, and its value.
+func remove(text jsontext.Value, pointer jsontext.Pointer) (value any, rest jsontext.Value) {
+	var root any
+	if json.Unmarshal(text, &root) != nil {
+		return nil, text
+	}
+	parent := root
+	for token := range pointer.Parent().Tokens() {
+		switch p := parent.(type) {
+		case map[string]any:
+			parent = p[token]
+		case []any:
+			i, _ := strconv.Atoi(token)
+			parent = p[i]
 		}
-		checked := make(map[string]any, len(m))
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			check := known[key]
-			switch {
-			case check != nil:
-				checked[key] = check(member(path, key), m[key], p)
-			case others:
-				checked[key] = m[key]
-			default:
-				p.Add(member(path, key), nil, "FCM knows no such member here; it knows "+
-					strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	}
+	switch p := parent.(type) {
+	case map[string]any:
+		value = p[pointer.LastToken()]
+		delete(p, pointer.LastToken())
+	case []any: // the others keep their places
+		i, _ := strconv.Atoi(pointer.LastToken())
+		value, p[i] = p[i], nil
+	}
+	rest, _ = json.Marshal(root, json.Deterministic(true)) // it was decoded from JSON
+	return value, rest
+}
+
+// dotted is a pointer as the rest of a path, with names quoted that hold a dot.
+func dotted(pointer jsontext.Pointer) string {
+	var b strings.Builder
+	for token := range pointer.Tokens() {
+		switch _, err := strconv.Atoi(token); {
+		case err == nil:
+			fmt.Fprintf(&b, "[%s]", token)
+		case strings.ContainsAny(token, `.[" `) || token == "":
+			fmt.Fprintf(&b, "[%q]", token)
+		default:
+			b.WriteString("." + token)
+		}
+	}
+	return b.String()
+}
+
+// remedy says what to do about a fault.
+func remedy(fault *json.SemanticError) string {
+	switch {
+	case errors.Is(fault.Err, json.ErrUnknownName):
+		if slices.Contains([]jsontext.Pointer{"/data", "/token", "/fid", "/topic", "/condition"}, fault.JSONPointer) {
+			return "leave it out: every push brings its own"
+		}
+		return "FCM knows no such member here; it knows " + strings.Join(memberNames(fault.GoType), ", ")
+	case errors.Is(fault.Err, errDuration), errors.Is(fault.Err, errRefused):
+		return fault.Err.Error()
+	}
+	switch fault.GoType.Kind() {
+	case reflect.String:
+		return "write a text (in quotes if it looks like a number)"
+	case reflect.Bool:
+		return "write true or false"
+	case reflect.Int, reflect.Int64:
+		return "write a whole number"
+	case reflect.Float64:
+		return "write a number"
+	case reflect.Slice:
+		return "write a list"
+	default:
+		return "write an object"
+	}
+}
+
+// memberNames lists the members of a struct in JSON.
+func memberNames(t reflect.Type) []string {
+	names := make(map[string]bool)
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			names[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// headerRules are the headers of a message by way of APNs and Web Push that FCM
+// checks, as far as a value can be wrong.
+var headerRules = map[string]*regexp.Regexp{
+	"apns-priority":    regexp.MustCompile(`^(1|5|10)$`),
+	"apns-expiration":  regexp.MustCompile(`^[0-9]{1,10}$`),
+	"apns-collapse-id": regexp.MustCompile(`^.{1,64}$`),
+	"ttl":              regexp.MustCompile(`^[0-9]{1,10}$`),
+	"urgency":          regexp.MustCompile(`^(very-low|low|normal|high)$`),
+}
+
+var labelPattern = regexp.MustCompile(`^[A-Za-z0-9\-_.~%]{0,50}$`)
+
+// checkCombinations finds what FCM refuses although each member is what it should
+// be: it would refuse every message of the app.
+func checkCombinations(path string, m messaging.Message, p *conf.Problems) {
+	headers := func(path string, headers map[string]string) {
+		for _, name := range slices.Sorted(maps.Keys(headers)) {
+			if rule := headerRules[strings.ToLower(name)]; rule != nil && !rule.MatchString(headers[name]) {
+				p.Add(path+"."+name, headers[name], "FCM refuses it: it must match "+rule.String())
 			}
 		}
-		return checked
 	}
-}
-
-// table allows any member, each under the same rule.
-func table(of rule) rule {
-	return func(path string, value any, p *conf.Problems) any {
-		m, ok := value.(map[string]any)
-		if !ok {
-			p.Add(path, value, "write an object")
-			return value
+	label := func(path, label string) {
+		if !labelPattern.MatchString(label) {
+			p.Add(path+".analytics_label", label, "use at most 50 letters, digits and -_.~%")
 		}
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			m[key] = of(member(path, key), m[key], p)
+	}
+	if m.FCMOptions != nil {
+		label(path+".fcm_options", m.FCMOptions.AnalyticsLabel)
+	}
+	if m.Android != nil && m.Android.FCMOptions != nil {
+		label(path+".android.fcm_options", m.Android.FCMOptions.AnalyticsLabel)
+	}
+	if m.Webpush != nil {
+		headers(path+".webpush.headers", m.Webpush.Headers)
+	}
+	if m.APNS == nil {
+		return
+	}
+	headers(path+".apns.headers", m.APNS.Headers)
+	if m.APNS.FCMOptions != nil {
+		label(path+".apns.fcm_options", m.APNS.FCMOptions.AnalyticsLabel)
+	}
+	silent := m.Notification == nil && m.APNS.Payload != nil && m.APNS.Payload.Aps != nil && isSilent(m.APNS.Payload.Aps)
+	if (silent || m.APNS.Headers["apns-push-type"] == "background") && m.APNS.Headers["apns-priority"] == "10" {
+		p.Add(path+".apns.headers.apns-priority", "10", `FCM refuses it for a push that shows nothing; use "5", or add an alert`)
+	}
+}
+
+// isSilent reports whether a push only wakes the app.
+func isSilent(a *messaging.Aps) bool {
+	_, alert := a.CustomData["alert"] // an empty one
+	return a.ContentAvailable && a.Alert == nil && a.AlertString == "" && !alert && a.Badge == nil && a.Sound == "" && a.CriticalSound == nil
+}
+
+// checkMessage returns what the SDK itself finds wrong with a message. It does
+// so only in Send, hence the send to nowhere. messaging.NewClient's parameter has
+// a type that is internal to the SDK, so configOf names it by inference: the
+// documented way, by the root package, would link Firestore, Cloud Storage and
+// gRPC into the program.
+func checkMessage(m messaging.Message) error {
+	cfg := configOf(messaging.NewClient)
+	cfg.ProjectID, cfg.Opts = "check", []option.ClientOption{option.WithHTTPClient(&http.Client{Transport: acceptAll{}})}
+	client, err := messaging.NewClient(context.Background(), cfg)
+	if err != nil {
+		return err
+	}
+	if m.Webpush != nil {
+		webpush := *m.Webpush
+		if webpush.Notification == nil {
+			webpush.Notification = new(messaging.WebpushNotification) // or it does not look at the link
 		}
-		return m
-	}
-}
-
-func list(of rule) rule {
-	return func(path string, value any, p *conf.Problems) any {
-		l, ok := value.([]any)
-		if !ok {
-			p.Add(path, value, "write a list")
-			return value
+		if webpush.FCMOptions != nil && webpush.FCMOptions.Link == "" {
+			webpush.FCMOptions = nil
 		}
-		for i := range l {
-			l[i] = of(fmt.Sprintf("%s[%d]", path, i), l[i], p)
-		}
-		return l
+		m.Webpush = &webpush
 	}
+	m.Fid = "check"
+	_, err = client.Send(context.Background(), &m)
+	return err
 }
 
-func refuse(remedy string) rule {
-	return func(path string, value any, p *conf.Problems) any {
-		p.Add(path, nil, remedy)
-		return value
-	}
-}
+func configOf[C any](func(context.Context, *C) (*messaging.Client, error)) *C { return new(C) }
 
-func strOr(other rule) rule {
-	return func(path string, value any, p *conf.Problems) any {
-		if _, ok := value.(string); ok {
-			return value
-		}
-		return other(path, value, p)
-	}
-}
+// acceptAll answers like FCM does to a message it accepted.
+type acceptAll struct{}
 
-func str(path string, value any, p *conf.Problems) any {
-	if _, ok := value.(string); !ok {
-		p.Add(path, value, "write a text (in quotes if it looks like a number)")
-	}
-	return value
-}
-
-func httpsURL(path string, value any, p *conf.Problems) any {
-	s, _ := value.(string)
-	if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Host == "" {
-		p.Add(path, value, "write an https URL")
-	}
-	return value
-}
-
-func boolean(path string, value any, p *conf.Problems) any {
-	if _, ok := value.(bool); !ok {
-		p.Add(path, value, "write true or false")
-	}
-	return value
-}
-
-func integer(path string, value any, p *conf.Problems) any {
-	n, ok := value.(json.Number)
-	if i, err := n.Int64(); !ok || err != nil || i > math.MaxInt32 && !strings.HasSuffix(path, ".timestamp") {
-		p.Add(path, value, "write a whole number")
-	}
-	return value
-}
-
-func number(path string, value any, p *conf.Problems) any {
-	if _, ok := value.(json.Number); !ok {
-		p.Add(path, value, "write a number")
-	}
-	return value
-}
-
-var durationPattern = regexp.MustCompile(`^([0-9]{1,9})(?:\.([0-9]{1,9}))?s$`)
-
-// duration accepts FCM's text of a duration. The SDK takes "1.5s" for one
-// second and five nanoseconds, so a fraction is filled up to nine digits.
-func duration(path string, value any, p *conf.Problems) any {
-	s, _ := value.(string)
-	m := durationPattern.FindStringSubmatch(s)
-	if m == nil {
-		p.Add(path, value, `write seconds with an "s", such as "3600s" or "0.5s"`)
-		return value
-	}
-	if strings.Trim(m[2], "0") == "" {
-		return m[1] + "s"
-	}
-	return m[1] + "." + m[2] + strings.Repeat("0", 9-len(m[2])) + "s"
-}
-
-// member is the path of a member, quoted if it holds a dot.
-func member(path, key string) string {
-	if strings.ContainsAny(key, `.[" `) || key == "" {
-		return fmt.Sprintf("%s[%q]", path, key)
-	}
-	return path + "." + key
+// RoundTrip implements http.RoundTripper.
+func (acceptAll) RoundTrip(req *http.Request) (*http.Response, error) {
+	_ = req.Body.Close() // it is a buffer
+	return &http.Response{
+		StatusCode: http.StatusOK, ProtoMajor: 2, Header: http.Header{}, Request: req,
+		Body: io.NopCloser(strings.NewReader(`{"name":"accepted"}`)),
+	}, nil
 }

@@ -1,138 +1,225 @@
 package fcm
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
+	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-	"unicode/utf8"
+	"unicode"
 
-	"firebase.google.com/go/v4/messaging"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 )
 
 const (
-	// maxData is what FCM lets the keys and values of a message's data weigh
-	// together, in bytes (Firebase, "Message types").
-	maxData = 4096
-	// maxField is what one member of an event may weigh in bytes, before all
-	// of them together are measured.
-	maxField = 1024
-
 	// roomForEvent is what a pusher's default_payload has to leave: the members
-	// event_id and room_id, of 255 bytes at most (Appendices, "Common
-	// Identifier Format"), and prio.
-	roomForEvent = len("event_id") + len("room_id") + 2*255 + len("prionormal")
+	// event_id, room_id and prio.
+	roomForEvent = len("event_id") + len("room_id") + 2*maxID + len("prionormal")
+	// nameFloor is what stays of a long name while anything else can be cut, in
+	// bytes: people still see who writes, and where.
+	nameFloor = 64
+)
 
-	ellipsis      = "…"
-	contentPrefix = "content_"
+// Values of Config.Target and Payload.Target: how pushkeys address devices.
+const (
+	TargetAuto  = "auto"  // by their form
+	TargetToken = "token" // as registration tokens
+	TargetFID   = "fid"   // as Firebase installation IDs
 )
 
 // Payload says what an app's messages look like. The zero value sends every
-// notification's members and no badge counts.
+// notification's members and no counts.
 type Payload struct {
-	// Base holds the members that every message starts from, nil for none. It
-	// is shared by all messages and never written to.
-	Base *messaging.Message
-	// TTL is how long FCM keeps a message for a device that is away: 0 is "now
-	// or never", nil FCM's own default of four weeks.
-	TTL *time.Duration
+	// Target says how pushkeys address devices: one of the Target constants.
+	Target string
 	// CollapseRoom lets a room's newer message replace an older one that still
 	// waits for the device.
 	CollapseRoom bool
-	// BadgeCounts sends the unread and missed_calls counts, BadgeZero also
-	// those that are 0.
-	BadgeCounts, BadgeZero bool
+	// BadgeCounts sends the counts of unread messages and missed calls with
+	// events, those of 0 only with BadgeZero. BadgeAlone also sends counts that
+	// come without an event: of 0 too, since they say nothing else.
+	BadgeCounts, BadgeZero, BadgeAlone bool
 	// Tweaks sends the tweaks of the push rule as "sound" and "highlight".
 	Tweaks bool
+
+	about  template // of messages about events
+	counts template // of messages about counts alone
 }
 
-// Message builds the message for one device. If there is none to send the
-// message is nil and the outcome says why: Accepted when the notification has
-// neither an event nor a count, Rejected when the pusher's default_payload is
-// not an object or leaves no room for the event, Dropped when the event itself
-// is too large. It changes neither n nor d.
-func (p Payload) Message(n *push.Notification, d *push.Device) (*messaging.Message, push.Outcome) {
-	defaults, ok := d.DefaultPayload()
+// Message returns the body of the request that sends d. If there is none to send
+// it is nil and the outcome says why: Accepted when the notification has neither
+// an event nor counts to send, Rejected when the pushkey cannot be one, or the
+// pusher's default_payload is not an object or leaves no room for an event. It
+// changes nothing of d.
+func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
+	n := d.Notification
+	target, pushKey, ok := p.target(d.Device.PushKey)
+	if !ok {
+		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
+	}
+	defaults, ok := d.Device.DefaultPayload()
 	if !ok {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
-	unread, hasUnread := p.count(n.Counts.Unread)
-	missed, hasMissed := p.count(n.Counts.MissedCalls)
-	if !n.EventID.Truthy() && !n.RoomID.Truthy() && !hasUnread && !hasMissed {
+	alone := !n.EventID.Truthy() && !n.RoomID.Truthy()
+	counts := p.countsFor(d, alone)
+	if alone && counts == nil {
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
+	t := p.about
+	if alone {
+		t = p.counts
+	}
 
-	data := make(map[string]string, 16)
-	addDefaults(data, defaults)
-	defaultsSize := size(data)
-	addEvent(data, n)
-	addContent(data, n, defaults)
-	if hasUnread {
-		data["unread"] = unread
+	data := p.data(d, defaults, counts, maxData-t.size)
+	if data == nil {
+		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
-	if hasMissed {
-		data["missed_calls"] = missed
-	}
-	if p.Tweaks {
-		addTweaks(data, d.Tweaks)
-	}
-	if !fit(data) {
-		// Only a pusher that leaves no room for any event is at fault. An event,
-		// which strangers write, must not cost a device its pusher.
-		if defaultsSize > maxData-roomForEvent {
-			return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
-		}
-		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
-	}
-	return p.wrap(data, n, d.PushKey), push.Outcome{}
-}
-
-// wrap puts data into the app's base message.
-func (p Payload) wrap(data map[string]string, n *push.Notification, token string) *messaging.Message {
-	var msg messaging.Message
-	if p.Base != nil {
-		msg = *p.Base
-	}
-	var android messaging.AndroidConfig
-	if msg.Android != nil {
-		android = *msg.Android
-	}
-	android.Priority = data["prio"]
-	if p.TTL != nil {
-		android.TTL = p.TTL
-	}
+	message := t.message(n, alone)
+	message["data"], message[target] = data, pushKey
 	if room := n.RoomID.String(); p.CollapseRoom && room != "" {
 		// Hashed because FCM bounds the key and only needs to compare it.
-		android.CollapseKey = push.Fingerprint(room)
+		message["android"].(map[string]any)["collapse_key"] = push.Fingerprint(room)
 	}
-	msg.Token, msg.Data, msg.Android = token, data, &android
-	return &msg
+	body, err := json.Marshal(map[string]any{"message": message}, json.Deterministic(true), jsontext.AllowDuplicateNames(true))
+	if err != nil { // cannot be: all texts are UTF-8
+		return nil, push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
+	}
+	return body, push.Outcome{}
 }
 
-// count returns the text of a badge count and whether it is sent.
-func (p Payload) count(c *int64) (string, bool) {
-	if c == nil || !p.BadgeCounts || *c == 0 && !p.BadgeZero {
-		return "", false
+// fidPattern is the form of a Firebase installation ID. A registration token is
+// longer and holds a colon.
+var fidPattern = regexp.MustCompile(`^[cdef][A-Za-z0-9_-]{21}$`)
+
+// target returns the member of a message that addresses a device, and its value:
+// a registration token or an installation ID, which are printable ASCII. White
+// space in a pushkey comes from copying it.
+func (p Payload) target(pushKey string) (member, value string, ok bool) {
+	value = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return -1
+		}
+		return r
+	}, pushKey)
+	if value == "" || len(value) > maxPushKey || strings.ContainsFunc(value, func(r rune) bool { return r < '!' || r > '~' }) {
+		return "", "", false
 	}
-	return strconv.FormatInt(*c, 10), true
+	if p.Target == TargetFID || p.Target != TargetToken && fidPattern.MatchString(value) {
+		return "fid", value, true
+	}
+	return "token", value, true
+}
+
+// countsFor returns the counts to send. Without an event the homeserver left them
+// out where they are zero (Push Gateway API, "counts"), and then the badge is to
+// go.
+func (p Payload) countsFor(d push.Delivery, alone bool) []field {
+	if !p.BadgeCounts || alone && !p.BadgeAlone || d.Device.BadgeDisabled() {
+		return nil
+	}
+	var counts []field
+	for key, count := range map[string]*int64{"unread": d.Notification.Counts.Unread, "missed_calls": d.Notification.Counts.MissedCalls} {
+		if count != nil && (*count != 0 || p.BadgeZero) {
+			counts = append(counts, field{key, strconv.FormatInt(*count, 10)})
+		}
+	}
+	if alone && counts == nil {
+		return []field{{"unread", "0"}}
+	}
+	return counts
+}
+
+// data returns the data of a message, which weighs at most limit if that can be,
+// and never more than maxData; nil if the pusher's defaults leave no room for the
+// event.
+func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field, limit int) jsontext.Value {
+	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
+	content := e.content
+	if d.Notification.Content == nil { // then that of the pusher stands in
+		content = flatten(defaults["content"])
+	}
+	m := message{data: make(map[string]string, 16)}
+	m.addDefaults(defaults)
+	m.add(e.members...)
+	m.add(content.known...)
+	m.add(counts...)
+	if sound := d.Device.Tweaks.Sound; p.Tweaks && sound != "" {
+		m.add(field{"sound", cut(sound, maxField)})
+	}
+	if p.Tweaks && d.Device.Tweaks.Highlight {
+		m.add(field{"highlight", "true"})
+	}
+	m.fit(limit)
+	if m.size > maxData {
+		return nil
+	}
+	return m.encode(content.others, limit)
+}
+
+// message is the data of a message and what it weighs by FCM's rules, in bytes.
+type message struct {
+	data map[string]string
+	size int
+}
+
+func (m *message) add(fields ...field) {
+	for _, f := range fields {
+		m.drop(f.key)
+		m.data[f.key] = f.value
+		m.size += f.size()
+	}
+}
+
+func (m *message) drop(key string) {
+	if old, there := m.data[key]; there {
+		delete(m.data, key)
+		m.size -= len(key) + len(old)
+	}
+}
+
+// encode returns the data with as many of others as there is room for.
+func (m *message) encode(others []encoded, limit int) jsontext.Value {
+	fit, length := 0, 0
+	for _, f := range others {
+		size := m.size + f.size()
+		old, there := m.data[f.key] // the pusher's
+		if there {
+			size -= len(f.key) + len(old)
+		}
+		if size > limit {
+			break
+		}
+		delete(m.data, f.key)
+		m.size = size
+		fit++
+		length += len(f.json) + 1
+	}
+	text, _ := json.Marshal(m.data, json.Deterministic(true)) // all texts are UTF-8, and prio is among them
+	text = slices.Grow(text, length)
+	for _, f := range others[:fit] {
+		text = append(text[:len(text)-1], ',')
+		text = append(append(text, f.json...), '}')
+	}
+	return text
 }
 
 // addDefaults copies the pusher's default_payload. FCM takes only strings, so
 // other values go out as their JSON text. Keys that FCM keeps for itself are
 // left out: one of them would make FCM refuse every message of the pusher.
-// The member "content" belongs to addContent.
-func addDefaults(data map[string]string, defaults map[string]any) {
+// The member "content" is no part of it.
+func (m *message) addDefaults(defaults map[string]any) {
 	for key, value := range defaults {
 		if key == "content" || reserved(key) {
 			continue
 		}
 		if s, ok := text(value); ok {
-			data[strings.ToValidUTF8(key, "\uFFFD")] = s
+			m.add(field{strings.ToValidUTF8(key, "\uFFFD"), s})
 		}
 	}
 }
@@ -144,154 +231,91 @@ func reserved(key string) bool {
 		strings.HasPrefix(key, "google") || strings.HasPrefix(key, "gcm")
 }
 
-// addEvent adds the members of the notification that are strings.
-func addEvent(data map[string]string, n *push.Notification) {
-	for _, m := range [...]struct {
-		key   string
-		value push.Member
-	}{
-		{"event_id", n.EventID},
-		{"type", n.Type},
-		{"sender", n.Sender},
-		{"room_name", n.RoomName},
-		{"room_alias", n.RoomAlias},
-		{"membership", n.Membership},
-		{"sender_display_name", n.SenderDisplayName},
-		{"room_id", n.RoomID},
-	} {
-		if s, ok := m.value.Text(); ok {
-			data[m.key] = cut(s, maxField)
-		}
-	}
-	data["prio"] = "high"
-	if n.Low {
-		data["prio"] = "normal"
-	}
-}
-
-// addContent adds the strings of the event's content as content_<key>. A
-// notification without content has that of the default_payload.
-func addContent(data map[string]string, n *push.Notification, defaults map[string]any) {
-	content := n.Content
-	if content == nil {
-		var there bool
-		if content, there = defaults["content"]; !there {
-			return
-		}
-	}
-	members, ok := content.(map[string]any)
-	if !ok {
-		if s, ok := text(content); ok {
-			data["content"] = s
-		}
-		return
-	}
-	for key, value := range members {
-		if s, ok := value.(string); ok {
-			data[contentPrefix+strings.ToValidUTF8(key, "\uFFFD")] = cut(s, maxField)
-		}
-	}
-}
-
-func addTweaks(data map[string]string, t push.Tweaks) {
-	if t.Sound != "" {
-		data["sound"] = cut(t.Sound, maxField)
-	}
-	if t.Highlight {
-		data["highlight"] = "true"
-	}
-}
-
-// text returns a string as it is and anything else as its JSON text; false
-// for what has none.
-func text(value any) (string, bool) {
-	if s, ok := value.(string); ok {
-		return strings.ToValidUTF8(s, "\uFFFD"), true
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(value); err != nil {
-		return "", false
-	}
-	return strings.TrimSuffix(b.String(), "\n"), true
-}
-
-// cut returns s if it has at most limit bytes, else as much of its beginning as
-// fits before an ellipsis without splitting a character. Where not even the
-// ellipsis fits it returns "".
-func cut(s string, limit int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= limit {
-		return s
-	}
-	end := limit - len(ellipsis)
-	if end < 0 {
-		return ""
-	}
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + ellipsis
-}
-
-func size(data map[string]string) int {
-	var n int
-	for key, value := range data {
-		n += len(key) + len(value)
-	}
-	return n
-}
-
-// fit makes data small enough for FCM and reports whether that was possible.
-// It cuts the body first, then the content's longest members, then leaves the
-// content out, and at last cuts the names that only people read. What apps
-// find the event by stays whole.
-func fit(data map[string]string) bool {
-	over := size(data) - maxData
-	if over <= 0 {
-		return true
-	}
-	shorten := func(key string) {
-		if value, there := data[key]; there && over > 0 {
-			data[key] = cut(value, max(0, len(value)-over))
-			over -= len(value) - len(data[key])
-		}
-	}
-	drop := func(key string) {
-		if value, there := data[key]; there && over > 0 {
-			delete(data, key)
-			over -= len(key) + len(value)
-		}
-	}
-
-	var content []string
-	for key := range data {
-		if strings.HasPrefix(key, contentPrefix) {
-			content = append(content, key)
-		}
-	}
-	longestFirst(content, data)
-	shorten("content_body")
-	for _, key := range content {
-		shorten(key)
-	}
-	drop("content")
-	for _, key := range content {
-		drop(key)
-	}
+// fit makes the data weigh at most limit, as far as it can. Of names a beginning
+// stays, then the body is cut, then goes all but the pusher's own data and what
+// apps find the event by. The members of the content that apps do not show are
+// not there yet: they get the room that is left.
+func (m *message) fit(limit int) {
 	names := []string{"room_name", "room_alias", "sender_display_name"}
-	longestFirst(names, data)
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(m.data[b]), len(m.data[a])) })
 	for _, key := range names {
-		shorten(key)
+		m.shorten(key, nameFloor, limit)
 	}
-	return over <= 0
+	m.shorten(contentPrefix+"body", 0, limit)
+	for _, key := range append(names, contentPrefix+"body", contentPrefix+"msgtype", "sound", "highlight", "membership", "sender", "type",
+		"missed_calls", "unread") {
+		if m.size > limit {
+			m.drop(key)
+		}
+	}
 }
 
-// longestFirst sorts keys by the length of their values, equal ones by name so
-// that the same event always gives the same message.
-func longestFirst(keys []string, data map[string]string) {
-	slices.SortFunc(keys, func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(data[b]), len(data[a])), cmp.Compare(a, b))
-	})
+// shorten cuts a member down to floor if the data weighs more than limit.
+func (m *message) shorten(key string, floor, limit int) {
+	if value, there := m.data[key]; there && m.size > limit {
+		m.add(field{key, cut(value, max(floor, len(value)-(m.size-limit)))})
+	}
+}
+
+// template is what all messages of an app start from.
+type template struct {
+	members map[string]any // but android
+	android map[string]any
+	badge   map[string]any // the headers of a badge by way of APNs; nil without iOS
+	size    int            // bytes of what FCM counts besides the data
+}
+
+// newTemplates returns the templates of messages about events, and about counts
+// alone: whatever would be shown or heard is not in those.
+func newTemplates(options map[string]jsontext.Value, ttl *conf.Duration) (about, counts template) {
+	about = template{members: make(map[string]any), android: make(map[string]any)}
+	counts = template{members: make(map[string]any), android: make(map[string]any)}
+	for name, value := range options {
+		about.size += len(value) // or more than that: it is different for each system
+		switch name {
+		case "android":
+			_ = json.Unmarshal(value, &about.android) // it was checked
+		case "fcm_options":
+			counts.members[name] = value
+			fallthrough
+		default:
+			about.members[name] = value
+		}
+	}
+	about.size = min(about.size, maxData/2)
+	if ttl != nil {
+		about.android["ttl"] = strconv.FormatFloat(ttl.Std().Seconds(), 'f', -1, 64) + "s"
+	}
+	maps.Copy(counts.android, about.android)
+	delete(counts.android, "notification")
+	delete(counts.android, "collapse_key") // counts must not take the place of an event
+	if apns, ok := options["apns"]; ok {
+		var block struct {
+			Headers map[string]any `json:"headers"`
+		}
+		_ = json.Unmarshal(apns, &block)
+		counts.badge = map[string]any{"apns-push-type": "alert", "apns-priority": "5"}
+		if topic, ok := block.Headers["apns-topic"]; ok {
+			counts.badge["apns-topic"] = topic
+		}
+	}
+	return about, counts
+}
+
+func (t template) message(n *push.Notification, alone bool) map[string]any {
+	message, android := make(map[string]any, len(t.members)+3), make(map[string]any, len(t.android)+2)
+	maps.Copy(message, t.members)
+	maps.Copy(android, t.android)
+	android["priority"] = "high"
+	if n.Low || alone { // nothing is shown, and FCM holds that against urgent messages
+		android["priority"] = "normal"
+	}
+	message["android"] = android
+	if alone && t.badge != nil {
+		message["apns"] = map[string]any{
+			"headers": t.badge,
+			"payload": map[string]any{"aps": map[string]any{"badge": n.Counts.Badge()}},
+		}
+	}
+	return message
 }

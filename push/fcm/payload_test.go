@@ -2,11 +2,13 @@ package fcm_test
 
 import (
 	"bytes"
+	cmp2 "cmp"
 	"encoding/json"
 	"flag"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -198,75 +200,187 @@ func parseDevice(t *testing.T, text []byte) push.Device {
 	}
 }
 
-// FuzzMessage checks what must hold for any event: the message is valid,
-// within FCM's bounds, and refused only for the reasons there are.
+// dataOf is the data of a request's body.
+func dataOf(t testing.TB, body []byte) map[string]string {
+	t.Helper()
+	var request struct {
+		Message struct {
+			Data map[string]string `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(body, &request); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	return request.Message.Data
+}
+
+func weight(data map[string]string) int {
+	size := 0
+	for key, value := range data {
+		size += len(key) + len(value)
+	}
+	return size
+}
+
+var everything = fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}
+
+// FuzzMessage checks what must hold for anything that a room member can write,
+// and for any pusher that leaves room for an event: something is sent, it is
+// valid and within FCM's bounds, apps find the event by it, and it does not
+// matter whether other devices of the request got it before.
 func FuzzMessage(f *testing.F) {
-	f.Add("m.room.message", "Room", "body", "hello", `{"cs":"secret"}`, uint16(1))
-	f.Add("", "", "", "", `null`, uint16(0))
-	f.Add("m.room.message", strings.Repeat("é", 700), "body", strings.Repeat("😀", 400), `{"content":{"a":1}}`, uint16(9))
-	f.Add("t", "r", strings.Repeat("k", 300), "v", `{"from":"x","google":[1],"x":"`+strings.Repeat("y", 3000)+`"}`, uint16(60))
-	f.Add("t", "\xff\xfe", "\xff", "\xf0\x9f", `{"a":"\ud800"}`, uint16(3))
-	f.Fuzz(func(t *testing.T, kind, room, key, value, defaults string, copies uint16) {
-		var payload any
-		if json.Unmarshal([]byte(defaults), &payload) != nil {
+	f.Add(`{"msgtype":"m.text","body":"hello"}`, "m.room.message", "Room", "Alice", "!r:x", `{"cs":"secret"}`, int64(1))
+	f.Add(`null`, "", "", "", "", `null`, int64(0))
+	f.Add(`{"a":`+strings.Repeat("[", 62)+strings.Repeat("]", 62)+`}`, "m.room.member", "r", "s", strings.Repeat("r", 255), `{"content":{"a":1}}`, int64(9))
+	f.Add(`["`+strings.Repeat("😀", 1400)+`"]`, strings.Repeat("t", 255), strings.Repeat("é", 700), strings.Repeat("<", 3000), "!r:x",
+		`{"from":"x","google":[1],"content_a":"`+strings.Repeat("y", 3000)+`"}`, int64(-60))
+	f.Add(`{"":"\ud800","body":"`+strings.Repeat("b", 5000)+`","`+strings.Repeat("k", 5000)+`":"v","a":"1","b":"1","content":"x"}`,
+		"\xff\xfe", "\xf0\x9f", "s", "!r:x", `{"a":"\ud800"}`, int64(1)<<62)
+	f.Fuzz(func(t *testing.T, contentText, kind, room, sender, roomID, defaults string, unread int64) {
+		content, ok := tryDecode(contentText)
+		payload, ok2 := tryDecode(defaults)
+		if !ok || !ok2 {
 			return
 		}
-		content := make(map[string]any)
-		for i := range copies % 64 {
-			content[key+strings.Repeat("x", int(i))] = strings.Repeat(value, int(i)%8)
-		}
-		unread := int64(copies)
+		roomID = roomID[:min(len(roomID), 255)]
 		n := push.Notification{
-			EventID: push.NewMember("$e:x"), RoomID: push.NewMember("!r:x"), Type: push.NewMember(kind),
-			RoomName: push.NewMember(room), SenderDisplayName: push.NewMember(value), Content: content,
+			EventID: push.NewText("$" + strings.Repeat("e", 43)), RoomID: push.NewText(roomID), Type: push.NewText(kind[:min(len(kind), 255)]),
+			RoomName: push.NewText(room), RoomAlias: push.NewText(room), Sender: push.NewText(sender[:min(len(sender), 255)]),
+			SenderDisplayName: push.NewText(sender), Membership: push.NewText(kind), Content: content,
 			Counts: push.Counts{Unread: &unread},
 		}
-		d := push.Device{PushKey: "token", Data: map[string]any{"default_payload": payload}}
-		msg, out := fcm.Payload{BadgeCounts: true, Tweaks: true}.Message(&n, &d)
-		if msg == nil {
-			_, object := payload.(map[string]any)
-			if out.Kind != push.Rejected && out.Kind != push.Dropped || object && len(defaults) < 2048 && out.Kind == push.Rejected {
+		d := push.Delivery{Notification: &n, Device: &push.Device{PushKey: "token", Data: map[string]any{"default_payload": payload}}}
+		body, out := everything.Message(d)
+		if body == nil {
+			object, isObject := payload.(map[string]any)
+			if out.Reason != push.ReasonMalformedData || isObject && weight(texts(object)) < 4096-535 {
 				t.Fatalf("refused: %s (%s)", out.Kind, out.Reason)
 			}
 			return
 		}
-		size := 0
-		for key, value := range msg.Data {
-			if !utf8.ValidString(key) || !utf8.ValidString(value) {
-				t.Errorf("%q: %q is not UTF-8", key, value)
-			}
+		data := dataOf(t, body)
+		for key := range data {
 			if key == "" || key == "from" || key == "message_type" || strings.HasPrefix(key, "google") || strings.HasPrefix(key, "gcm") {
 				t.Errorf("the key %q is reserved", key)
 			}
-			size += len(key) + len(value)
 		}
-		if size > 4096 {
+		if size := weight(data); size > 4096 || !utf8.Valid(body) {
 			t.Errorf("the data has %d bytes", size)
 		}
-		again, _ := fcm.Payload{BadgeCounts: true, Tweaks: true}.Message(&n, &d)
-		if !maps.Equal(msg.Data, again.Data) {
-			t.Error("the same event gave two different messages")
+		if data["event_id"] != n.EventID.String() || utf8.ValidString(roomID) && data["room_id"] != roomID {
+			t.Errorf("nobody finds the event by %v", data)
+		}
+		d.Common = new(push.Common)
+		for range 2 {
+			if again, _ := everything.Message(d); !bytes.Equal(again, body) {
+				t.Error("the same event gave two different messages")
+			}
 		}
 	})
 }
 
-// BenchmarkMessage shows that the work grows with the event's size and not
-// faster.
-func BenchmarkMessage(b *testing.B) {
-	for _, members := range []int{2, 200, 20_000} {
-		content := make(map[string]any, members)
-		for i := range members {
-			content["k"+strings.Repeat("x", i%7)+string(rune('A'+i%26))+string(rune(0x4e00+i))] = "some text"
+// tryDecode reads any JSON as the gateway does.
+func tryDecode(text string) (v any, ok bool) {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	return v, dec.Decode(&v) == nil
+}
+
+// texts is what a pusher's default_payload becomes, or more.
+func texts(defaults map[string]any) map[string]string {
+	m := make(map[string]string)
+	for key, value := range defaults {
+		if s, ok := value.(string); ok {
+			m[key] = s
+			continue
 		}
-		n := push.Notification{EventID: push.NewMember("$e:x"), RoomID: push.NewMember("!r:x"), Content: content}
-		d := push.Device{PushKey: "token"}
-		b.Run(strconv.Itoa(members)+" members", func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if msg, _ := (fcm.Payload{}).Message(&n, &d); msg == nil {
-					b.Fatal("no message")
-				}
+		text, _ := json.Marshal(value)
+		m[key] = string(text)
+	}
+	return m
+}
+
+// TestUnknownMembersGiveWayFirst: the members that apps show stay whole as long
+// as others can be left out, and of those the shortest stay: as if the longest had
+// been dropped, one after the other, until the rest fits.
+func TestUnknownMembersGiveWayFirst(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(content map[string]any){
+		"six members of a kilobyte": func(c map[string]any) {
+			for i := range 6 {
+				c["x"+strconv.Itoa(i)] = strings.Repeat("y", 1000)
+			}
+		},
+		"two thousand members": func(c map[string]any) {
+			for i := range 2000 {
+				c[strconv.Itoa(i)] = strings.Repeat("z", i%50)
+			}
+		},
+		"forty-five thousand members": func(c map[string]any) {
+			for i := range 45_000 {
+				c[strconv.Itoa(i)] = "a"
+			}
+		},
+		"a name of 60 KiB":  func(c map[string]any) { c[strings.Repeat("n", 60<<10)] = "a" },
+		"a value of 60 KiB": func(c map[string]any) { c["v"] = strings.Repeat("n", 60<<10) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.Repeat("b", 900)
+			content := map[string]any{"msgtype": "m.text", "body": text}
+			change(content)
+			d := message("token")
+			d.Notification.Content = content
+			body, _ := everything.Message(d)
+			got := dataOf(t, body)
+			if got["content_body"] != text || got["content_msgtype"] != "m.text" {
+				t.Errorf("the body has %d bytes", len(got["content_body"]))
+			}
+			if diff := cmp.Diff(dropLongest(got, content), got); diff != "" {
+				t.Errorf("the data differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// dropLongest adds all of content to data and drops from it what gives way.
+func dropLongest(data map[string]string, content map[string]any) map[string]string {
+	all := maps.Clone(data)
+	var others []string
+	for key, value := range content {
+		s := value.(string)
+		if len(s) > 1024 {
+			s = s[:1021] + "…"
+		}
+		all["content_"+key] = s
+		if key != "body" && key != "msgtype" {
+			others = append(others, "content_"+key)
+		}
+	}
+	slices.SortFunc(others, func(a, b string) int {
+		return cmp2.Or(cmp2.Compare(len(b)+len(all[b]), len(a)+len(all[a])), cmp2.Compare(b, a))
+	})
+	for size := weight(all); size > 4096; others = others[1:] {
+		size -= len(others[0]) + len(all[others[0]])
+		delete(all, others[0])
+	}
+	return all
+}
+
+// TestAnEventIsReadOnce: what a room member wrote is looked at once for all devices
+// of a request, of whatever app.
+func TestAnEventIsReadOnce(t *testing.T) {
+	t.Parallel()
+	content := map[string]any{"body": "first", "x": "y"}
+	d := message("token")
+	d.Notification.Content, d.Common = content, new(push.Common)
+	first, _ := everything.Message(d)
+	clear(content)
+	d.Device = &push.Device{PushKey: "token", Data: map[string]any{"default_payload": map[string]any{"content_x": "z", "cs": "secret"}}}
+	second, _ := fcm.Payload{Target: fcm.TargetFID}.Message(d)
+	want := dataOf(t, first)
+	want["cs"] = "secret"
+	if diff := cmp.Diff(want, dataOf(t, second)); diff != "" {
+		t.Errorf("the data differs (-want +got):\n%s", diff)
 	}
 }

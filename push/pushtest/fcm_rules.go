@@ -16,6 +16,7 @@ import (
 // passes on stay as they were sent.
 type FCMMessage struct {
 	Token     string            `json:"token"`
+	FID       string            `json:"fid"`
 	Topic     string            `json:"topic"`
 	Condition string            `json:"condition"`
 	Data      map[string]string `json:"data"`
@@ -25,10 +26,12 @@ type FCMMessage struct {
 		TTL         string            `json:"ttl"`
 		Data        map[string]string `json:"data"`
 
-		RestrictedPackageName string          `json:"restricted_package_name"`
-		DirectBootOK          bool            `json:"direct_boot_ok"`
-		Notification          json.RawMessage `json:"notification"`
-		FCMOptions            json.RawMessage `json:"fcm_options"`
+		RestrictedPackageName  string          `json:"restricted_package_name"`
+		DirectBootOK           bool            `json:"direct_boot_ok"`
+		BandwidthConstrainedOK bool            `json:"bandwidth_constrained_ok"`
+		RestrictedSatelliteOK  bool            `json:"restricted_satellite_ok"`
+		Notification           json.RawMessage `json:"notification"`
+		FCMOptions             json.RawMessage `json:"fcm_options"`
 	} `json:"android"`
 	Notification json.RawMessage `json:"notification"`
 	Webpush      json.RawMessage `json:"webpush"`
@@ -53,7 +56,7 @@ func (m *FCMMessage) parse(body []byte) string {
 	}
 	*m = *request.Message
 	var targets int
-	for _, target := range []string{m.Token, m.Topic, m.Condition} {
+	for _, target := range []string{m.Token, m.FID, m.Topic, m.Condition} {
 		if target != "" {
 			targets++
 		}
@@ -66,6 +69,9 @@ func (m *FCMMessage) parse(body []byte) string {
 	default:
 		return fmt.Sprintf("Invalid value at 'message.android.priority': %q", m.Android.Priority)
 	}
+	if m.urgentAndSilent() {
+		return "Invalid value at 'message.apns.headers': a background push has priority 10"
+	}
 	size := 0
 	for key, value := range m.Data {
 		if key == "" || key == "from" || key == "message_type" || strings.HasPrefix(key, "google") || strings.HasPrefix(key, "gcm") {
@@ -77,6 +83,18 @@ func (m *FCMMessage) parse(body []byte) string {
 		return "Android message is too big"
 	}
 	return ""
+}
+
+// urgentAndSilent reports whether the message asks APNs for what Apple refuses: a
+// push that only wakes the app, at once.
+func (m *FCMMessage) urgentAndSilent() bool {
+	var apns struct {
+		Headers map[string]string
+		Payload struct{ Aps map[string]any }
+	}
+	_ = json.Unmarshal(m.APNS, &apns)
+	_, wakes := apns.Payload.Aps["content-available"]
+	return wakes && len(apns.Payload.Aps) == 1 && m.Notification == nil && apns.Headers["apns-priority"] == "10"
 }
 
 // FCMError returns an error in FCM's form. The errorCode, which stands in the
@@ -95,12 +113,16 @@ func FCMBadToken() FCMAnswer {
 		"The registration token is not a valid FCM registration token")
 }
 
-// FCMBadField is how FCM refuses a message because of one member, such as
+// FCMBadField is how FCM refuses a message because of members, such as
 // "message.token".
-func FCMBadField(field string) FCMAnswer {
+func FCMBadField(fields ...string) FCMAnswer {
+	var violations []string
+	for _, field := range fields {
+		violations = append(violations, fmt.Sprintf(`{"field":%q,"description":"Invalid value"}`, field))
+	}
 	return fcmError(http.StatusBadRequest, "INVALID_ARGUMENT", "Request contains an invalid argument.", fmt.Sprintf(
 		`{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"},`+
-			`{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":%q,"description":"Invalid value"}]}`, field))
+			`{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[%s]}`, strings.Join(violations, ",")))
 }
 
 func fcmError(status int, googleStatus, message, details string) FCMAnswer {

@@ -11,9 +11,6 @@ import (
 // maxAppID bounds an app's name in bytes, as pushgw does.
 const maxAppID = 64
 
-// maxConnections is the most that pushgw opens for one app of FCM's.
-const maxConnections = 100
-
 // option is one option of an app of pushgw.
 type option struct {
 	name  string
@@ -156,14 +153,7 @@ func (c *converter) gcm(app *section, opts *options) error {
 	if base := app.section("fcm_options"); len(base.obj.keys) > 0 {
 		c.fcmOptions(base, opts)
 	}
-	if n, there := app.integer("max_connections", 1, math.MaxInt32); there {
-		if n > maxConnections {
-			c.warn(app.path+".max_connections", "became 100, the most that pushgw takes: each carries hundreds of pushes "+
-				"at a time")
-			n = maxConnections
-		}
-		opts.add("max_connections", n)
-	}
+	app.ignore("max_connections") // there are as many as are needed
 	c.common(app, opts)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,34 +84,56 @@ func TestASendUnderWayOutlivesItsProvider(t *testing.T) {
 	}
 }
 
-func TestAnotherAccountOrLimitHasItsOwnConnections(t *testing.T) {
+func TestAnotherAccountHasItsOwnConnections(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
 	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
 	other := configFor(fake)
 	other.ServiceAccount = conf.Secret(fake.ServiceAccount("another"))
-	narrow := configFor(fake)
-	narrow.MaxConnections = 1
-	fingerprints, quotas := make(map[string]bool), make(map[string]bool)
-	for _, cfg := range []fcm.Config{configFor(fake), other, narrow} {
+	fingerprints, destinations := make(map[string]bool), make(map[string]bool)
+	for _, cfg := range []fcm.Config{configFor(fake), other} {
 		provider := openWith(t, connections, cfg)
 		expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 		fingerprints[provider.Fingerprint()] = true
-		quotas[provider.Quota()] = true
+		destinations[provider.Destination(nil)] = true
 	}
-	if n := fake.TokenCount(); n != 3 {
-		t.Errorf("there were %d token requests, want 3", n)
+	if n := fake.TokenCount(); n != 2 {
+		t.Errorf("there were %d token requests, want 2", n)
 	}
-	if len(fingerprints) != 2 {
-		t.Errorf("there are %d fingerprints, want one for each account", len(fingerprints))
-	}
-	if len(quotas) != 2 {
-		t.Errorf("there are %d quotas, want one for each project", len(quotas))
+	if len(fingerprints) != 2 || len(destinations) != 2 {
+		t.Errorf("there are %d fingerprints and %d destinations, want one for each account and project", len(fingerprints), len(destinations))
 	}
 	guest := configFor(fake)
 	guest.ProjectID = "another"
-	if !quotas[openWith(t, connections, guest).Quota()] {
-		t.Error("the other project's quota depends on the account")
+	if !destinations[openWith(t, connections, guest).Destination(nil)] {
+		t.Error("the other project's destination depends on the account")
+	}
+}
+
+// What an app may have in flight is bounded by its max_in_flight, and by nothing
+// of ours below that.
+func TestConnectionsFollowWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	const inFlight, streams = 60, 10
+	all := make(chan struct{})
+	var arrived atomic.Int32
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{MaxConcurrentStreams: streams, Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {
+		if arrived.Add(1) == inFlight {
+			close(all)
+		}
+		<-all
+		return pushtest.FCMAnswer{}
+	}})
+	provider := open(t, fake)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range inFlight {
+		wg.Go(func() { expect(t, provider.Send(ctx, message("token")), push.Accepted, push.ReasonSent) })
+	}
+	wg.Wait()
+	if n := fake.Connections(); n > 1+inFlight/streams { // one is for the token
+		t.Errorf("there were %d connections", n)
 	}
 }
 

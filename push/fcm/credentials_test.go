@@ -3,11 +3,13 @@ package fcm_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,15 +55,20 @@ func TestATokenIsThereBeforeTheFirstSend(t *testing.T) {
 	waitTokens(t, fake, 1)
 }
 
-func TestATokenIsRenewedInTheBackground(t *testing.T) {
+// A push that finds a token near its end does not wait for the next one.
+func TestATokenIsRenewedAhead(t *testing.T) {
 	t.Parallel()
-	fake := pushtest.StartFCM(t, pushtest.FCMOptions{TokenLife: time.Second})
-	provider := open(t, fake)
-	waitTokens(t, fake, 3) // without a single Send
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	clock := &manualClock{now: time.Now()}
+	provider := openWith(t, connect(t, fcm.Options{RootCAs: fake.CA().Pool(), Now: clock.Now}), configFor(fake))
 	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	fake.OnToken(func() pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
+	clock.add(56 * time.Minute)
+	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	waitTokens(t, fake, 2)
 }
 
-// The SDK's own token source makes the second Send wait for the first one's
+// The cache of x/oauth2 makes the second Send wait for the first one's
 // timeout, the third for two of them, and so on.
 func TestAHangingTokenEndpointHoldsNobodyBeyondItsDeadline(t *testing.T) {
 	t.Parallel()
@@ -105,7 +112,7 @@ func TestAHangingTokenRequestIsGivenUpAndRepeated(t *testing.T) {
 		RootCAs: fake.CA().Pool(), TokenTimeout: 300 * time.Millisecond, TokenRetry: time.Millisecond,
 	})
 	provider := openWith(t, connections, configFor(fake))
-	eventually(t, fake, provider)
+	eventually(t, provider)
 }
 
 func TestARefusedAccountIsNotHammered(t *testing.T) {
@@ -113,7 +120,7 @@ func TestARefusedAccountIsNotHammered(t *testing.T) {
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
 	fake.OnToken(func() pushtest.FCMAnswer {
 		return pushtest.FCMAnswer{Status: http.StatusBadRequest,
-			Body: `{"error":"invalid_grant","error_description":"Invalid JWT Signature of secret-account"}`}
+			Body: `{"error":"invalid_grant","error_description":"Invalid JWT Signature of secret@account"}`}
 	})
 	var log lockedBuffer
 	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool(), Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -124,7 +131,7 @@ func TestARefusedAccountIsNotHammered(t *testing.T) {
 		if got.RetryAfter < time.Second || got.RetryAfter > 30*time.Second || got.Unprocessed {
 			t.Errorf("retry after %s, unprocessed %t", got.RetryAfter, got.Unprocessed)
 		}
-		if !strings.Contains(got.Err.Error(), "400 invalid_grant") || strings.Contains(got.Err.Error(), "secret-account") {
+		if !strings.Contains(got.Err.Error(), "400 invalid_grant: Invalid JWT Signature of …") || got.Evidence != push.EvidenceRefused {
 			t.Errorf("the error is %v", got.Err)
 		}
 	}
@@ -135,7 +142,7 @@ func TestARefusedAccountIsNotHammered(t *testing.T) {
 		t.Errorf("FCM got %d messages", n)
 	}
 	text := log.String()
-	if strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "app=com.example.app") || strings.Contains(text, "secret-account") {
+	if strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "app=com.example.app") || strings.Contains(text, "secret") {
 		t.Errorf("the log is\n%s", text)
 	}
 }
@@ -150,21 +157,20 @@ func TestAnAccountThatIsMendedWorksAgain(t *testing.T) {
 	provider := openWith(t, connections, configFor(fake))
 	expect(t, provider.Send(t.Context(), message("token")), push.Temporary, push.ReasonCredentials)
 	fake.OnToken(nil)
-	eventually(t, fake, provider)
+	eventually(t, provider)
 }
 
 // eventually waits for a Send that is accepted, which the next token allows.
-func eventually(t *testing.T, fake *pushtest.FCM, provider *fcm.Provider) {
+func eventually(t *testing.T, provider *fcm.Provider) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		n := fake.TokenCount()
 		got := provider.Send(ctx, message("token"))
 		if got.Kind == push.Accepted {
 			return
 		}
-		if err := fake.WaitTokens(ctx, n+1); err != nil {
+		if ctx.Err() != nil {
 			t.Fatalf("still %s (%s): %v", got.Kind, got.Reason, got.Err)
 		}
 	}
@@ -204,24 +210,60 @@ func TestFailuresOfTheTokenEndpoint(t *testing.T) {
 	}
 }
 
-// Google may revoke a token early, and a clock may be wrong.
-func TestATokenThatFCMRefusesIsReplaced(t *testing.T) {
+// A token that was made by a wrong clock is refused, and only the operator can
+// mend the clock.
+func TestAWrongClockIsTold(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	fake.OnToken(func() pushtest.FCMAnswer {
+		return pushtest.FCMAnswer{Status: http.StatusBadRequest, Body: `{"error":"invalid_grant","error_description":
+			"Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe."}`}
+	})
+	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool(), Now: func() time.Time { return time.Now().Add(-47 * time.Minute) }})
+	got := openWith(t, connections, configFor(fake)).Send(t.Context(), message("token"))
+	expect(t, got, push.Temporary, push.ReasonCredentials)
+	if want := "in a reasonable timeframe.; the clock is 47 minutes slow"; !strings.HasSuffix(fmt.Sprint(got.Err), want) {
+		t.Errorf("the error is %q, want %q at its end", got.Err, want)
+	}
+}
+
+// Google may revoke a token early, and a clock may be wrong. That Apple or a
+// browser's maker refuses the project's key has the same status, and is nothing
+// of the token's.
+func TestATokenThatFCMRefusesIsReplaced(t *testing.T) {
+	t.Parallel()
+	var thirdParty atomic.Bool
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) (answer pushtest.FCMAnswer) {
+		if thirdParty.Load() {
+			answer = pushtest.FCMError(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR", "Auth error from APNS or Web Push Service")
+		}
+		return answer
+	}})
 	clock := &manualClock{now: time.Now().Add(-2 * time.Minute)}
 	provider := openWith(t, connect(t, fcm.Options{RootCAs: fake.CA().Pool(), Now: clock.Now}), configFor(fake))
+	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+
+	clock.add(time.Minute)
+	thirdParty.Store(true)
+	for range 3 {
+		expect(t, provider.Send(t.Context(), message("token")), push.Temporary, push.ReasonThirdParty)
+	}
+	thirdParty.Store(false)
+	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
+	if n := fake.TokenCount(); n != 1 {
+		t.Errorf("there were %d token requests", n)
+	}
+	fake.Revoke()
+	expect(t, provider.Send(t.Context(), message("token")), push.Temporary, push.ReasonCredentials)
 	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 
 	fake.Revoke()
 	for range 3 { // too new to be replaced
 		expect(t, provider.Send(t.Context(), message("token")), push.Temporary, push.ReasonCredentials)
 	}
-	if n := fake.TokenCount(); n != 1 {
+	if n := fake.TokenCount(); n != 2 {
 		t.Errorf("there were %d token requests", n)
 	}
-	clock.add(time.Minute)
-	expect(t, provider.Send(t.Context(), message("token")), push.Temporary, push.ReasonCredentials)
-	expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 }
 
 func TestAnOldTokenServesWhileNoNewOneIsToBeHad(t *testing.T) {

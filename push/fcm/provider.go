@@ -1,0 +1,188 @@
+// Package fcm delivers notifications to Android devices, and to whatever else
+// a Firebase project reaches, through the HTTP v1 API of Firebase Cloud
+// Messaging. It owns the message's form, the access tokens of service accounts
+// and the meaning of FCM's answers. It does not own retries, remembered
+// rejections or any other policy that spans several attempts; that is push's.
+package fcm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/bits"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+const (
+	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
+	// /pushers/set).
+	maxPushKey = 512
+	// maxResponse bounds FCM's response to a message, in bytes.
+	maxResponse = 64 << 10
+	// reportEvery is how often the log says that FCM refuses an app's settings.
+	reportEvery = 10 * time.Minute
+)
+
+// Provider delivers the notifications of one app through FCM. It implements
+// push.Provider.
+type Provider struct {
+	connections    *Connections
+	link           *link
+	url            string
+	payload        Payload
+	rejectMismatch bool
+	fingerprint    string
+	destination    string
+	log            *slog.Logger
+	close          sync.Once
+
+	mu       sync.Mutex
+	messages window
+	reported time.Time
+}
+
+func newProvider(name string, c *Connections, l *link, s settings) *Provider {
+	return &Provider{
+		connections:    c,
+		link:           l,
+		url:            s.endpoint.String() + "/v1/projects/" + s.projectID + "/messages:send",
+		payload:        s.payload,
+		rejectMismatch: s.rejectMismatch,
+		fingerprint: push.Fingerprint(strings.Join([]string{
+			"fcm", s.endpoint.String(), s.projectID, s.account.id, fmt.Sprint(s.rejectMismatch),
+		}, "\n")),
+		destination: push.Fingerprint(strings.Join([]string{"fcm", s.endpoint.String(), s.projectID}, "\n")),
+		log:         c.opts.Log.With("app", name),
+	}
+}
+
+// Fingerprint stands for what FCM's judgement of a pushkey depends on: host,
+// project and service account. It shows none of them.
+func (p *Provider) Fingerprint() string { return p.fingerprint }
+
+// Destination stands for what all of the project's devices share: FCM's host and
+// the project. It shows neither.
+func (p *Provider) Destination(*push.Device) string { return p.destination }
+
+// Quota is Destination under its former name.
+func (p *Provider) Quota() string { return p.destination }
+
+// Close gives back the app's share of the connections and does not wait: they
+// end when the last Send under way has. It may be called more than once.
+func (p *Provider) Close() {
+	p.close.Do(func() { p.connections.release(p.link) })
+}
+
+// Send makes one attempt to deliver d.
+func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
+	message, out := p.payload.Message(d)
+	if message == nil {
+		return out
+	}
+	if !p.connections.hold(p.link) {
+		return failure(ctx, errStopped, false)
+	}
+	defer p.connections.release(p.link)
+	token, err := p.link.tokens.get(ctx)
+	if err != nil {
+		if failed, ok := errors.AsType[*tokenError](err); ok {
+			return failed.outcome(p.connections.opts.Now())
+		}
+		return failure(ctx, err, false)
+	}
+	r, err := p.post(ctx, token, message)
+	if err != nil {
+		return failure(ctx, err, true)
+	}
+	return p.outcome(ctx, r, token)
+}
+
+// post sends a message once. The SDK's client is not used for that: it repeats a
+// message up to four times where it may have been taken, and hides the answers.
+func (p *Provider) post(ctx context.Context, token string, message []byte) (response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(message))
+	if err != nil {
+		return response{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Goog-Api-Format-Version", "2") // else FCM leaves its error codes out
+	res, err := p.link.sender.RoundTrip(req)
+	if err != nil {
+		return response{}, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxResponse))
+	if err != nil {
+		return response{}, fmt.Errorf("read fcm's response: %w", err)
+	}
+	return parseResponse(res.StatusCode, res.Header, body, p.connections.opts.Now()), nil
+}
+
+// outcome says what a response means for this app's push.
+func (p *Provider) outcome(ctx context.Context, r response, token string) push.Outcome {
+	if r.refusesToken() {
+		p.link.tokens.refused(token)
+	}
+	out := r.outcome()
+	if out.Reason == push.ReasonSenderMismatch && !p.rejectMismatch {
+		r.explain(&out)
+		out.Kind, out.Reason = push.Temporary, push.ReasonConfig
+	}
+	wrong := out.Reason == push.ReasonBadMessage
+	if out.Kind == push.Accepted || wrong {
+		p.mu.Lock()
+		most := p.messages.add(wrong)
+		p.mu.Unlock()
+		if wrong && most { // then it is hardly the messages' fault
+			r.about = theSettings
+			out = r.outcome()
+		}
+	}
+	if out.Reason == push.ReasonConfig {
+		p.report(ctx, out)
+	}
+	return out
+}
+
+// report tells the operator from time to time that FCM refuses the app's
+// settings: nobody else can mend that.
+func (p *Provider) report(ctx context.Context, out push.Outcome) {
+	now := p.connections.opts.Now()
+	p.mu.Lock()
+	due := now.Sub(p.reported) >= reportEvery
+	if due {
+		p.reported = now
+	}
+	p.mu.Unlock()
+	if due {
+		p.log.ErrorContext(ctx, "FCM refuses the app's settings: see to its project_id, fcm_options and service account", "err", out.Err)
+	}
+}
+
+// window remembers which of an app's last messages FCM called wrong.
+type window struct {
+	wrong uint32 // a bit for each, the latest is the lowest
+	count int    // at most as many as bits
+}
+
+// enough is from how many messages on a window tells something.
+const enough = 10
+
+// add adds a message, and reports whether most of the last ones were wrong.
+func (w *window) add(wrong bool) bool {
+	w.wrong <<= 1
+	if wrong {
+		w.wrong |= 1
+	}
+	w.count = min(w.count+1, 32)
+	return w.count >= enough && 2*bits.OnesCount32(w.wrong) > w.count
+}
