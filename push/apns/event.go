@@ -32,12 +32,13 @@ func newEvent(n *push.Notification, now time.Time) *event {
 	e.ringsUntil, e.rings = ringsUntil(n, now)
 	a := alertOf(n)
 	e.alertKey = a.key
-	lengths := make([]int, len(a.args))
-	for i, arg := range a.args {
-		lengths[i] = encodedLen(arg)
+	args := a.args
+	if lengths, total := encodedLens(args); total > MaxVoIPPayload { // more never fits
+		args = level(args, lengths, MaxVoIPPayload)
 	}
-	for _, arg := range level(a.args, lengths, MaxVoIPPayload) { // more never fits
-		e.alertArgs = append(e.alertArgs, arg)
+	e.alertArgs = make([]any, len(args))
+	for i, arg := range args {
+		e.alertArgs[i] = arg
 	}
 	return e
 }

@@ -24,11 +24,7 @@ const eventRoom = 2*maxID + maxSound + 130
 // without an ellipsis. The work grows linearly with the payload.
 func fit(root map[string]any, limit int) ([]byte, error) {
 	texts, set := alertTexts(root)
-	lengths, total := make([]int, len(texts)), 0
-	for i, text := range texts {
-		lengths[i] = encodedLen(text)
-		total += lengths[i]
-	}
+	lengths, total := encodedLens(texts)
 	if total <= limit {
 		if body, err := encode(root); err != nil || len(body) <= limit {
 			return body, err
@@ -125,8 +121,7 @@ func replaceTexts(args []any, texts []string) []any {
 func level(texts []string, lengths []int, room int) []string {
 	// Give each text its length, shortest first, for as long as all that are
 	// left could have the same; the others share the rest.
-	sorted := slices.Clone(lengths)
-	slices.Sort(sorted)
+	sorted := slices.Sorted(slices.Values(lengths))
 	longest := len(sorted)
 	for _, n := range sorted {
 		if n*longest > room {
@@ -225,6 +220,16 @@ func perEncoded(r rune, size int) int {
 		return 6
 	}
 	return size
+}
+
+// encodedLens are the lengths of texts in JSON strings, and their sum.
+func encodedLens(texts []string) (lengths []int, total int) {
+	lengths = make([]int, len(texts))
+	for i, text := range texts {
+		lengths[i] = encodedLen(text)
+		total += lengths[i]
+	}
+	return lengths, total
 }
 
 // encodedLen is the length of s in a JSON string, without its quotes.
