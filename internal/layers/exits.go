@@ -11,7 +11,7 @@ func exits() map[string]string {
 		"internal/serve":    "our own: the health command asks the service beside it",
 		"push/apns":         "the operator's, over the pool",
 		"push/fcm":          "the operator's: FCM, over the pool, and the token endpoint of its service account",
-		"threepid/email":    "the operator's: the mail relay",
+		"threepid/email":    "the operator's: the mail relay, and the token endpoint of its provider",
 	}
 }
 

@@ -136,12 +136,14 @@ func technologies() []technology {
 			in:    []string{"push/apns"},
 		},
 		{
-			name: "Google's SDK",
-			paths: []string{
-				"firebase.google.com/", "cloud.google.com/", "google.golang.org/api/", "golang.org/x/oauth2",
-				"golang.org/x/oauth2/",
-			},
-			in: []string{"push/fcm"},
+			name:  "Google's SDK",
+			paths: []string{"firebase.google.com/", "cloud.google.com/", "google.golang.org/api/"},
+			in:    []string{"push/fcm"},
+		},
+		{
+			name:  "OAuth",
+			paths: []string{"golang.org/x/oauth2", "golang.org/x/oauth2/"},
+			in:    []string{"push/fcm", "threepid/email"},
 		},
 		{
 			name:  "the mail client",
