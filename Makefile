@@ -21,7 +21,7 @@ GOVULNCHECK_VERSION := v1.3.0
 GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check lint shell-lint tidy-check race faults interop cover bench bench-hostile soak fuzz repro sbom vuln clean
+.PHONY: help build run test check fmt fmt-check docs-check lint shell-lint tidy-check race faults interop cover bench bench-hostile soak fuzz repro sbom vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,7 +35,7 @@ run: build ## start both services in development mode; Ctrl-C stops them
 test: ## run all tests, with a real Redis and PostgreSQL
 	scripts/services run -- go test -timeout 15m $(PKG)
 
-check: fmt-check lint shell-lint tidy-check race ## everything a change must pass: format, lint, race tests, go.mod
+check: fmt-check docs-check lint shell-lint tidy-check race ## everything a change must pass: format, lint, race tests, go.mod
 
 fmt: $(GOLANGCI) ## format the code and sort its imports
 	$(GOLANGCI) fmt
@@ -43,6 +43,9 @@ fmt: $(GOLANGCI) ## format the code and sort its imports
 fmt-check:
 	@unformatted=$$(gofmt -l .) && \
 	if [ -n "$$unformatted" ]; then echo "run make fmt; not formatted:"; echo "$$unformatted"; exit 1; fi
+
+docs-check: # every test that a page names exists
+	scripts/docs
 
 lint: $(GOLANGCI) ## run go vet and golangci-lint
 	go vet ./...

@@ -20,19 +20,15 @@ type App struct {
 	// one more is answered at once with a Temporary outcome. It is at least 1.
 	MaxInFlight int
 	// Fingerprint stands for the provider's settings on which it depends whether
-	// a pushkey is one of the app's. What is known about the app's pushkeys is
-	// forgotten when it changes.
+	// a pushkey is one of the app's, such as a project or a topic with its host.
+	// Apps that share them share what is known about pushkeys, and when they
+	// change it is forgotten. Empty are settings of the app's own.
 	Fingerprint string
-	// Quota stands for what the push service counts the app's pushes under, such
-	// as a project or a team with its key. When it asks for patience, all apps
-	// with the same Quota leave it alone. Empty is a quota of the app's own.
-	Quota string
 	// CertificateExpiry is when the credentials stop working, zero when they
 	// do not expire.
 	CertificateExpiry time.Time
 
-	key   Key // of name and fingerprint
-	quota Key // of Quota
+	key Key // of the settings
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
@@ -53,9 +49,8 @@ func NewApps(apps []App) (*Apps, error) {
 	a := &Apps{exact: make(map[string]*App)}
 	for i := range apps {
 		app := &apps[i]
-		app.key = keyOf(app.Name, app.Fingerprint)
-		if app.quota = app.key; app.Quota != "" {
-			app.quota = keyOf("quota", app.Quota)
+		if app.key = keyOf("settings", app.Fingerprint); app.Fingerprint == "" {
+			app.key = keyOf("name", app.Name)
 		}
 		a.all = append(a.all, app)
 		if !strings.ContainsAny(app.Name, "*?") {

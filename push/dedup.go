@@ -2,238 +2,129 @@ package push
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
 	"hash/crc32"
 	"strconv"
-	"sync"
 	"time"
 )
 
-// leaseMargin is by how much a claim outlives the deadline of its request.
-const leaseMargin = 5 * time.Second
+// Dedup keeps an event from reaching a device twice, and remembers dead
+// pushkeys and how far an app's push service is believed about them. Its
+// implementations are in package dedup. It always has an answer, and it is safe
+// for concurrent use.
+type Dedup interface {
+	// Claim asks, before the push services are, for the right to send to each
+	// device of a request. It answers in their order. What is Granted must be
+	// given to Complete, or it is held until the end of its lease.
+	Claim(ctx context.Context, claims []Claim) []Claimed
+	// Complete records what became of devices that were claimed, and returns how
+	// far each one's app is believed now, in their order.
+	Complete(ctx context.Context, results []Result) []Guard
+}
 
-// defaultLease is the lease of a request without a deadline.
-const defaultLease = 30 * time.Second
+// Key stands for something without telling what it is: the first 16 bytes of a
+// SHA-256.
+type Key [16]byte
 
-var (
-	errStillInFlight = errors.New("another request still delivers the same notification")
-	errUnproven      = errors.New("the push service calls the pushkey wrong, but has never accepted a push with these settings")
-	errTripped       = errors.New("the push service calls too many of the app's pushkeys dead to be believed")
+// keyOf returns the key of parts. Different lists of parts have different keys.
+func keyOf(parts ...string) Key {
+	size := 0
+	for _, p := range parts {
+		size += 4 + len(p)
+	}
+	text := make([]byte, 0, size)
+	for _, p := range parts {
+		n := len(p)
+		text = append(text, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		text = append(text, p...)
+	}
+	sum := sha256.Sum256(text)
+	return Key(sum[:16])
+}
+
+// Claim is the wish to send a notification to a device.
+type Claim struct {
+	// Event stands for the notification at this device. The zero Key is one
+	// that may be repeated, and is always Granted.
+	Event Key
+	// Owner names the request. It is not zero.
+	Owner uint64
+	// Lease is how long the claim holds if its end is never recorded.
+	Lease time.Duration
+	// PushKey stands for the pushkey, and what else addresses the device, at its
+	// app with its provider's settings; App for the app with these settings.
+	PushKey, App Key
+}
+
+// ClaimState is how far a notification has come at a device.
+type ClaimState uint8
+
+const (
+	// Granted: nobody has it; it is the asking request's now.
+	Granted ClaimState = iota
+	// InFlight: another request has it.
+	InFlight
+	// Delivered: the push service has taken it.
+	Delivered
 )
 
-// task is one device's way through a delivery.
-type task struct {
-	app     *App
-	lane    *lane
-	device  *Device
-	query   Query
-	found   Finding
-	out     Outcome
-	waited  bool
-	pause   time.Duration // what the answer asked of all that share the quota
-	resume  bool          // the answer ended such a pause
-	settled bool          // out is final, and the app's lane is not held
+// Claimed is the answer to a Claim.
+type Claimed struct {
+	State ClaimState
+	// Counts is the digest of the counts that were delivered, if it is Delivered.
+	Counts uint32
+	// Accepted says that the push service has ever accepted a push for the pushkey.
+	// Nobody can make that up.
+	Accepted bool
+	// Dead says that the pushkey was called dead since its last accepted push. Only
+	// the first time counts. Rejected says that this is believed; PushKeyTS is the
+	// pushkey_ts that it had, in seconds.
+	Dead, Rejected bool
+	PushKeyTS      int64
+	// Guard says how far the app's push service is believed.
+	Guard Guard
+	// Shared says that the claim is known to all processes, not to this one alone.
+	Shared bool
 }
 
-// deliver takes the tasks that are not settled to their outcomes. What waits
-// for other requests holds up nothing that they in turn might wait for.
-func (g *Gateway) deliver(ctx context.Context, n *Notification, tasks []*task) {
-	g.begin(ctx, tasks)
-	var own []*task
-	var waiting, sending sync.WaitGroup
-	for i, t := range tasks {
-		switch {
-		case t.found.State == InFlight && !t.remembered():
-			waiting.Go(func() { g.await(ctx, n, t) })
-		case i == len(tasks)-1: // mostly the only one
-			own = append(own, t)
-			g.serve(ctx, n, t)
-		default:
-			own = append(own, t)
-			sending.Go(func() { g.serve(ctx, n, t) })
-		}
-	}
-	sending.Wait()
-	g.end(ctx, n, own)
-	waiting.Wait()
+// Guard says how far an app's push service is believed when it calls pushkeys
+// dead. Pushkeys that have had an accepted push are counted apart from all
+// others, which anybody can make up.
+type Guard struct {
+	// Proven: it has accepted a push with the current settings.
+	Proven bool
+	// Tripped: it calls more of the pushkeys of this kind dead than can be.
+	Tripped bool
+	// Trips counts how often that was so. Rejections of before are forgotten.
+	Trips uint32
 }
 
-func (g *Gateway) begin(ctx context.Context, tasks []*task) {
-	queries := make([]Query, len(tasks))
-	for i, t := range tasks {
-		queries[i] = t.query
-	}
-	findings := g.opts.Ledger.Begin(ctx, queries)
-	for i, t := range tasks {
-		t.found = findings[i]
-		g.observe(ctx, t, t.found.Guard)
-	}
-}
+// Verdict is what a push service said about a pushkey.
+type Verdict uint8
 
-// serve finds the outcome of a task for which no other request has to be
-// waited for, but does not record it.
-func (g *Gateway) serve(ctx context.Context, n *Notification, t *task) {
-	switch {
-	case t.remembered():
-		t.out = Outcome{Kind: Rejected, Reason: ReasonRemembered}
-	case t.found.State == Ended:
-		t.out = t.found.Outcome
-	case t.found.State != Delivered:
-		t.out = g.heed(ctx, n, t)
-	case !n.Counts.Known() || n.Counts.digest() == t.found.Counts:
-		g.opts.Metrics.duplicate(t.app, suppressed)
-		t.out = Outcome{Kind: Accepted, Reason: ReasonDuplicate}
-	default:
-		// The device has had the event, but not these counts.
-		g.opts.Metrics.duplicate(t.app, countsUpdate)
-		t.out = g.heed(ctx, &Notification{Counts: n.Counts}, t)
-	}
-}
+const (
+	// NoVerdict: nothing, or it was not asked.
+	NoVerdict Verdict = iota
+	// Alive: it accepted a push.
+	Alive
+	// Dead: it said that the pushkey is no longer, or not, one of the app's.
+	Dead
+)
 
-// await waits until the request that has the notification ends, and reports
-// its outcome or takes over where it left nothing.
-func (g *Gateway) await(ctx context.Context, n *Notification, t *task) {
-	t.waited = true
-	g.opts.Metrics.duplicate(t.app, waited)
-	inTime := true
-	for inTime && t.found.State == InFlight && !t.remembered() {
-		t.query.Awaited = t.found.Owner
-		if inTime = wait(ctx, PollInterval); inTime {
-			g.begin(ctx, []*task{t})
-		}
-	}
-	if inTime {
-		g.serve(ctx, n, t)
-	} else {
-		t.out = Outcome{Kind: Temporary, Reason: ReasonInFlight, RetryAfter: busyRetryAfter, Err: errStillInFlight}
-	}
-	g.end(ctx, n, []*task{t})
-}
+// Result is what became of a Claim.
+type Result struct {
+	Claim
+	Claimed
 
-// end records the outcomes of tasks, and withholds rejections that are not
-// believed.
-func (g *Gateway) end(ctx context.Context, n *Notification, tasks []*task) {
-	results := make([]Result, 0, len(tasks))
-	from := make([]*task, 0, len(tasks))
-	for _, t := range tasks {
-		if r, needed := t.result(n); needed {
-			results, from = append(results, r), append(from, t)
-		} else {
-			g.judge(t, t.found.Guard)
-		}
-	}
-	if len(results) == 0 {
-		return
-	}
-	// What has happened is recorded, however late it is.
-	guards := g.opts.Ledger.End(context.WithoutCancel(ctx), results)
-	for i, t := range from {
-		g.observe(ctx, t, guards[i])
-		g.judge(t, guards[i])
-	}
-}
-
-// result is what the Ledger must know about a task, if anything.
-func (t *task) result(n *Notification) (r Result, needed bool) {
-	r = Result{Query: t.query, Outcome: t.out, own: t.found.own, kept: t.found.kept, Pause: t.pause, Resume: t.resume}
-	r.Held = t.found.State == Claimed && r.Event != Key{}
-	sent := t.found.State != Ended && t.out.Reason != ReasonDuplicate && t.out.Reason != ReasonRemembered
-	if sent {
-		r.Verdict = t.out.verdict()
-		if r.Event != (Key{}) && (t.out.Kind == Accepted || t.out.Kind == Dropped) {
-			r.Done, r.Counts = true, n.Counts.digest()
-		}
-	}
-	if r.Verdict == Dead {
-		if err := believed(t.out.Reason, t.found.Guard); err != nil {
-			r.Outcome = t.out.withheld(err)
-		} else {
-			r.Rejection = Rejection{Known: true, PushKeyTS: t.device.PushKeyTS, Trips: t.found.Guard.Trips}
-		}
-	}
-	return r, r.Held || r.Done || r.kept || r.Verdict != NoVerdict || r.Pause > 0 || r.Resume
-}
-
-// judge withholds a rejection that is not believed: the homeserver keeps the
-// pusher and tries again. What the push service was asked before it was to be
-// believed is not believed either, even if it has been right about others since.
-func (g *Gateway) judge(t *task, guard Guard) {
-	if t.out.verdict() != Dead {
-		return
-	}
-	err := believed(t.out.Reason, t.found.Guard)
-	if err == nil {
-		err = believed(t.out.Reason, guard)
-	}
-	if err != nil {
-		g.opts.Metrics.withheld(t.app)
-		t.out = t.out.withheld(err)
-	}
-}
-
-// withheld is what the homeserver is told instead of a rejection that is not
-// believed.
-func (o *Outcome) withheld(err error) Outcome {
-	return Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: o.Status, Detail: o.Detail, Err: err}
-}
-
-// believed returns why a push service is not believed that rejects a pushkey
-// for that reason, nil when it is.
-func believed(reason Reason, guard Guard) error {
-	switch {
-	case guard.Tripped:
-		return errTripped
-	case !guard.Proven && reason != ReasonUnregistered:
-		// A wrong environment, topic, key or project looks like this.
-		return errUnproven
-	}
-	return nil
-}
-
-// verdict says what an outcome tells about the pushkey. What our own checks
-// find is not the push service's word.
-func (o *Outcome) verdict() Verdict {
-	switch o.Reason {
-	case ReasonSent:
-		return Alive
-	case ReasonUnregistered, ReasonBadToken, ReasonWrongTopic, ReasonSenderMismatch:
-		return Dead
-	default:
-		return NoVerdict
-	}
-}
-
-// remembered reports whether the pushkey was rejected before, and has neither
-// been registered again nor the rejection been forgotten since.
-func (t *task) remembered() bool {
-	r := t.found.Rejection
-	return r.Known && t.device.PushKeyTS <= r.PushKeyTS && r.Trips == t.found.Guard.Trips
-}
-
-// observe tells people how far an app's push service is believed, when that
-// changes.
-func (g *Gateway) observe(ctx context.Context, t *task, guard Guard) {
-	if t.lane.proven.Load() != guard.Proven {
-		t.lane.proven.Store(guard.Proven)
-		g.opts.Metrics.guardProven(t.app, guard.Proven)
-	}
-	if t.lane.tripped.Load() == guard.Tripped || t.lane.tripped.Swap(guard.Tripped) == guard.Tripped {
-		return
-	}
-	g.opts.Metrics.guardTripped(t.app, guard.Tripped)
-	if guard.Tripped {
-		g.opts.Log.ErrorContext(ctx, "most pushes of an app come back dead: pushers are kept until it accepts them again; "+
-			"check its environment, topic and project", "app", t.app.Name)
-		return
-	}
-	g.opts.Log.InfoContext(ctx, "an app's pushes are accepted again: dead pushkeys are rejected again", "app", t.app.Name)
-}
-
-func newLease(ctx context.Context) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		return max(time.Until(deadline), 0) + leaseMargin
-	}
-	return defaultLease
+	// Sent says that the device has the notification, now or from before, with
+	// counts of the digest SentCounts.
+	Sent       bool
+	SentCounts uint32
+	Verdict    Verdict
+	// Reject says that the homeserver is told that the pushkey is dead; with
+	// RejectedTS, its pushkey_ts in seconds, that is remembered.
+	Reject     bool
+	RejectedTS int64
 }
 
 // identity tells devices of one request apart. Two accounts on one phone share
@@ -250,18 +141,46 @@ func (d *Device) identity() identity {
 	return id
 }
 
-// eventKey stands for n at the device. It is zero for notifications without an
-// event, which change the badge and may be repeated.
-func (n *Notification) eventKey(id identity) Key {
-	if !n.EventID.Truthy() {
-		return Key{}
+// key stands for the device at app: for Web Push the pushkey is only half of its
+// address.
+func (d *Device) key(app *App) Key {
+	endpoint, _ := d.Data["endpoint"].(string)
+	auth, _ := d.Data["auth"].(string)
+	return keyOf(string(app.key[:]), d.PushKey, endpoint, auth)
+}
+
+// digest stands for n without its counts, "" for what may be repeated: what has
+// no event, or an id that no room version makes. Apps test their pushes with
+// constant ids.
+func (n *Notification) digest() string {
+	if !isEventID(n.EventID.String()) {
+		return ""
 	}
-	event, isText := n.EventID.Text()
-	if !isText {
-		text, _ := EncodeJSON(n.EventID.Value())
-		return keyOf("json", string(text), id.appID, id.pushKey, id.data)
+	// What was decoded from JSON cannot fail.
+	text, _ := EncodeJSON([]any{
+		n.EventID.Value(), n.Type.Value(), n.RoomID.Value(), n.RoomName.Value(), n.RoomAlias.Value(), n.Sender.Value(),
+		n.SenderDisplayName.Value(), n.Membership.Value(), n.UserIsTarget, n.Low, n.Content,
+	})
+	sum := sha256.Sum256(text)
+	return string(sum[:])
+}
+
+// isEventID reports whether id has the form of an event id: "$" and 43
+// characters of base64, or with the name of a server (Room Versions 1 to 4).
+func isEventID(id string) bool {
+	if len(id) < 2 || id[0] != '$' {
+		return false
 	}
-	return keyOf("event", event, id.appID, id.pushKey, id.data)
+	base64 := 0
+	for _, c := range []byte(id[1:]) {
+		switch {
+		case c == ':':
+			return true
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '+', c == '/':
+			base64++
+		}
+	}
+	return base64 == 43 && len(id) == 44
 }
 
 // digest stands for the counts; that of unknown ones is 0.

@@ -22,49 +22,41 @@ const (
 	UnknownAppReject UnknownApp = "reject"
 )
 
-// Options configure a Gateway.
+// Options configure a Gateway. All but the times are required.
 type Options struct {
 	Log        *slog.Logger
 	Metrics    *Metrics
 	UnknownApp UnknownApp
+	Dedup      Dedup
+	Health     Health
 	// AttemptTimeout bounds one attempt at one device, within the deadline of
-	// the whole delivery. An attempt that reaches it is uncertain.
+	// the whole delivery; 0 is 10 s. An attempt that reaches it is uncertain.
 	AttemptTimeout time.Duration
-	// RetryWait is the mean wait before the second attempt; each further one
-	// waits twice as long.
+	// RetryWait is the mean wait before the second attempt; 0 is 100 ms. Each
+	// further one waits twice as long.
 	RetryWait time.Duration
-	// Ledger remembers what was delivered and rejected. When it is nil, it is a
-	// Memory with DefaultTerms and DefaultMemoryEvents.
-	Ledger Ledger
-	// FairShare lets no source of notifications have more than its share of an
-	// app's places while others want one. By default whoever comes first is
-	// served.
-	FairShare bool
-	// Trouble, if zero, is DefaultTrouble.
-	Trouble Trouble
 }
-
-// busyRetryAfter is what a device is told when its app is at its limit: long
-// enough to shed load, short against the homeservers' backoff.
-const busyRetryAfter = 2 * time.Second
 
 // Gateway delivers notifications to the devices of the configured apps.
 type Gateway struct {
-	opts Options
-	apps atomic.Pointer[routes]
-
-	mu    sync.Mutex       // held while apps are replaced
-	loads map[string]*load // by app's name
-	// quotas stay for as long as the process: what a push service asked for
-	// outlives a change of configuration. There are as many as were ever
-	// configured.
-	quotas map[Key]*quota
+	opts   Options
+	routes atomic.Pointer[routes]
 }
 
-// routes is one generation of apps with what belongs to each by name.
+// routes are one generation of apps with the state of each by its name.
 type routes struct {
-	apps  *Apps
-	lanes map[string]*lane
+	apps   *Apps
+	states map[string]*appState
+}
+
+// appState is what the gateway keeps about an app for as long as one of its name
+// is configured.
+type appState struct {
+	key      Key // of the settings it is about
+	inFlight *inFlight
+	refused  atomic.Bool // its credentials or settings, since the last accepted push
+	proven   atomic.Bool
+	tripped  [2]atomic.Bool // for pushkeys that never had an accepted push, and for the others
 }
 
 // NewGateway returns a gateway for apps.
@@ -72,152 +64,208 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 	switch {
 	case opts.UnknownApp != UnknownAppFail && opts.UnknownApp != UnknownAppReject:
 		return nil, errors.New("unknown app policy: neither fail nor reject")
-	case opts.AttemptTimeout <= 0 || opts.RetryWait <= 0:
-		return nil, errors.New("attempt timeout and retry wait: must be positive")
+	case opts.Dedup == nil || opts.Health == nil || opts.Log == nil || opts.Metrics == nil:
+		return nil, errors.New("a gateway needs Dedup, Health, Log and Metrics")
 	}
-	if opts.Ledger == nil {
-		memory, err := NewMemory(DefaultTerms(), DefaultMemoryEvents)
-		if err != nil {
-			return nil, err
-		}
-		opts.Ledger = memory
+	if opts.AttemptTimeout <= 0 {
+		opts.AttemptTimeout = 10 * time.Second
 	}
-	if opts.Trouble == (Trouble{}) {
-		opts.Trouble = DefaultTrouble()
+	if opts.RetryWait <= 0 {
+		opts.RetryWait = 100 * time.Millisecond
 	}
-	if err := opts.Trouble.Check(); err != nil {
-		return nil, err
-	}
-	g := &Gateway{opts: opts, loads: make(map[string]*load), quotas: make(map[Key]*quota)}
+	g := &Gateway{opts: opts}
 	g.SetApps(apps)
+	opts.Metrics.watch(g)
 	return g, nil
 }
 
 // SetApps replaces the apps at once. Deliveries under way finish with the app
-// they began with, and count towards the limit of the app that has its name.
+// they began with, and count towards the limit of the app that has its name. It
+// must not be called twice at a time.
 func (g *Gateway) SetApps(apps *Apps) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var before map[string]*lane
-	if r := g.apps.Load(); r != nil {
-		before = r.lanes
-	}
-	loads, lanes := make(map[string]*load), make(map[string]*lane)
+	before := g.routes.Load()
+	states := make(map[string]*appState)
 	for _, app := range apps.All() {
-		l := g.loads[app.Name]
-		if l == nil {
-			l = new(load)
-			if g.opts.FairShare {
-				l.shares = newShares()
+		s := &appState{key: app.key, inFlight: newInFlight()}
+		if before != nil && before.states[app.Name] != nil {
+			s.inFlight = before.states[app.Name].inFlight
+			if before.states[app.Name].key == app.key {
+				s = before.states[app.Name]
 			}
 		}
-		l.max.Store(int64(app.MaxInFlight))
-		if g.quotas[app.quota] == nil {
-			g.quotas[app.quota] = new(quota)
-		}
-		n := &lane{load: l, quota: g.quotas[app.quota], key: app.key, refusal: newRefusal()}
-		if was := before[app.Name]; was != nil && was.key == n.key {
-			n.outage = was.outage
-		} else {
-			n.outage = newOutage(g.opts.Trouble)
-		}
-		loads[app.Name], lanes[app.Name] = l, n
+		s.inFlight.resize(app.MaxInFlight)
+		states[app.Name] = s
 	}
-	g.loads = loads
 	g.opts.Metrics.setApps(apps)
 	for _, app := range apps.All() {
-		g.opts.Metrics.outageState(app, lanes[app.Name].outage.state())
+		s := states[app.Name]
+		g.opts.Metrics.refused(app, s.refused.Load())
+		g.opts.Metrics.guardProven(app, s.proven.Load())
+		g.opts.Metrics.guardTripped(app, s.tripped[1].Load())
 	}
-	g.apps.Store(&routes{apps, lanes})
+	g.routes.Store(&routes{apps, states})
 }
 
 // AppName returns the name of the app that an app_id belongs to, "" if there is
 // none.
 func (g *Gateway) AppName(appID string) string {
-	if app := g.apps.Load().apps.Find(appID); app != nil {
+	if app := g.routes.Load().apps.Find(appID); app != nil {
 		return app.Name
 	}
 	return ""
+}
+
+// delivery is one device's way through a request.
+type delivery struct {
+	app         *App
+	state       *appState
+	push        Delivery
+	claim       Claim
+	claimed     Claimed
+	destination string
+	waited      bool // for another request that had the notification
+	outcome     Outcome
 }
 
 // Deliver delivers n to all devices in parallel and returns one outcome for
 // each, in their order, by ctx's deadline. A device that is listed twice with
 // equal data is sent to once, and a device that has had the event not again.
 func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device) []Outcome {
-	r := g.apps.Load()
+	all, open := g.prepare(ctx, n, devices)
+	g.claim(ctx, open)
+	own, waiting := open[:0:0], sync.WaitGroup{}
+	for _, d := range open {
+		if d.claimed.State == InFlight && !d.remembered() {
+			waiting.Go(func() { g.await(ctx, n, d) })
+		} else {
+			own = append(own, d)
+		}
+	}
+	inParallel(own, func(d *delivery) { g.serve(ctx, n, d) })
+	g.complete(ctx, n, own) // others may wait for these
+	waiting.Wait()
+	return g.report(ctx, all)
+}
+
+// prepare finds the app of each device, merges equal devices and refuses what
+// cannot be sent. It returns a delivery for each device, and those that are still
+// to be made.
+func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device) (all, open []*delivery) {
+	r := g.routes.Load()
 	g.opts.Metrics.notification(len(devices))
-	request := Query{Owner: rand.Uint64() | 1, Lease: newLease(ctx)} //nolint:gosec // nobody gains by guessing it
-	all := make([]*task, len(devices))
-	open := make([]*task, 0, len(devices)) // each once, without the settled
-	seen := make(map[identity]*task)
+	all, open = make([]*delivery, len(devices)), make([]*delivery, 0, len(devices))
+	seen := make(map[identity]*delivery, len(devices))
+	owner, lease, digest, common := rand.Uint64()|1, leaseOf(ctx), n.digest(), new(Common) //nolint:gosec // nobody gains by guessing the owner
 	for i := range devices {
-		id := devices[i].identity()
+		device := &devices[i]
+		id := device.identity()
 		if all[i] = seen[id]; all[i] != nil {
 			continue
 		}
-		// Who holds a place does not wait for another: all might.
-		all[i] = g.admit(ctx, r, n, &devices[i], len(open) == 0)
-		seen[id] = all[i]
-		if t := all[i]; !t.settled {
-			t.query = request
-			t.query.Event = n.eventKey(id)
-			t.query.App = t.app.key
-			t.query.Quota = t.app.quota
-			t.query.PushKey = keyOf(string(t.app.key[:]), t.device.PushKey)
-			open = append(open, t)
+		d := &delivery{app: r.apps.Find(device.AppID), push: Delivery{Notification: n, Device: device, Common: common}}
+		all[i], seen[id] = d, d
+		if d.outcome = g.refuse(d); d.outcome.Reason != "" {
+			continue
+		}
+		d.state = r.states[d.app.Name]
+		d.claim = Claim{Owner: owner, Lease: lease, App: d.app.key, PushKey: device.key(d.app)}
+		if digest != "" {
+			d.claim.Event = keyOf(digest, id.appID, id.pushKey, id.data)
+		}
+		open = append(open, d)
+	}
+	return all, open
+}
+
+// refuse returns what is known of a device before anybody is asked about it.
+func (g *Gateway) refuse(d *delivery) Outcome {
+	switch {
+	case d.push.Device.impossible():
+		return Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
+	case d.app == nil && g.opts.UnknownApp == UnknownAppReject:
+		return Outcome{Kind: Rejected, Reason: ReasonUnknownApp}
+	case d.app == nil:
+		return Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
+	}
+	return Outcome{}
+}
+
+// inParallel calls do for all deliveries. The last one, mostly the only one, needs
+// no goroutine.
+func inParallel(all []*delivery, do func(*delivery)) {
+	if len(all) == 0 {
+		return
+	}
+	var others sync.WaitGroup
+	for _, d := range all[:len(all)-1] {
+		others.Go(func() { do(d) })
+	}
+	do(all[len(all)-1])
+	others.Wait()
+}
+
+// serve finds the outcome of a delivery that no other request has, but does not
+// record it.
+func (g *Gateway) serve(ctx context.Context, n *Notification, d *delivery) {
+	switch {
+	case d.remembered():
+		d.outcome = Outcome{Kind: Rejected, Reason: ReasonRemembered}
+		return
+	case d.claimed.State != Delivered:
+	case !n.Counts.Known() || n.Counts.digest() == d.claimed.Counts:
+		g.opts.Metrics.duplicate(d.app, suppressed)
+		d.outcome = Outcome{Kind: Accepted, Reason: ReasonDuplicate}
+		return
+	default:
+		// The device has had the event, but not these counts.
+		g.opts.Metrics.duplicate(d.app, countsUpdate)
+		d.push.Notification, d.push.Common = &Notification{Counts: n.Counts}, nil
+	}
+	d.outcome = g.send(ctx, n.Source, d)
+}
+
+// remembered reports whether the pushkey was rejected before and has not been
+// registered again since.
+func (d *delivery) remembered() bool {
+	return d.claimed.Rejected && d.push.Device.PushKeyTS <= d.claimed.PushKeyTS
+}
+
+// pollInterval is how often a request looks whether the one it waits for has
+// ended.
+const pollInterval = 250 * time.Millisecond
+
+var errStillInFlight = errors.New("another request still delivers the same notification")
+
+// await waits until the request that has the notification has delivered it, or
+// delivers it where that one could not.
+func (g *Gateway) await(ctx context.Context, n *Notification, d *delivery) {
+	d.waited = true
+	g.opts.Metrics.duplicate(d.app, waited)
+	inTime := true
+	for inTime && d.claimed.State == InFlight && !d.remembered() {
+		if inTime = wait(ctx, pollInterval); inTime {
+			g.claim(ctx, []*delivery{d})
 		}
 	}
-	if len(open) > 0 {
-		defer g.release(n, open)
-		g.deliver(ctx, n, open)
+	if inTime {
+		g.serve(ctx, n, d)
+	} else {
+		d.outcome = Outcome{Kind: Temporary, Reason: ReasonInFlight, RetryAfter: busyRetryAfter, Err: errStillInFlight}
 	}
-	for _, t := range seen {
-		g.report(ctx, t)
-	}
-	outcomes := make([]Outcome, len(devices))
-	for i, t := range all {
-		outcomes[i] = t.out
+	g.complete(ctx, n, []*delivery{d})
+}
+
+// report counts and logs what became of each device.
+func (g *Gateway) report(ctx context.Context, all []*delivery) []Outcome {
+	outcomes := make([]Outcome, len(all))
+	debug := g.opts.Log.Enabled(ctx, slog.LevelDebug)
+	for i, d := range all {
+		outcomes[i] = d.outcome
+		g.opts.Metrics.outcome(d.app, d.outcome)
+		if debug && d.app != nil {
+			g.opts.Log.DebugContext(ctx, "device done", "app", d.app.Name, "device", d.push.Device, "outcome", d.outcome.Kind.String(),
+				"reason", d.outcome.Reason, "status", d.outcome.Status, "detail", d.outcome.Detail, "waited", d.waited, "err", d.outcome.Err)
+		}
 	}
 	return outcomes
-}
-
-// admit finds the device's app and takes a place in its lane, or settles the
-// task.
-func (g *Gateway) admit(ctx context.Context, r *routes, n *Notification, d *Device, patient bool) *task {
-	t := &task{app: r.apps.Find(d.AppID), device: d, settled: true}
-	switch {
-	case d.impossible():
-		t.out = Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
-		return t
-	case t.app == nil:
-		t.out = Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
-		if g.opts.UnknownApp == UnknownAppReject {
-			t.out.Kind = Rejected
-		}
-		return t
-	}
-	t.lane = r.lanes[t.app.Name]
-	if !t.lane.acquire(ctx, n.Source, patient) {
-		t.out = Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
-		return t
-	}
-	g.opts.Metrics.begin(t.app)
-	t.settled = false
-	return t
-}
-
-func (g *Gateway) release(n *Notification, tasks []*task) {
-	for _, t := range tasks {
-		t.lane.release(n.Source)
-		g.opts.Metrics.end(t.app)
-	}
-}
-
-// report counts and logs what became of a device.
-func (g *Gateway) report(ctx context.Context, t *task) {
-	g.opts.Metrics.outcome(t.app, t.out)
-	if t.app != nil && g.opts.Log.Enabled(ctx, slog.LevelDebug) {
-		g.opts.Log.DebugContext(ctx, "device done", "app", t.app.Name, "device", t.device, "outcome", t.out.Kind.String(),
-			"reason", t.out.Reason, "status", t.out.Status, "detail", t.out.Detail, "waited", t.waited, "err", t.out.Err)
-	}
 }

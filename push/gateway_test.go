@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/dedup"
+	"github.com/matrix-herald/herald/push/health"
 )
 
 // service is a push service in the test's own memory: it answers with the next
@@ -31,6 +33,8 @@ type service struct {
 	script map[string][]push.Outcome
 	sent   []push.Delivery
 }
+
+func (s *service) Destination(*push.Device) string { return "service" }
 
 func (s *service) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	s.mu.Lock()
@@ -71,13 +75,14 @@ func (s *service) attempts(pushKey string) (ids []string) {
 
 func newGateway(t *testing.T, reg prometheus.Registerer, s *service, change func(*push.Options)) *push.Gateway {
 	t.Helper()
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 10}})
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 20}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	opts := push.Options{
 		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg, false), UnknownApp: push.UnknownAppFail,
 		AttemptTimeout: 10 * time.Second, RetryWait: 100 * time.Millisecond,
+		Dedup: newMemory(t, dedup.Options{}), Health: health.New(health.Options{}),
 	}
 	if change != nil {
 		change(&opts)
@@ -268,6 +273,8 @@ func TestDevicesThatCannotBeRegisteredAreRejected(t *testing.T) {
 // faulty is a provider with a bug.
 type faulty struct{}
 
+func (faulty) Destination(*push.Device) string { return "" }
+
 func (faulty) Send(context.Context, push.Delivery) push.Outcome { panic("secret-text") }
 
 func TestAPanicCostsOneDelivery(t *testing.T) {
@@ -321,7 +328,7 @@ func TestMaxInFlight(t *testing.T) {
 	}
 
 	// A reload must not forget what is in flight.
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 11}})
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: 22}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,7 +345,7 @@ func TestMaxInFlight(t *testing.T) {
 		t.Errorf("after the others ended: %+v", got[0])
 	}
 	const rest = `
-# HELP herald_push_in_flight Deliveries under way.
+# HELP herald_push_in_flight Deliveries that have one of the app's places.
 # TYPE herald_push_in_flight gauge
 herald_push_in_flight{app="app",provider="apns"} 0
 `
@@ -354,9 +361,8 @@ func TestNewGatewayRefusesOptionsThatCannotWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, opts := range map[string]push.Options{
-		"no policy":  {AttemptTimeout: 1, RetryWait: 1},
-		"no timeout": {UnknownApp: push.UnknownAppFail, RetryWait: 1},
-		"no wait":    {UnknownApp: push.UnknownAppFail, AttemptTimeout: 1},
+		"no policy": {Dedup: newMemory(t, dedup.Options{}), Health: health.New(health.Options{})},
+		"no memory": {UnknownApp: push.UnknownAppFail, Health: health.New(health.Options{})},
 	} {
 		if _, err := push.NewGateway(apps, opts); err == nil {
 			t.Errorf("%s: no error", name)
@@ -448,6 +454,38 @@ func TestMemberTruthy(t *testing.T) {
 	} {
 		if got := push.NewMember(tt.v).Truthy(); got != tt.want {
 			t.Errorf("%#v: %v", tt.v, got)
+		}
+	}
+}
+
+func expect(t *testing.T, what string, got, want push.Outcome) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// The operator is told of the first refusal of an app, once, until it has a push.
+func TestTheFirstRefusalIsTold(t *testing.T) {
+	t.Parallel()
+	for _, reason := range []push.Reason{push.ReasonCredentials, push.ReasonConfig} {
+		var logged bytes.Buffer
+		reg := prometheus.NewRegistry()
+		refused := push.Outcome{Kind: push.Temporary, Reason: reason, Status: 403, Detail: "InvalidProviderToken"}
+		s := &service{script: map[string][]push.Outcome{"a": {refused}, "b": {refused}}}
+		g := newGateway(t, reg, s, func(o *push.Options) { o.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
+		for i, step := range []struct {
+			pushKey string
+			metric  float64
+			lines   int
+		}{{"a", 1, 1}, {"b", 1, 1}, {"a", 0, 1}} {
+			g.Deliver(t.Context(), &push.Notification{}, devices(step.pushKey))
+			if got := count(t, reg, "herald_push_app_refused", "app", "app"); got != step.metric {
+				t.Errorf("%s, push %d: the metric is %v", reason, i, got)
+			}
+			if n := strings.Count(logged.String(), "level=WARN"); n != step.lines {
+				t.Errorf("%s, push %d: %d warnings\n%s", reason, i, n, &logged)
+			}
 		}
 	}
 }

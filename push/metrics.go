@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -43,13 +42,15 @@ type Metrics struct {
 	inFlight      *prometheus.GaugeVec
 	latency       *prometheus.HistogramVec
 	expiry        *prometheus.GaugeVec
-	breakers      *prometheus.GaugeVec
-	pauses        *prometheus.GaugeVec
-	outages       *prometheus.GaugeVec
-	ledger        *ledgerMetrics
+	refusals      *prometheus.GaugeVec
+	duplicates    *prometheus.CounterVec
+	withhelds     *prometheus.CounterVec
+	tripped       *prometheus.GaugeVec
+	proven        *prometheus.GaugeVec
 	sygnal        *sygnalMetrics // nil when not asked for
 
-	perApp atomic.Pointer[map[*App]*appMetrics]
+	registerer prometheus.Registerer
+	perApp     atomic.Pointer[map[*App]*appMetrics]
 }
 
 // appMetrics are the hot series of one app, looked up once.
@@ -71,7 +72,13 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		reg.MustRegister(v)
 		return v
 	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, app)
+		reg.MustRegister(v)
+		return v
+	}
 	m := &Metrics{
+		registerer: reg,
 		notifications: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "herald_push_notifications_total", Help: "Notifications received that could be understood.",
 		}),
@@ -80,29 +87,18 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		responses:  counter("herald_push_provider_responses_total", "Answers of the push service by HTTP status.", append(app, "code")...),
 		retries:    counter("herald_push_retries_total", "Further attempts within one request by what made them necessary.", append(app, "reason")...),
 		uncertains: counter("herald_push_uncertain_total", "Attempts cut after the request was written: the push service may have accepted them.", app...),
-		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "herald_push_in_flight", Help: "Deliveries under way.",
-		}, app),
+		duplicates: counter("herald_push_duplicates_total", "Notifications that came again for a device, by what was done about them.", append(app, "result")...),
+		withhelds:  counter("herald_push_rejections_withheld_total", "Pushkeys called dead that the homeserver was not told of, because it is not believed.", app...),
+		inFlight:   gauge("herald_push_in_flight", "Deliveries that have one of the app's places."),
+		expiry:     gauge("herald_push_certificate_expiry_timestamp_seconds", "When the app's certificate expires, in seconds since the epoch."),
+		refusals:   gauge("herald_push_app_refused", "1 since the push service refused the app's credentials or settings, until it accepts a push."),
+		tripped:    gauge("herald_push_guard_tripped", "1 while too many of the app's pushkeys are called dead to be believed."),
+		proven:     gauge("herald_push_guard_proven", "1 once the push service has accepted a push with the app's current settings."),
 		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "herald_push_provider_seconds", Help: "Time one attempt took, in seconds.", Buckets: latencyBuckets,
 		}, app),
-		expiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "herald_push_certificate_expiry_timestamp_seconds", Help: "When the app's certificate expires, in seconds since the epoch.",
-		}, app),
 	}
-	m.breakers = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "herald_push_breaker_open", Help: "1 while the push service refuses the app and is asked only now and then.",
-	}, app)
-	m.pauses = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "herald_push_paused_until_timestamp_seconds",
-		Help: "Until when the push service asked to be left alone, as last seen, in seconds since the epoch; 0 when it did not.",
-	}, app)
-	m.outages = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "herald_push_outage_state",
-		Help: "Whether the push service works, as far as this process can tell: 0 it does, 1 it is left alone, 2 a few pushes find out.",
-	}, app)
-	reg.MustRegister(m.notifications, m.inFlight, m.latency, m.expiry, m.breakers, m.pauses, m.outages)
-	m.ledger = newLedgerMetrics(reg)
+	reg.MustRegister(m.notifications, m.latency)
 	if sygnalNames {
 		m.sygnal = newSygnalMetrics(reg)
 	}
@@ -125,10 +121,14 @@ func (m *Metrics) setApps(apps *Apps) {
 			}
 		}
 		m.uncertains.WithLabelValues(app.Name, app.ProviderName)
-		m.ledger.init(app)
+		for _, d := range []duplicate{suppressed, countsUpdate, waited} {
+			m.duplicates.WithLabelValues(app.Name, app.ProviderName, string(d))
+		}
+		m.withhelds.WithLabelValues(app.Name, app.ProviderName)
+		for _, gauge := range []*prometheus.GaugeVec{m.tripped, m.proven, m.refusals} {
+			gauge.WithLabelValues(app.Name, app.ProviderName)
+		}
 		per[app] = m.series(app)
-		m.breakers.WithLabelValues(app.Name, app.ProviderName).Set(0)
-		m.pauses.WithLabelValues(app.Name, app.ProviderName)
 		if t := app.CertificateExpiry; !t.IsZero() {
 			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))
 			if m.sygnal != nil {
@@ -215,20 +215,37 @@ func (m *Metrics) retry(app *App, reason Reason) {
 	m.retries.WithLabelValues(app.Name, app.ProviderName, string(reason)).Inc()
 }
 
-func (m *Metrics) outageState(app *App, s circuitbreaker.State) {
-	m.outages.WithLabelValues(app.Name, app.ProviderName).Set(float64(s))
+// duplicate is what was done about a notification that a device has had or is
+// about to have. It is a metric label.
+type duplicate string
+
+const (
+	suppressed   duplicate = "suppressed"    // nothing
+	countsUpdate duplicate = "counts_update" // its counts were sent, because they are others
+	waited       duplicate = "waited"        // another request that was delivering it was waited for
+)
+
+func (m *Metrics) duplicate(app *App, d duplicate) {
+	m.duplicates.WithLabelValues(app.Name, app.ProviderName, string(d)).Inc()
 }
 
-// pausedFor notes how long the app's push service is to be left alone.
-func (m *Metrics) pausedFor(app *App, left time.Duration) {
-	until := 0.0
-	if left > 0 {
-		until = float64(time.Now().Add(left).Unix())
+func (m *Metrics) withheld(app *App) {
+	m.withhelds.WithLabelValues(app.Name, app.ProviderName).Inc()
+}
+
+func (m *Metrics) guardTripped(app *App, is bool) { set(m.tripped, app, is) }
+
+func (m *Metrics) guardProven(app *App, is bool) { set(m.proven, app, is) }
+
+func (m *Metrics) refused(app *App, is bool) { set(m.refusals, app, is) }
+
+func set(gauge *prometheus.GaugeVec, app *App, is bool) {
+	value := 0.0
+	if is {
+		value = 1
 	}
-	m.pauses.WithLabelValues(app.Name, app.ProviderName).Set(until)
+	gauge.WithLabelValues(app.Name, app.ProviderName).Set(value)
 }
-
-func (m *Metrics) breakerOpen(app *App, is bool) { set(m.breakers, app, is) }
 
 func (m *Metrics) uncertain(app *App) {
 	m.uncertains.WithLabelValues(app.Name, app.ProviderName).Inc()
@@ -242,5 +259,47 @@ func codeLabel(status int) string {
 		return strconv.Itoa(status)
 	default:
 		return "other"
+	}
+}
+
+// watch shows how each app's destination fares, as it is when somebody looks.
+func (m *Metrics) watch(g *Gateway) { m.registerer.MustRegister(healthCollector{g}) }
+
+type healthCollector struct{ *Gateway }
+
+var (
+	healthLabels = []string{"app", "provider"}
+	breakerOpen  = prometheus.NewDesc("herald_push_breaker_open",
+		"1 while the push service refuses the app's credentials and is asked only now and then.", healthLabels, nil)
+	outageState = prometheus.NewDesc("herald_push_outage_state",
+		"Whether the push service works, as far as this process can tell: 0 it does, 1 it is left alone, 2 a push finds out.", healthLabels, nil)
+	pausedUntil = prometheus.NewDesc("herald_push_paused_until_timestamp_seconds",
+		"Until when the push service asked to be left alone, in seconds since the epoch; 0 when it did not.", healthLabels, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c healthCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{breakerOpen, outageState, pausedUntil} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, app := range c.routes.Load().apps.All() {
+		var refused, outage, paused float64
+		switch s := c.opts.Health.State(app.Provider.Destination(&Device{})); s.Reason {
+		case ReasonBreaker:
+			refused = 1
+		case ReasonOutage:
+			if outage = 1; s.Probing {
+				outage = 2
+			}
+		case ReasonPaused:
+			paused = float64(s.Until.Unix())
+		}
+		for desc, value := range map[*prometheus.Desc]float64{breakerOpen: refused, outageState: outage, pausedUntil: paused} {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, app.Name, app.ProviderName)
+		}
 	}
 }

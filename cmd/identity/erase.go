@@ -38,11 +38,11 @@ func (p *program) erase(ctx context.Context, f cmdline.Line, args []string) erro
 		if err != nil {
 			return err
 		}
-		limiter, err := openLimiter(cfg, codeKey, env)
+		limiter, closeRedis, err := openLimiter(ctx, cfg, codeKey, env)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, limiter.Close()) }()
+		defer func() { err = errors.Join(err, closeRedis()) }()
 		erased, err := identity.Erase(ctx, db, budgets{limiter}, args[0])
 		if errors.Is(err, identity.ErrInvalidUser) {
 			return fmt.Errorf("%q is not a user ID such as @alice:example.org", args[0])

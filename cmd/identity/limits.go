@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/ratelimit"
+	"github.com/matrix-herald/herald/internal/redisconn"
 )
 
 // LimitsConfig says how often who may ask.
@@ -84,14 +86,25 @@ func announceLimits(ctx context.Context, cfg *Config, log *slog.Logger) {
 	log.InfoContext(ctx, "limits are counted by this process alone: set redis when there are several, or for them to survive a restart")
 }
 
-// openLimiter makes what counts for the limits. Replicas share the code key, and
-// so the fingerprints in Redis that stand for people and addresses.
-func openLimiter(cfg *Config, codeKey []byte, env environment) (*ratelimit.Limiter, error) {
+// openLimiter makes what counts for the limits, and what closes it. Replicas share
+// the code key, and so the fingerprints in Redis that stand for people and
+// addresses.
+func openLimiter(ctx context.Context, cfg *Config, codeKey []byte, env environment) (*ratelimit.Limiter, func() error, error) {
 	secret, err := hkdf.Key(sha256.New, codeKey, nil, "herald limits", sha256.Size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return ratelimit.Open(ratelimit.Options{
-		Names: httpapi.LimitNames(), Service: "identity", Secret: secret, Redis: cfg.Redis, Log: env.log, Registerer: env.reg,
-	})
+	opts := ratelimit.Options{Names: httpapi.LimitNames(), Service: "identity", Secret: secret, Log: env.log, Registerer: env.reg}
+	closeRedis := func() error { return nil }
+	if cfg.Redis.Enabled() {
+		if opts.Redis, err = redisconn.Connect(ctx, cfg.Redis, "identity", env.log, env.reg); err != nil {
+			return nil, nil, err
+		}
+		closeRedis = opts.Redis.Close
+	}
+	limiter, err := ratelimit.New(opts)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeRedis())
+	}
+	return limiter, closeRedis, nil
 }

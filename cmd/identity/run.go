@@ -188,7 +188,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.limiter.Close()) }()
+	defer func() { err = errors.Join(err, s.closeRedis()) }()
 	announceLimits(ctx, cfg, env.log)
 	handler, err := newHandler(cfg, s, made.pages, env)
 	if err != nil {

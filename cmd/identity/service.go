@@ -122,6 +122,8 @@ type service struct {
 	told      *identity.Deliveries
 	servers   federation
 	limiter   *ratelimit.Limiter
+
+	closeRedis func() error
 }
 
 // environment is what a service shares with the rest of the program.
@@ -180,7 +182,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	}); err != nil {
 		return nil, err
 	}
-	if s.limiter, err = openLimiter(cfg, codeKey, env); err != nil {
+	if s.limiter, s.closeRedis, err = openLimiter(ctx, cfg, codeKey, env); err != nil {
 		return nil, err
 	}
 	s.servers = federation{servers, cfg.ownNames(), tracer, env.log}

@@ -109,14 +109,14 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider, app.Fingerprint, app.Quota, app.CertificateExpiry = provider, provider.Fingerprint(), provider.Quota(), provider.NotAfter()
+		app.Provider, app.Fingerprint, app.CertificateExpiry = provider, provider.Fingerprint(), provider.NotAfter()
 		return app, provider.Close, nil
 	case a.FCM != nil:
 		provider, err := shared.fcm.Open(name, *a.FCM)
 		if err != nil {
 			return push.App{}, nil, err
 		}
-		app.Provider, app.Fingerprint, app.Quota = provider, provider.Fingerprint(), provider.Quota()
+		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, provider.Close, nil
 	default:
 		app.Provider = unsupported{}
@@ -129,6 +129,8 @@ type unsupported struct{}
 
 // unsupportedRetryAfter is long: only a new configuration helps.
 const unsupportedRetryAfter = 10 * time.Minute
+
+func (unsupported) Destination(*push.Device) string { return "" }
 
 func (unsupported) Send(context.Context, push.Delivery) push.Outcome {
 	return push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnsupported, RetryAfter: unsupportedRetryAfter}

@@ -9,12 +9,9 @@ import (
 	"net/http"
 	"os"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/serve"
-	"github.com/matrix-herald/herald/push"
 )
 
 // check says whether the configuration is good.
@@ -41,12 +38,13 @@ func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 	roots, err := loadRoots(cfg.CAFile)
 	errs = append(errs, err, cfg.HTTP.TLS.Check("http.tls"))
 	log := slog.New(slog.DiscardHandler)
-	registry := prometheus.NewRegistry()
-	_, closeLedger, err := openLedger(cfg, log, push.NewMetrics(registry, false), registry)
-	if err != nil {
-		errs = append(errs, err)
-	} else {
-		closeLedger()
+	if cfg.Redis.Enabled() {
+		client, err := cfg.Redis.Open() // reads its files
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			errs = append(errs, client.Close())
+		}
 	}
 	errs = append(errs, checkCertificates(cfg, roots, log))
 	if err := errors.Join(errs...); err != nil {

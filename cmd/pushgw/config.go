@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
+	"github.com/matrix-herald/herald/push/dedup"
 	"github.com/matrix-herald/herald/push/fcm"
 )
 
@@ -39,8 +40,6 @@ type Config struct {
 	Duplicates DuplicatesConfig `yaml:"duplicates"`
 	Rejections RejectionsConfig `yaml:"rejections"`
 	Redis      redisconn.Config `yaml:"redis"`
-	// Trouble says what is done when a push service is in trouble.
-	Trouble TroubleConfig `yaml:"trouble"`
 	// Limits bound how many requests are taken.
 	Limits LimitsConfig `yaml:"limits"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
@@ -74,9 +73,6 @@ type DeliveryConfig struct {
 	// RetryWait is the mean wait before a second attempt; a third waits twice
 	// as long.
 	RetryWait conf.Duration `yaml:"retry_wait"`
-	// FairShare keeps a homeserver from taking all of an app's MaxInFlight while
-	// others post too.
-	FairShare bool `yaml:"fair_share"`
 }
 
 // MetricsConfig says what /metrics shows.
@@ -93,9 +89,8 @@ func defaultConfig() *Config {
 		Delivery: DeliveryConfig{
 			AttemptTimeout: conf.Duration(10 * time.Second), RetryWait: conf.Duration(250 * time.Millisecond),
 		},
-		Duplicates: defaultDuplicates(),
-		Rejections: defaultRejections(),
-		Trouble:    defaultTrouble(),
+		Duplicates: DuplicatesConfig{MemoryEvents: dedup.DefaultEvents},
+		Rejections: RejectionsConfig{Guard: true},
 		Limits:     LimitsConfig{BytesInFlight: 64 << 20},
 		Redis:      redisconn.DefaultConfig("herald:push:"),
 
@@ -166,9 +161,8 @@ func (c *Config) validate(p *conf.Problems) {
 	if c.Delivery.RetryWait <= 0 {
 		p.Add("delivery.retry_wait", c.Delivery.RetryWait, `use a duration such as "250ms"`)
 	}
-	c.validateLedger(p)
+	c.validateDedup(p)
 	c.Limits.validate("limits", p)
-	c.Trouble.validate("trouble", p)
 	if c.ReloadInterval <= 0 {
 		p.Add("reload_interval", c.ReloadInterval, `use a duration such as "10s"`)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
@@ -23,9 +22,7 @@ func (c *Config) dev() {
 	c.Apps = nil
 	c.Discovery = true
 	c.HTTP.DrainDelay = 0
-	// A line that is pasted again is to print again, and nothing of it may
-	// reach what real gateways remember.
-	c.Duplicates.Lifetime = conf.Duration(time.Second)
+	// Nothing of it may reach what real gateways remember.
 	c.Redis.Addresses = nil
 }
 
@@ -53,6 +50,9 @@ type printer struct {
 }
 
 func newPrinter(out io.Writer) *printer { return &printer{out: out} }
+
+// Destination is nothing that could fail.
+func (p *printer) Destination(*push.Device) string { return "" }
 
 // Send prints the delivery.
 func (p *printer) Send(_ context.Context, d push.Delivery) push.Outcome {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -49,28 +48,16 @@ func (c LimitsConfig) networks() []netip.Prefix {
 	return networks
 }
 
-// newHandler puts the API with its limits over the gateway, and returns what
-// closes it. Without limits it connects to nothing.
-func newHandler(cfg *Config, gateway *push.Gateway, metrics *push.Metrics, log *slog.Logger, reg prometheus.Registerer) (http.Handler, func(), error) {
-	counting := ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Redis: cfg.Redis, Log: log, Registerer: reg}
-	if cfg.Limits.Off() {
-		counting.Redis = redisconn.Config{}
-	}
-	limiter, err := ratelimit.Open(counting)
+// newHandler puts the API with its limits over the gateway. conn is where they are
+// counted; nil is the process's own memory.
+func newHandler(cfg *Config, gateway *push.Gateway, conn *redisconn.Conn, metrics *push.Metrics, log *slog.Logger, reg prometheus.Registerer) (http.Handler, error) {
+	limiter, err := ratelimit.New(ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Redis: conn, Log: log, Registerer: reg})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	handler, err := httpapi.New(httpapi.Options{
+	return httpapi.New(httpapi.Options{
 		Gateway: gateway, Metrics: metrics, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
 		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
 		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(), BytesInFlight: cfg.Limits.BytesInFlight,
 	})
-	if err != nil {
-		return nil, nil, errors.Join(err, limiter.Close())
-	}
-	return handler, func() {
-		if err := limiter.Close(); err != nil {
-			log.Warn("closing the connections of the limits to Redis", "err", err)
-		}
-	}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/health"
 )
 
 func TestOperationsPageExplainsEveryReason(t *testing.T) {
@@ -22,7 +23,14 @@ func TestOperationsPageExplainsEveryReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
-	options := push.Options{Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(registry, false), UnknownApp: push.UnknownAppFail, AttemptTimeout: 1, RetryWait: 1}
+	remembered, err := newDedup(defaultConfig(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := push.Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(registry, false), UnknownApp: push.UnknownAppFail,
+		Dedup: remembered, Health: health.New(health.Options{}),
+	}
 	gateway, err := push.NewGateway(apps, options)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/health"
 )
 
 // program is one run of the command, with what it takes from the outside.
@@ -112,25 +113,28 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	ledger, closeLedger, err := openLedger(cfg, log, metrics, registry)
+	conn, err := openRedis(ctx, cfg, log, registry)
 	if err != nil {
 		return err
 	}
-	defer closeLedger()
+	if conn != nil {
+		defer func() { _ = conn.Close() }()
+	}
+	remembered, err := newDedup(cfg, conn)
+	if err != nil {
+		return err
+	}
 	gateway, err := push.NewGateway(apps.apps, push.Options{
-		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp,
+		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, Dedup: remembered, Health: health.New(health.Options{}),
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
-		Ledger: ledger, Trouble: cfg.Trouble.trouble(), FairShare: cfg.Delivery.FairShare,
 	})
 	if err != nil {
 		return err
 	}
-	handler, closeHandler, err := newHandler(cfg, gateway, metrics, log, registry)
+	handler, err := newHandler(cfg, gateway, conn, metrics, log, registry)
 	if err != nil {
 		return err
 	}
-	defer closeHandler()
-	announceLedger(ctx, cfg, log)
 	r := &reloader{file: f.Config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
 	err = serve.Run(ctx, serve.Options{
 		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry,

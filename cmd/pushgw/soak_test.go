@@ -20,10 +20,13 @@ import (
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/health"
 )
 
 // generous is a push service that takes everything.
 type generous struct{}
+
+func (generous) Destination(*push.Device) string { return "generous" }
 
 func (generous) Send(context.Context, push.Delivery) push.Outcome {
 	return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Status: http.StatusOK}
@@ -75,27 +78,25 @@ func soakedHandler(b *testing.B) http.Handler {
 	b.Cleanup(flush)
 	registry := prometheus.NewRegistry()
 	metrics := push.NewMetrics(registry, false)
-	ledger, closeLedger, err := openLedger(cfg, log, metrics, registry)
+	remembered, err := newDedup(cfg, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(closeLedger)
 	apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "generous", Provider: generous{}, MaxInFlight: 1000, Fingerprint: "x"}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	gateway, err := push.NewGateway(apps, push.Options{
-		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, Ledger: ledger,
+		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, Dedup: remembered, Health: health.New(health.Options{}),
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler, closeHandler, err := newHandler(cfg, gateway, metrics, log, registry)
+	handler, err := newHandler(cfg, gateway, nil, metrics, log, registry)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(closeHandler)
 	return handler
 }
 

@@ -15,19 +15,23 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/health"
 	"github.com/matrix-herald/herald/push/httpapi"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
-// oblivious is a ledger that remembers nothing: what suppression is compared
-// with.
+// oblivious remembers nothing: what suppression is compared with.
 type oblivious struct{}
 
-func (oblivious) Begin(_ context.Context, queries []push.Query) []push.Finding {
-	return make([]push.Finding, len(queries))
+func (oblivious) Claim(_ context.Context, claims []push.Claim) []push.Claimed {
+	claimed := make([]push.Claimed, len(claims))
+	for i := range claimed {
+		claimed[i].Accepted = true
+	}
+	return claimed
 }
 
-func (oblivious) End(_ context.Context, results []push.Result) []push.Guard {
+func (oblivious) Complete(_ context.Context, results []push.Result) []push.Guard {
 	return make([]push.Guard, len(results))
 }
 
@@ -37,8 +41,8 @@ func (oblivious) End(_ context.Context, results []push.Result) []push.Guard {
 func BenchmarkSuppression(b *testing.B) {
 	const rounds, roundTime, inFlight = 7, 500 * time.Millisecond, 64
 	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true})
-	open := func(b *testing.B, section string, ledger push.Ledger) *contender {
-		return startSuppression(b, apns, section, ledger)
+	open := func(b *testing.B, section string, remembered push.Dedup) *contender {
+		return startSuppression(b, apns, section, remembered)
 	}
 	none := open(b, "", oblivious{})
 	contenders := map[string]*contender{"memory": open(b, "", nil)}
@@ -114,8 +118,8 @@ func redisCPU(b *testing.B) time.Duration {
 }
 
 // startSuppression runs the API with one app of apns in this process; without
-// a ledger, with that of a configuration with this section.
-func startSuppression(b *testing.B, apns *pushtest.APNs, section string, ledger push.Ledger) *contender {
+// memory of its own, with that of a configuration with this section.
+func startSuppression(b *testing.B, apns *pushtest.APNs, section string, remembered push.Dedup) *contender {
 	b.Helper()
 	key := pushtest.NewTokenKey(b)
 	dir := b.TempDir()
@@ -129,13 +133,17 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, ledger 
 	log := slog.New(slog.DiscardHandler)
 	registry := prometheus.NewRegistry()
 	metrics := push.NewMetrics(registry, false)
-	if ledger == nil {
-		opened, closeLedger, err := openLedger(cfg, log, metrics, registry)
+	if remembered == nil {
+		conn, err := openRedis(b.Context(), cfg, log, registry)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(closeLedger)
-		ledger = opened
+		if conn != nil {
+			b.Cleanup(func() { _ = conn.Close() })
+		}
+		if remembered, err = newDedup(cfg, conn); err != nil {
+			b.Fatal(err)
+		}
 	}
 	shared := newConnections(cfg, apns.CA().Pool(), log, func(next http.RoundTripper) http.RoundTripper { return next })
 	b.Cleanup(shared.close)
@@ -145,7 +153,8 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, ledger 
 	}
 	b.Cleanup(apps.closeAll)
 	g, err := push.NewGateway(apps.apps, push.Options{
-		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, AttemptTimeout: 10 * time.Second, RetryWait: time.Second, Ledger: ledger,
+		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, AttemptTimeout: 10 * time.Second, RetryWait: time.Second,
+		Dedup: remembered, Health: health.New(health.Options{}),
 	})
 	if err != nil {
 		b.Fatal(err)

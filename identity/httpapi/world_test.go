@@ -111,7 +111,7 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 	if set.api.Timeout == 0 {
 		set.api.Timeout = time.Minute
 	}
-	set.api.Limiter, err = ratelimit.Open(ratelimit.Options{
+	set.api.Limiter, err = ratelimit.New(ratelimit.Options{
 		Names: httpapi.LimitNames(), Service: "identity", Log: log, Registerer: w.registry, Now: w.clock.Now,
 	})
 	check(t, err)

@@ -204,12 +204,10 @@ func testEraseRace(t *testing.T, s Store) {
 				if err != nil {
 					return err
 				}
-				var results []identity.DeliveryResult
 				for _, d := range claimed {
-					results = append(results, delivered(d))
-				}
-				if err := s.SettleDeliveries(ctx, results, begin()); err != nil {
-					return err
+					if err := s.Delivered(ctx, d, begin()); err != nil {
+						return err
+					}
 				}
 			}
 		}

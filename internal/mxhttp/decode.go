@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -37,6 +38,9 @@ type Decoders struct {
 	// MaxItems is how many items a list, and members an object, may have. More are not
 	// read, and answered with 413. 0 means any number.
 	MaxItems int
+	// DeepIsAbsent reads what nests too deeply as an empty string, instead of
+	// refusing the body.
+	DeepIsAbsent bool
 
 	free sync.Pool
 }
@@ -48,13 +52,26 @@ type Decoders struct {
 // others stand for JSON that is none; beside them, the errors are those of
 // [ReadJSON].
 func (d *Decoders) ReadBody(w http.ResponseWriter, r *http.Request, limit int64, read func(Decoder) error) error {
-	data, err := readText(w, r, limit, d.MaxItems)
+	data, err := readText(w, r, limit, shape{most: d.MaxItems, lenient: d.DeepIsAbsent})
 	if err != nil {
 		return err
 	}
 	x := exchangeOf(r.Context())
 	if err := x.holdDecoded(len(data)); err != nil {
 		return err
+	}
+	err = d.decode(x, data, read)
+	if _, ok := errors.AsType[*Error](err); !ok || jsontext.Value(data).IsValid(jsontext.AllowInvalidUTF8(true)) {
+		return err
+	}
+	// Of members with the same name the last one counts, also where a former one is
+	// of a wrong shape. So leave only the last.
+	object, objectErr := DecodeObject(data)
+	if objectErr != nil {
+		return err
+	}
+	if data, err = json.Marshal(object); err != nil {
+		return fmt.Errorf("encode the request without duplicate members: %w", err)
 	}
 	return d.decode(x, data, read)
 }

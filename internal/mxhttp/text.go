@@ -22,15 +22,14 @@ const (
 
 // readText reads the body of r, which has at most limit bytes and is checked like
 // checkText does. It looks at what has arrived before it reads on, so that a list
-// with more than items items, or an object with more members, takes no more
-// memory than that; 0 means any number.
-func readText(w http.ResponseWriter, r *http.Request, limit int64, items int) ([]byte, error) {
+// with more than shape's most items, or an object with more members, takes no more
+// memory than that.
+func readText(w http.ResponseWriter, r *http.Request, limit int64, shape shape) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, errTooLarge(limit)
 	}
 	body := http.MaxBytesReader(w, r.Body, limit)
 	data := make([]byte, 0, min(max(r.ContentLength, 0), readAhead)+bytes.MinRead)
-	shape := shape{most: items}
 	for {
 		n, err := body.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]
@@ -83,12 +82,17 @@ func checkUTF8(data []byte) error {
 // shape follows the lists and objects of a JSON text while it arrives.
 type shape struct {
 	most int // items of a list or members of an object; 0 is any number
+	// lenient makes what nests too deeply an empty string, in place. Brackets of
+	// text that is no JSON may stay, for the decoder to refuse.
+	lenient bool
 
 	next   int  // where to go on
 	text   int  // where the string begins that is open
 	open   bool // whether one is
 	depth  int
 	commas [maxDepth]int // in what is open, by depth
+	over   int           // lists and objects that are open beyond maxDepth
+	start  int           // where the outermost of them begins
 }
 
 // follow goes on in data, which is the text as far as it has arrived. It returns
@@ -108,15 +112,22 @@ func (s *shape) follow(data []byte) error {
 		case '"':
 			s.open, s.text = true, s.next+1
 		case '{', '[':
-			if s.depth == maxDepth {
+			if s.depth < maxDepth {
+				s.commas[s.depth] = 0
+				s.depth++
+				break
+			}
+			if !s.lenient {
 				return badJSON(fmt.Sprintf("The request body nests deeper than %d levels", maxDepth))
 			}
-			s.commas[s.depth] = 0
-			s.depth++
+			if s.over == 0 {
+				s.start = s.next
+			}
+			s.over++
 		case '}', ']':
-			s.depth = max(s.depth-1, 0)
+			s.leave(data)
 		case ',':
-			if s.depth == 0 {
+			if s.depth == 0 || s.over > 0 {
 				break
 			}
 			if s.commas[s.depth-1]++; s.most > 0 && s.commas[s.depth-1] >= s.most {
@@ -126,6 +137,22 @@ func (s *shape) follow(data []byte) error {
 		s.next++
 	}
 	return nil
+}
+
+// leave ends a list or an object.
+func (s *shape) leave(data []byte) {
+	if s.over == 0 {
+		s.depth = max(s.depth-1, 0)
+		return
+	}
+	if s.over--; s.over > 0 {
+		return
+	}
+	blank := data[s.start : s.next+1] // two bytes at least
+	for i := range blank {
+		blank[i] = ' '
+	}
+	blank[0], blank[1] = '"', '"'
 }
 
 // stringEnd returns where the closing quote of the string is whose text begins at

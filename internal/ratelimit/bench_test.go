@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"io"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -47,6 +48,7 @@ func BenchmarkMemory(b *testing.B) {
 
 func BenchmarkRedis(b *testing.B) {
 	cfg := redistest.Shared(b)
-	l, _ := open(b, func(o *ratelimit.Options) { o.Redis = cfg })
+	conn, _ := redistest.Connect(b, cfg, io.Discard)
+	l, _ := open(b, func(o *ratelimit.Options) { o.Redis = conn })
 	benchmark(b, l)
 }

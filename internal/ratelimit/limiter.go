@@ -2,18 +2,14 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/internal/redisconn"
 )
@@ -27,12 +23,6 @@ const (
 	DefaultMaxMembers = 1_000_000
 )
 
-// awayPause is how long a Redis that failed is left alone, so that not every
-// request waits for what is not there.
-const awayPause = time.Second
-
-var errSlow = errors.New("no answer within the budget")
-
 // Options configure a Limiter. Names, Service, Log and Registerer are required.
 type Options struct {
 	// Names are those of all limits.
@@ -42,8 +32,8 @@ type Options struct {
 	// Secret is the key of the fingerprints that stand for keys and members. All
 	// processes that share a Redis have the same.
 	Secret []byte
-	// Redis is where to count; without addresses in the process's own memory.
-	Redis redisconn.Config
+	// Redis is where to count; nil is the process's own memory.
+	Redis *redisconn.Conn
 	// MaxKeys and MaxMembers bound what the process remembers by itself. 0 stands
 	// for DefaultMaxKeys and DefaultMaxMembers.
 	MaxKeys, MaxMembers int
@@ -59,18 +49,12 @@ type Limiter struct {
 	opts    Options
 	hashers sync.Pool
 	memory  *memory
-	client  redis.UniversalClient // nil without Redis
-	shared  *shared               // nil without Redis
+	shared  *shared // nil without Redis
 	metrics *metrics
-
-	away    atomic.Bool
-	retryAt atomic.Int64 // in Unix nanoseconds; 0 while Redis is there
 }
 
-// Open returns a Limiter. It reads the files of the settings of Redis, but does
-// not connect. It fails if those files are not usable or the metrics are already
-// registered.
-func Open(opts Options) (*Limiter, error) {
+// New returns a Limiter. It fails if the metrics are already registered.
+func New(opts Options) (*Limiter, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -82,27 +66,14 @@ func Open(opts Options) (*Limiter, error) {
 	}
 	l := &Limiter{opts: opts, memory: newMemory(opts.Now, opts.MaxKeys, opts.MaxMembers)}
 	l.hashers.New = func() any { return newHasher(opts.Secret) }
-	if opts.Redis.Enabled() {
-		client, err := opts.Redis.Open()
-		if err != nil {
-			return nil, fmt.Errorf("limits: %w", err)
-		}
-		l.client = client
-		l.shared = &shared{client: client, prefix: opts.Redis.KeyPrefix, scripts: newScripts()}
+	if opts.Redis != nil {
+		l.shared = &shared{client: opts.Redis.Client, prefix: opts.Redis.Prefix, scripts: newScripts()}
 	}
 	var err error
 	if l.metrics, err = newMetrics(&opts, l.memory); err != nil {
-		return nil, errors.Join(fmt.Errorf("limits: %w", err), l.Close())
+		return nil, fmt.Errorf("limits: %w", err)
 	}
 	return l, nil
-}
-
-// Close closes the connections to Redis.
-func (l *Limiter) Close() error {
-	if l.client == nil {
-		return nil
-	}
-	return l.client.Close()
 }
 
 // Take takes from all limits, or from none and returns a *Refused. Of asks with
@@ -136,8 +107,8 @@ func (l *Limiter) Take(ctx context.Context, asks ...Ask) (*Taken, error) {
 }
 
 func (l *Limiter) take(ctx context.Context, t *Taken) (waits []int64, err error) {
-	if l.shared != nil && l.due() {
-		err := l.ask(ctx, func(ctx context.Context) (err error) {
+	if l.shared != nil {
+		err := l.opts.Redis.Ask(ctx, func(ctx context.Context) (err error) {
 			waits, err = l.shared.take(ctx, t.cells, t.request)
 			return err
 		})
@@ -148,9 +119,6 @@ func (l *Limiter) take(ctx context.Context, t *Taken) (waits []int64, err error)
 		if err != nil && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-	}
-	if l.shared != nil {
-		l.metrics.fallbacks.Inc()
 	}
 	return l.memory.take(t.cells, t.request), nil
 }
@@ -178,10 +146,10 @@ func (t *Taken) Return(ctx context.Context, names ...string) {
 	case len(cells) == 0:
 	case !t.shared:
 		l.memory.give(cells, t.request)
-	case l.due():
+	default:
 		// The request may be over because its client has gone. The error is noted,
 		// and nothing else can be done about it.
-		_ = l.ask(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		_ = l.opts.Redis.Ask(context.WithoutCancel(ctx), func(ctx context.Context) error {
 			return l.shared.give(ctx, cells, t.request)
 		})
 	}
@@ -207,47 +175,4 @@ func (l *Limiter) Forget(ctx context.Context, keys ...string) (int, error) {
 		return n, fmt.Errorf("forget in Redis: %w", err)
 	}
 	return n + there, nil
-}
-
-// due reports whether to ask Redis. Of the requests that come when a pause ends,
-// one finds out whether it is back.
-func (l *Limiter) due() bool {
-	at := l.retryAt.Load()
-	if at == 0 {
-		return true
-	}
-	now := time.Now()
-	return now.UnixNano() >= at && l.retryAt.CompareAndSwap(at, now.Add(awayPause).UnixNano())
-}
-
-// ask has do ask Redis within the budget, and notes whether it is there.
-func (l *Limiter) ask(ctx context.Context, do func(context.Context) error) error {
-	within, cancel := context.WithTimeout(ctx, l.opts.Redis.Budget.Std())
-	defer cancel()
-	err := do(within)
-	switch {
-	case err == nil:
-		if l.retryAt.Load() != 0 {
-			l.retryAt.Store(0)
-			l.metrics.away.Set(0)
-			if l.away.Swap(false) {
-				l.opts.Log.InfoContext(ctx, "the Redis of the limits is back")
-			}
-		}
-		return nil
-	case ctx.Err() != nil: // the request's time is over, which says nothing about Redis
-		return err
-	}
-	// The client's own timers may ring a moment before the context's.
-	if within.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errSlow
-	}
-	l.retryAt.Store(time.Now().Add(awayPause).UnixNano())
-	l.metrics.errors.Inc()
-	l.metrics.away.Set(1)
-	if !l.away.Swap(true) {
-		l.opts.Log.WarnContext(ctx, "the Redis of the limits is away: until it is back each process counts by itself, "+
-			"so that several together let more through", "err", err)
-	}
-	return err
 }

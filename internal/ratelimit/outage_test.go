@@ -2,16 +2,11 @@ package ratelimit_test
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"log/slog"
-	"net"
+	"io"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
@@ -43,10 +38,12 @@ func TestRedisIsKilledAndComesBack(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, `save ""`)
 	var logs logBuffer
-	l, reg := open(t, func(o *ratelimit.Options) {
-		o.Redis, o.Log = redistest.Config(server.Address), slog.New(slog.NewTextHandler(&logs, nil))
-	})
-	other, _ := open(t, func(o *ratelimit.Options) { o.Redis = redistest.Config(server.Address) })
+	cfg := redistest.Config(server.Address)
+	conn, reg := redistest.Connect(t, cfg, &logs)
+	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = conn })
+	cfg.KeyPrefix += "other:"
+	conn, _ = redistest.Connect(t, cfg, io.Discard)
+	other, _ := open(t, func(o *ratelimit.Options) { o.Redis = conn })
 	take(t, other, "", wide(100))
 	take(t, l, "", wide(2), members(2, "a"))
 	take(t, l, "", wide(2), members(2, "b"))
@@ -61,10 +58,10 @@ func TestRedisIsKilledAndComesBack(t *testing.T) {
 	}
 	take(t, l, "", members(2, "a", "b"))
 	take(t, l, "members", members(2, "c"))
-	if n := metric(t, reg, "herald_test_limit_store_away", ""); n != 1 {
+	if n := metric(t, reg, "herald_test_store_away", ""); n != 1 {
 		t.Errorf("the gauge of the outage is %v", n)
 	}
-	if n := metric(t, reg, "herald_test_limit_store_fallbacks_total", ""); n != 14 {
+	if n := metric(t, reg, "herald_test_store_fallbacks_total", ""); n != 14 {
 		t.Errorf("%v requests were counted in memory, want 14", n)
 	}
 	if _, err := l.Forget(t.Context(), "k"); err == nil {
@@ -74,69 +71,14 @@ func TestRedisIsKilledAndComesBack(t *testing.T) {
 	server.Restart(t)
 	redistest.Await(t, func() bool {
 		_, _ = l.Take(t.Context(), ratelimit.Rate("other", per(100000, month), "k"))
-		return metric(t, reg, "herald_test_limit_store_away", "") == 0
+		return metric(t, reg, "herald_test_store_away", "") == 0
 	})
 	take(t, l, "", wide(2), members(2, "c", "d"))
 	take(t, l, "", wide(2))
 	take(t, l, "wide", wide(2))
 	take(t, l, "members", members(2, "a"))
-	if away, back := logs.count("limits is away"), logs.count("limits is back"); away != 1 || back != 1 {
+	if away, back := logs.count("Redis is unreachable"), logs.count("reachable again"); away != 1 || back != 1 {
 		t.Errorf("the log says %d times that Redis is away and %d times that it is back:\n%s", away, back, &logs)
-	}
-}
-
-func TestABlackHoleCostsTheBudgetOnce(t *testing.T) {
-	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	var logs logBuffer
-	l, reg := open(t, func(o *ratelimit.Options) {
-		o.Redis, o.Log = redistest.Config(listener.Addr().String()), slog.New(slog.NewTextHandler(&logs, nil))
-		o.Redis.Budget /= 100
-	})
-	take(t, l, "", wide(1))
-	take(t, l, "wide", wide(1))
-	if !strings.Contains(logs.String(), "no answer within the budget") || logs.count("\n") != 1 {
-		t.Errorf("the log is:\n%s", &logs)
-	}
-	if n := metric(t, reg, "herald_test_limit_store_errors_total", ""); n < 1 {
-		t.Errorf("%v errors", n)
-	}
-}
-
-func TestARequestWhoseTimeIsOverSaysNothingAboutRedis(t *testing.T) {
-	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	var logs logBuffer
-	l, reg := open(t, func(o *ratelimit.Options) {
-		o.Redis, o.Log = redistest.Config(listener.Addr().String()), slog.New(slog.NewTextHandler(&logs, nil))
-		o.Redis.Budget = 1 << 40 // longer than the test
-	})
-	errGone := errors.New("the client has gone")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	asked := make(chan struct{})
-	go func() { // ends with the connection, at the latest when the test does
-		conn, err := listener.Accept()
-		if err == nil {
-			defer conn.Close()
-		}
-		cancel(errGone)
-		<-asked
-	}()
-	_, err = l.Take(ctx, wide(1))
-	close(asked)
-	if !errors.Is(err, errGone) {
-		t.Errorf("got %v, want the request's own end", err)
-	}
-	if n := metric(t, reg, "herald_test_limit_store_away", ""); n != 0 || logs.String() != "" {
-		t.Errorf("Redis is called away: %v, %s", n, &logs)
 	}
 }
 
@@ -146,7 +88,8 @@ func TestRoundTrips(t *testing.T) {
 	cfg := redistest.Shared(t)
 	wire := redistest.StartWire(t, cfg.Addresses[0])
 	cfg.Addresses = []string{wire.Address}
-	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = cfg })
+	conn, _ := redistest.Connect(t, cfg, io.Discard)
+	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = conn })
 	list := numbers(0, 100)
 	asks := []ratelimit.Ask{wide(100), narrow(5), members(100, list...), ratelimit.Distinct("more members", per(1000, month), "k", list)}
 	take(t, l, "", asks...) // connects, and Redis learns the scripts
@@ -168,7 +111,8 @@ func TestRoundTrips(t *testing.T) {
 func TestKeysExpireAndAreNotInClear(t *testing.T) {
 	t.Parallel()
 	cfg := redistest.Shared(t)
-	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = cfg })
+	conn, _ := redistest.Connect(t, cfg, io.Discard)
+	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = conn })
 	client, err := cfg.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +135,7 @@ func TestKeysExpireAndAreNotInClear(t *testing.T) {
 		}
 	}
 	// The same key under another secret is another one.
-	stranger, _ := open(t, func(o *ratelimit.Options) { o.Redis, o.Secret = cfg, []byte("another") })
+	stranger, _ := open(t, func(o *ratelimit.Options) { o.Redis, o.Secret = conn, []byte("another") })
 	if n, err := stranger.Forget(t.Context(), secret); n != 0 || err != nil {
 		t.Errorf("forgot %d, %v with another secret", n, err)
 	}
@@ -215,25 +159,5 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 	}
 	if n := metric(t, reg, "herald_test_limit_keys", ""); n != 1 {
 		t.Errorf("%v keys", n)
-	}
-}
-
-func TestOpenFails(t *testing.T) {
-	t.Parallel()
-	reg := prometheus.NewRegistry()
-	opts := ratelimit.Options{Names: names(), Service: "test", Log: slog.New(slog.DiscardHandler), Registerer: reg}
-	l, err := ratelimit.Open(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	opts.Redis = redistest.Config("127.0.0.1:1")
-	if _, err := ratelimit.Open(opts); err == nil {
-		t.Error("the metrics can be registered twice")
-	}
-	opts.Registerer = prometheus.NewRegistry()
-	opts.Redis.TLS.Enabled, opts.Redis.TLS.CAFile = true, "missing"
-	if _, err := ratelimit.Open(opts); err == nil {
-		t.Error("a missing file is none")
 	}
 }

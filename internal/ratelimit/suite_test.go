@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -53,15 +54,10 @@ func open(t testing.TB, change func(*ratelimit.Options)) (*ratelimit.Limiter, *p
 		Names: names(), Service: "test", Secret: []byte("secret"), Log: slog.New(slog.DiscardHandler), Registerer: reg,
 	}
 	change(&opts)
-	l, err := ratelimit.Open(opts)
+	l, err := ratelimit.New(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	return l, reg
 }
 
@@ -454,13 +450,13 @@ var backends = map[string]func(t *testing.T) world{
 func sharing(t *testing.T, cfg redisconn.Config) world {
 	var w world
 	for i, l := range []**ratelimit.Limiter{&w.a, &w.b} {
-		var reg *prometheus.Registry
-		*l, reg = open(t, func(o *ratelimit.Options) {
-			o.Redis = cfg
+		conn, reg := redistest.Connect(t, cfg, io.Discard)
+		*l, _ = open(t, func(o *ratelimit.Options) {
+			o.Redis = conn
 			o.Now = func() time.Time { return time.Now().Add(time.Duration(i) * 24 * time.Hour) }
 		})
 		t.Cleanup(func() {
-			if n := metric(t, reg, "herald_test_limit_store_fallbacks_total", ""); n != 0 {
+			if n := metric(t, reg, "herald_test_store_fallbacks_total", ""); n != 0 {
 				t.Errorf("%v requests did without Redis", n)
 			}
 		})

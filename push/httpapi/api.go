@@ -69,6 +69,8 @@ func New(opts Options) (http.Handler, error) {
 		return nil, err
 	}
 	a := &api{Options: opts}
+	// What a member of a room writes must not keep a push from others.
+	a.decoders.DeepIsAbsent = true
 	engine.POST(notifyPath, mxhttp.Wrap(a.notify))
 	if opts.Discovery {
 		engine.GET(notifyPath, mxhttp.Wrap(a.discover))

@@ -33,7 +33,7 @@ func limitedAPI(t *testing.T, p push.Provider, limits httpapi.Limits) http.Handl
 		o.Limits = limits
 		o.TrustedProxies = []string{"10.0.0.0/8"}
 		o.TrustedSources = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8:aaaa::/48")}
-		o.Limiter, err = ratelimit.Open(ratelimit.Options{
+		o.Limiter, err = ratelimit.New(ratelimit.Options{
 			Names: httpapi.LimitNames(), Service: "push", Log: slog.New(slog.DiscardHandler), Registerer: o.Registerer,
 		})
 		if err != nil {
@@ -124,7 +124,7 @@ func TestALimitTellsWhenToComeBack(t *testing.T) {
 		o.Limits.App = ratelimit.Limit{Count: 1, Per: time.Hour}
 		reg = o.Registerer
 		var err error
-		o.Limiter, err = ratelimit.Open(ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Log: o.Log, Registerer: o.Registerer})
+		o.Limiter, err = ratelimit.New(ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Log: o.Log, Registerer: o.Registerer})
 		if err != nil {
 			t.Fatal(err)
 		}

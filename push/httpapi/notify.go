@@ -16,6 +16,9 @@ const (
 	maxBody     = 512 << 10 // bytes
 	slowestBody = 64 << 10  // bytes a second
 	maxDevices  = 100
+	// maxID is the longest id, in bytes, that an event, a room, a user or a type of
+	// event can have (Client-Server API, "Size limits").
+	maxID = 255
 )
 
 // LeastBytesInFlight is the least that Options.BytesInFlight may be: a source may
@@ -93,11 +96,14 @@ func (p parser) notification() (*request, error) {
 func (p parser) notificationMember(n *push.Notification, name []byte) (err error) {
 	switch string(name) {
 	case `"event_id"`:
-		n.EventID, err = p.any()
+		n.EventID, err = p.id()
 	case `"type"`:
-		n.Type, err = p.any()
+		n.Type, err = p.id()
 	case `"room_id"`:
 		n.RoomID, err = p.text()
+		if len(n.RoomID.String()) > maxID {
+			n.RoomID = push.Member{}
+		}
 	case `"room_name"`:
 		n.RoomName, err = p.text()
 	case `"room_alias"`:
@@ -124,6 +130,24 @@ func (p parser) notificationMember(n *push.Notification, name []byte) (err error
 		err = p.SkipValue()
 	}
 	return err
+}
+
+// id is a member that is kept if it is a short scalar. What is longer than the
+// specification allows, or a list or an object, is absent.
+func (p parser) id() (push.Member, error) {
+	m, err := p.any()
+	switch v := m.Value().(type) {
+	case map[string]any, []any:
+		return push.Member{}, err
+	case json.Number:
+		if len(v) > maxID {
+			return push.Member{}, err
+		}
+	}
+	if len(m.String()) > maxID {
+		return push.Member{}, err
+	}
+	return m, err
 }
 
 // any is a member that is kept whatever its type.
@@ -237,9 +261,16 @@ func (r required) value(name string, i int) (string, error) {
 	return r.text, nil
 }
 
+// year3000 is in seconds since the epoch. What is later is in milliseconds.
+const year3000 = 32_503_680_000
+
 // seconds returns v as a time in seconds, 0 if it is none.
 func seconds(v any) int64 {
-	if ts, ok := number(v); ok && ts > 0 && ts < math.MaxInt64/1000 {
+	ts, ok := number(v)
+	if ok && ts >= year3000 {
+		ts /= 1000
+	}
+	if ok && ts > 0 && ts < math.MaxInt64/1000 {
 		return int64(ts)
 	}
 	return 0

@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/dedup"
+	"github.com/matrix-herald/herald/push/health"
 	"github.com/matrix-herald/herald/push/httpapi"
 )
 
@@ -31,6 +33,8 @@ type phone struct {
 	notifications []push.Notification
 	devices       []push.Device
 }
+
+func (p *phone) Destination(*push.Device) string { return "phone" }
 
 func (p *phone) Send(_ context.Context, d push.Delivery) push.Outcome {
 	p.mu.Lock()
@@ -53,9 +57,13 @@ func newAPI(t testing.TB, p push.Provider, change func(*httpapi.Options)) http.H
 	opts := httpapi.Options{
 		Metrics: push.NewMetrics(reg, false), Registerer: reg, Log: slog.New(slog.DiscardHandler), Timeout: 25 * time.Second,
 	}
+	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
+	if err != nil {
+		t.Fatal(err)
+	}
 	opts.Gateway, err = push.NewGateway(apps, push.Options{
 		Log: opts.Log, Metrics: opts.Metrics, UnknownApp: push.UnknownAppFail,
-		AttemptTimeout: 10 * time.Second, RetryWait: time.Millisecond,
+		RetryWait: time.Millisecond, Dedup: memory, Health: health.New(health.Options{}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +156,7 @@ func TestRefusedRequests(t *testing.T) {
 		"a count beyond all numbers":       {notification(`,"counts":{"unread":1e999}`), 400, "M_BAD_JSON"},
 		"a hundred and one devices":        {`{"notification":{"devices":[` + many + `{"app_id":"app","pushkey":"k"}]}}`, 413, "M_TOO_LARGE"},
 		"more than 512 KiB":                {notification(`,"x":"` + strings.Repeat("x", 512<<10) + `"`), 413, "M_TOO_LARGE"},
-		"nesting deeper than 64":           {notification(`,"content":` + strings.Repeat(`[`, 64) + strings.Repeat(`]`, 64)), 400, "M_BAD_JSON"},
+		"brackets that do not close":       {notification(`,"content":` + strings.Repeat(`[`, 20000)), 400, "M_NOT_JSON"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -172,6 +180,7 @@ func TestAcceptedDevices(t *testing.T) {
 		want    push.Device
 	}{
 		"pushkey_ts":                        {`,"pushkey_ts":1795294577`, push.Device{PushKeyTS: 1795294577}},
+		"pushkey_ts in milliseconds":        {`,"pushkey_ts":1795294577123`, push.Device{PushKeyTS: 1795294577}},
 		"pushkey_ts as a float":             {`,"pushkey_ts":1795294577.9`, push.Device{PushKeyTS: 1795294577}},
 		"pushkey_ts as a string":            {`,"pushkey_ts":"1795294577"`, push.Device{}},
 		"pushkey_ts null":                   {`,"pushkey_ts":null`, push.Device{}},
@@ -230,11 +239,14 @@ func TestAcceptedNotifications(t *testing.T) {
 				SenderDisplayName: m("S"), Membership: m("invite"), UserIsTarget: true, Low: true,
 			},
 		},
-		"an empty string is there":                  {`,"sender_display_name":""`, push.Notification{SenderDisplayName: m("")}},
-		"an unknown prio is high":                   {`,"prio":"weird"`, push.Notification{}},
-		"prio in another case is unknown":           {`,"prio":"LOW"`, push.Notification{}},
-		"wrong types of strings are ignored":        {`,"room_id":1,"room_name":{},"room_alias":[],"sender":true,"sender_display_name":0,"membership":null`, push.Notification{}},
-		"event_id and type of any type are kept":    {`,"event_id":1,"type":{"a":[]}`, push.Notification{EventID: m(json.Number("1")), Type: m(map[string]any{"a": []any{}})}},
+		"an empty string is there":                 {`,"sender_display_name":""`, push.Notification{SenderDisplayName: m("")}},
+		"an unknown prio is high":                  {`,"prio":"weird"`, push.Notification{}},
+		"prio in another case is unknown":          {`,"prio":"LOW"`, push.Notification{}},
+		"wrong types of strings are ignored":       {`,"room_id":1,"room_name":{},"room_alias":[],"sender":true,"sender_display_name":0,"membership":null`, push.Notification{}},
+		"a short event_id and type of any type":    {`,"event_id":1,"type":true`, push.Notification{EventID: m(json.Number("1")), Type: m(true)}},
+		"ids that are lists or objects are absent": {`,"event_id":{"a":1},"type":[1]`, push.Notification{}},
+		"ids that are too long are absent": {`,"event_id":"$` + strings.Repeat("e", 255) + `","room_id":"!` + strings.Repeat("r", 255) + `","type":` + strings.Repeat("1", 256),
+			push.Notification{}},
 		"content of any type is kept":               {`,"content":"x"`, push.Notification{Content: "x"}},
 		"content with numbers as they were written": {`,"content":{"body":1.50}`, push.Notification{Content: map[string]any{"body": json.Number("1.50")}}},
 		"a member twice: the last one counts":       {`,"event_id":"a","event_id":"b"`, push.Notification{EventID: m("b")}},
@@ -261,6 +273,55 @@ func TestAcceptedNotifications(t *testing.T) {
 				t.Errorf("notifications (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a member of a room nests too deeply is an empty string, and the rest of the
+// event is pushed.
+func TestWhatNestsTooDeeplyIsAbsent(t *testing.T) {
+	t.Parallel()
+	for name, value := range map[string]string{
+		"lists":    strings.Repeat(`[`, 62) + strings.Repeat(`]`, 62),
+		"objects":  strings.Repeat(`{"a":`, 20000) + `"}]"` + strings.Repeat(`}`, 20000),
+		"a change": strings.Repeat(`[{"a":`, 40) + `1` + strings.Repeat(`}]`, 40),
+	} {
+		p := &phone{}
+		if res := post(t, newAPI(t, p, nil), notification(`,"content":{"deep":`+value+`,"body":"x"}`)); res.StatusCode != 200 {
+			t.Errorf("%s: status %d", name, res.StatusCode)
+			continue
+		}
+		content := p.notifications[0].Content.(map[string]any)
+		depth, v := 0, content["deep"]
+		for ; v != ""; depth++ {
+			switch inner := v.(type) {
+			case []any:
+				v = inner[0]
+			case map[string]any:
+				v = inner["a"]
+			}
+		}
+		if depth != 61 || content["body"] != "x" {
+			t.Errorf("%s: %d levels beside the body %q", name, depth, content["body"])
+		}
+	}
+}
+
+// Of members with the same name the last one counts, also if a former one is of a
+// shape that would be refused.
+func TestTheLastOfSeveralMembersCounts(t *testing.T) {
+	t.Parallel()
+	const good = `{"app_id":"app","pushkey":"k"}`
+	for _, body := range []string{
+		`{"notification":{"devices":[]},"notification":{"devices":[` + good + `]}}`,
+		`{"notification":null,"notification":{"devices":[` + good + `]}}`,
+		`{"notification":{"devices":[],"devices":[` + good + `]}}`,
+		`{"notification":{"counts":{"unread":"x"},"counts":{"unread":1},"devices":[` + good + `]}}`,
+		`{"notification":{"devices":[{"app_id":1,"app_id":"app","pushkey":"k"}]}}`,
+	} {
+		p := &phone{}
+		if res := post(t, newAPI(t, p, nil), body); res.StatusCode != 200 || len(p.devices) != 1 {
+			t.Errorf("%s: %d with %d pushes", body, res.StatusCode, len(p.devices))
+		}
 	}
 }
 
@@ -420,6 +481,8 @@ func TestPathsAndMethods(t *testing.T) {
 // ends first.
 type held struct{ begun, answer chan struct{} }
 
+func (held) Destination(*push.Device) string { return "" }
+
 func (h held) Send(ctx context.Context, _ push.Delivery) push.Outcome {
 	h.begun <- struct{}{}
 	select {
@@ -506,7 +569,7 @@ func TestTheAccessLogTellsDevicesByFingerprint(t *testing.T) {
 			"outcome": "rejected", "reason": "unregistered", "provider_status": 410.0, "provider_detail": "Unregistered",
 		}},
 		"several": {[]string{"alive", "dead", "down"}, map[string]any{
-			"devices": 3.0, "accepted": 1.0, "rejected": 1.0, "temporary": 1.0, "status": 502.0, "errcode": "M_UNKNOWN", "error": "1 of 3 devices not notified: the push service is not available",
+			"devices": 3.0, "accepted": 1.0, "rejected": 1.0, "temporary": 1.0, "status": 502.0, "errcode": "M_UNKNOWN",
 			"not_accepted": []any{push.Fingerprint("dead") + " unregistered", push.Fingerprint("down") + " unavailable"},
 		}},
 		"several that were all notified": {[]string{"alive", "well"}, map[string]any{"devices": 2.0, "accepted": 2.0, "status": 200.0}},

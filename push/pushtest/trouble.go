@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/dedup"
+	"github.com/matrix-herald/herald/push/health"
 )
 
 // Trouble is what can happen to connections to a push service.
@@ -86,7 +88,7 @@ func TestTrouble(t *testing.T, open func(*testing.T, Trouble, *Troubled) (push.P
 
 func gatewayFor(t *testing.T, provider push.Provider, trouble Trouble, reg *prometheus.Registry) *push.Gateway {
 	t.Helper()
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "fake", Provider: provider, MaxInFlight: troubledDevices}})
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "fake", Provider: provider, MaxInFlight: 2 * troubledDevices}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +96,12 @@ func gatewayFor(t *testing.T, provider push.Provider, trouble Trouble, reg *prom
 	if trouble == Hanging {
 		timeout = 2 * time.Second
 	}
+	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
+	if err != nil {
+		t.Fatal(err)
+	}
 	gateway, err := push.NewGateway(apps, push.Options{
+		Dedup: memory, Health: health.New(health.Options{}),
 		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg, false), UnknownApp: push.UnknownAppFail,
 		AttemptTimeout: timeout, RetryWait: 10 * time.Millisecond,
 	})

@@ -3,6 +3,10 @@
 package redistest
 
 import (
+	"github.com/prometheus/client_golang/prometheus"
+	"io"
+	"log/slog"
+
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -28,6 +32,23 @@ func Config(address string) redisconn.Config {
 	cfg := redisconn.DefaultConfig("test:" + rand.Text() + ":")
 	cfg.Addresses, cfg.Budget = []string{address}, patience
 	return cfg
+}
+
+// Connect returns a connection with these settings, for a service called test,
+// and the registry that has its metrics. The test closes it.
+func Connect(t testing.TB, cfg redisconn.Config, log io.Writer) (*redisconn.Conn, *prometheus.Registry) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	conn, err := redisconn.Connect(t.Context(), cfg, "test", slog.New(slog.NewTextHandler(log, nil)), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn, reg
 }
 
 // Shared returns settings for the Redis that TEST_REDIS_URL names. Without one it

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/matrix-herald/herald/internal/redisconn/redistest"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// redisSection returns the options of a configuration for the Redis that the
+// environment names, with keys of the test's own.
+func redisSection(t testing.TB) string {
+	t.Helper()
+	c := redistest.Shared(t)
+	return fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: %s}\n",
+		c.Addresses[0], c.DB, c.Username, c.Password.Reveal(), c.KeyPrefix, c.Budget.Std())
+}
+
+func TestReplicasPushAnEventOnce(t *testing.T) {
+	t.Parallel()
+	section := redisSection(t)
+	var down atomic.Bool
+	down.Store(true)
+	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
+		switch r.Token {
+		case fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)):
+			return pushtest.APNsAnswer{Status: 410, Reason: "Unregistered"}
+		case fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 2)):
+			if down.Load() {
+				return pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable", RetryAfter: "7"}
+			}
+		}
+		return pushtest.APNsAnswer{}
+	}}, pushtest.FCMOptions{})
+	replicas := s.startReplicas(t, section)
+	post := func(replica, unread int, keys ...int) (int, string) {
+		t.Helper()
+		var devices []string
+		for _, n := range keys {
+			devices = append(devices, fmt.Sprintf(`{"app_id":%q,"pushkey":%q,"pushkey_ts":1}`, iosApp, iosKey(n)))
+		}
+		status, answer, err := replicas[replica].notify(t.Context(), fmt.Sprintf(
+			`{"notification":{"event_id":"$e:x","room_id":"!r:x","type":"m.room.message","counts":{"unread":%d},"devices":[%s]}}`, unread, strings.Join(devices, ",")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, answer
+	}
+	expect := func(what string, status int, answer string, wantStatus int, want string, pushes int) {
+		t.Helper()
+		if status != wantStatus || !strings.Contains(answer, want) {
+			t.Errorf("%s: %d %s", what, status, answer)
+		}
+		if n := len(s.apns.Requests()); n != pushes {
+			t.Errorf("%s: APNs has seen %d pushes, want %d", what, n, pushes)
+		}
+	}
+
+	status, answer := post(0, 1, 0, 1, 2)
+	expect("a mixed result", status, answer, 502, "M_UNKNOWN", 3)
+	down.Store(false)
+	status, answer = post(1, 1, 0, 1, 2)
+	expect("the retry at another replica", status, answer, 200, `{"rejected":["`+iosKey(1)+`"]}`, 4)
+	status, answer = post(0, 1, 0, 2)
+	expect("the same once more", status, answer, 200, `{"rejected":[]}`, 4)
+	status, answer = post(1, 5, 0)
+	expect("with other counts", status, answer, 200, `{"rejected":[]}`, 5)
+	if body := string(s.apns.Requests()[4].Body); body != `{"aps":{"badge":5}}` {
+		t.Errorf("other counts are pushed as %s", body)
+	}
+	operations, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for replica, lines := range [][]string{
+		{`herald_push_duplicates_total{app="org.example.ios",provider="apns",result="suppressed"} 2`, `herald_push_guard_proven{app="org.example.ios",provider="apns"} 1`, "herald_push_redis_connections "},
+		{
+			`herald_push_duplicates_total{app="org.example.ios",provider="apns",result="counts_update"} 1`,
+			`herald_push_outcomes_total{app="org.example.ios",outcome="rejected",provider="apns",reason="remembered"} 1`,
+			`herald_push_store_fallbacks_total 0`, `herald_push_guard_tripped{app="org.example.ios",provider="apns"} 0`,
+		},
+	} {
+		metrics := replicas[replica].get(t, replicas[replica].Admin+"/metrics")
+		for _, line := range lines {
+			if !strings.Contains(metrics, line) {
+				t.Errorf("/metrics of replica %d lacks %s", replica, line)
+			}
+		}
+		for _, name := range regexp.MustCompile(`(?m)^# TYPE (herald_push_\w+)`).FindAllStringSubmatch(metrics, -1) {
+			if !strings.Contains(string(operations), "`"+name[1]+"`") {
+				t.Errorf("docs/operations.md does not explain %s", name[1])
+			}
+		}
+	}
+}
+
+func TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted(t *testing.T) {
+	t.Parallel()
+	var sandbox atomic.Bool // the app's tokens are of the other environment
+	sandbox.Store(true)
+	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
+		if sandbox.Load() || r.Token == fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)) {
+			return pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
+		}
+		return pushtest.APNsAnswer{}
+	}}, pushtest.FCMOptions{})
+	g := startGateway(t, s.client, "-config", s.config)
+	post := func(n int) (int, string) {
+		t.Helper()
+		status, answer, err := g.notify(t.Context(), fmt.Sprintf(
+			`{"notification":{"event_id":"$e:x","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`, iosApp, iosKey(n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, answer
+	}
+	if status, answer := post(1); status != 502 {
+		t.Errorf("a wrong token before any was right: %d %s", status, answer)
+	}
+	sandbox.Store(false)
+	if status, answer := post(0); status != 200 || answer != `{"rejected":[]}` {
+		t.Errorf("a right token: %d %s", status, answer)
+	}
+	if status, answer := post(1); status != 200 || answer != `{"rejected":["`+iosKey(1)+`"]}` {
+		t.Errorf("a wrong token after one was right: %d %s", status, answer)
+	}
+}
+
+func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
+	t.Parallel()
+	section := redisSection(t)
+	var dying atomic.Bool
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+		if n, _ := strconv.Atoi(strings.TrimPrefix(r.Message.Token, "phone")); dying.Load() && n < 60 {
+			return pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone")
+		}
+		return pushtest.FCMAnswer{}
+	}})
+	replicas := s.startReplicas(t, section)
+	events := 0
+	post := func(replica, from, to, wantStatus, wantRejected int) {
+		t.Helper()
+		var devices []string
+		for n := from; n < to; n++ {
+			devices = append(devices, fmt.Sprintf(`{"app_id":%q,"pushkey":"phone%d"}`, androidApp, n))
+		}
+		events++
+		status, answer, err := replicas[replica].notify(t.Context(), fmt.Sprintf(
+			`{"notification":{"event_id":"$%d:x","type":"m.room.message","devices":[%s]}}`, events, strings.Join(devices, ",")))
+		if err != nil || status != wantStatus || strings.Count(answer, `"phone`) != wantRejected {
+			t.Errorf("phones %d to %d at replica %d: %d %s %v, want %d and %d rejected", from, to, replica, status, answer, err, wantStatus, wantRejected)
+		}
+	}
+	tripped := func(want string) {
+		t.Helper()
+		for i, replica := range replicas {
+			if !strings.Contains(replica.get(t, replica.Admin+"/metrics"), `herald_push_guard_tripped{app="org.example.android*",provider="fcm"} `+want) {
+				t.Errorf("/metrics of replica %d does not say that the guard is %s", i, want)
+			}
+		}
+	}
+
+	post(0, 0, 80, 200, 0)
+	post(1, 80, 160, 200, 0)
+	dying.Store(true)
+	post(0, 60, 100, 200, 0)
+	post(1, 0, 59, 200, 59)
+	post(0, 59, 60, 502, 0) // sixty of a hundred
+	replicas[0].Await(t, "most pushes of an app come back dead")
+	post(1, 0, 1, 502, 0) // what was believed before is not any more
+	tripped("1")
+
+	post(1, 60, 160, 200, 0)
+	post(0, 1, 2, 200, 1)
+	post(1, 2, 3, 200, 1)
+	replicas[1].Await(t, "an app's pushes are accepted again")
+	tripped("0")
+}
+
+func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {
+	t.Parallel()
+	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+		if r.Project == "example" {
+			return pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone")
+		}
+		return pushtest.FCMAnswer{}
+	}})
+	g := startGateway(t, s.client, "-config", s.config)
+	body := fmt.Sprintf(`{"notification":{"event_id":"$e:x","type":"m.room.message","devices":[{"app_id":%q,"pushkey":"k"}]}}`, androidApp)
+	for range 2 {
+		if status, answer, err := g.notify(t.Context(), body); err != nil || answer != `{"rejected":["k"]}` {
+			t.Errorf("a dead token: %d %s %v", status, answer, err)
+		}
+	}
+	if n := len(s.fcm.Requests()); n != 1 {
+		t.Errorf("FCM was asked %d times", n)
+	}
+	writeFile(t, filepath.Join(s.dir, "firebase.json"), string(s.fcm.ServiceAccount("other")))
+	g.Await(t, "apps reloaded")
+	if status, answer, err := g.notify(t.Context(), body); err != nil || answer != `{"rejected":[]}` {
+		t.Errorf("the token with another project's key: %d %s %v", status, answer, err)
+	}
+}
+
+func TestBrokenRedisFilesAreReported(t *testing.T) {
+	t.Parallel()
+	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"),
+		"apps: {org.example.web: {type: unsupported}}\nredis: {addresses: ['127.0.0.1:1'], tls: {enabled: true, ca_file: missing.pem}}\n")
+	code, _, stderr := command(t, nil, "-config", config, "-check")
+	if code != 1 || !strings.Contains(stderr, "redis: tls.ca_file") {
+		t.Errorf("exit status %d\n%s", code, stderr)
+	}
+}

@@ -1,0 +1,137 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// leaseMargin is how long a claim outlives its request's deadline, so that the
+// request has time to record its end.
+const leaseMargin = 5 * time.Second
+
+// defaultLease is the lease of a request without a deadline.
+const defaultLease = time.Minute
+
+func leaseOf(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return max(time.Until(deadline), 0) + leaseMargin
+	}
+	return defaultLease
+}
+
+// claim asks for the right to make deliveries.
+func (g *Gateway) claim(ctx context.Context, deliveries []*delivery) {
+	if len(deliveries) == 0 {
+		return
+	}
+	claims := make([]Claim, len(deliveries))
+	for i, d := range deliveries {
+		claims[i] = d.claim
+	}
+	for i, claimed := range g.opts.Dedup.Claim(ctx, claims) {
+		deliveries[i].claimed = claimed
+		g.observe(ctx, deliveries[i], claimed.Guard)
+	}
+}
+
+// complete records what became of deliveries, and withholds rejections that are
+// not believed: what the push service was asked before it was to be believed is
+// not believed either, even if it has been right about others since.
+func (g *Gateway) complete(ctx context.Context, n *Notification, deliveries []*delivery) {
+	if len(deliveries) == 0 {
+		return
+	}
+	results := make([]Result, len(deliveries))
+	for i, d := range deliveries {
+		results[i] = d.result(n)
+	}
+	// What has happened is recorded, however late it is.
+	guards := g.opts.Dedup.Complete(context.WithoutCancel(ctx), results)
+	for i, d := range deliveries {
+		g.observe(ctx, d, guards[i])
+		if d.outcome.verdict() != Dead {
+			continue
+		}
+		if err := errors.Join(doubt(d.outcome.Reason, d.claimed.Guard), doubt(d.outcome.Reason, guards[i])); err != nil {
+			g.opts.Metrics.withheld(d.app)
+			d.outcome = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: d.outcome.Status, Detail: d.outcome.Detail, Err: err}
+		}
+	}
+}
+
+// result is what Dedup is told of a delivery.
+func (d *delivery) result(n *Notification) Result {
+	r := Result{Claim: d.claim, Claimed: d.claimed, Verdict: d.outcome.verdict()}
+	r.Sent = d.outcome.Reason == ReasonSent || d.outcome.Reason == ReasonDuplicate
+	r.SentCounts = n.Counts.digest()
+	if d.outcome.Reason == ReasonDuplicate {
+		r.SentCounts = d.claimed.Counts
+	}
+	r.Reject = r.Verdict == Dead && doubt(d.outcome.Reason, d.claimed.Guard) == nil
+	r.RejectedTS = d.push.Device.PushKeyTS
+	return r
+}
+
+var (
+	errUnproven = errors.New("the push service has not accepted a push with the app's current settings yet")
+	errTripped  = errors.New("the push service calls too many of the app's pushkeys dead to be believed")
+)
+
+// doubt returns why a push service is not believed that rejects a pushkey for
+// that reason, nil when it is.
+func doubt(reason Reason, guard Guard) error {
+	switch {
+	case guard.Tripped:
+		return errTripped
+	case !guard.Proven && reason != ReasonUnregistered:
+		// A wrong environment, topic, key or project looks like this.
+		return errUnproven
+	}
+	return nil
+}
+
+// verdict says what an outcome tells about the pushkey. What our own checks
+// find is not the push service's word.
+func (o *Outcome) verdict() Verdict {
+	switch o.Reason {
+	case ReasonSent:
+		return Alive
+	case ReasonUnregistered, ReasonBadToken, ReasonWrongTopic, ReasonSenderMismatch:
+		return Dead
+	default:
+		return NoVerdict
+	}
+}
+
+// observe tells people how far an app's push service is believed, when that
+// changes. What is believed about pushkeys that anybody can make up is no metric:
+// a stranger must not wake the operator.
+func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
+	if d.state.proven.Load() != guard.Proven {
+		d.state.proven.Store(guard.Proven)
+		g.opts.Metrics.guardProven(d.app, guard.Proven)
+	}
+	of := 0
+	if d.claimed.Accepted {
+		of = 1
+	}
+	tripped := &d.state.tripped[of]
+	if tripped.Load() == guard.Tripped || tripped.Swap(guard.Tripped) == guard.Tripped {
+		return
+	}
+	log := g.opts.Log.With("app", d.app.Name)
+	if !d.claimed.Accepted {
+		if guard.Tripped {
+			log.WarnContext(ctx, "most pushes for pushkeys that never had one come back dead: their pushers are kept")
+		}
+		return
+	}
+	g.opts.Metrics.guardTripped(d.app, guard.Tripped)
+	if guard.Tripped {
+		log.ErrorContext(ctx, "most pushes of an app come back dead: pushers are kept until it accepts them again; "+
+			"check its environment, topic and project")
+		return
+	}
+	log.InfoContext(ctx, "an app's pushes are accepted again: dead pushkeys are rejected again")
+}

@@ -1,0 +1,150 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// maxAttempts bounds the attempts at one device within one delivery. A push
+	// service that refuses three in a row is left to the homeserver's backoff.
+	maxAttempts = 3
+	// busyRetryAfter is what a device is told when its app is at its limit: long
+	// enough to shed load, short against the homeservers' backoff.
+	busyRetryAfter = 2 * time.Second
+)
+
+// send takes one of the app's places and asks the push service, again where that
+// repeats nothing, for as long as its destination may be asked.
+func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome {
+	if !d.state.inFlight.acquire(ctx, source, d.claimed.Accepted) {
+		return Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
+	}
+	g.opts.Metrics.begin(d.app)
+	defer func() {
+		g.opts.Metrics.end(d.app)
+		d.state.inFlight.release(source, d.claimed.Accepted)
+	}()
+	d.push.ID, d.destination = uuid.NewString(), d.app.Provider.Destination(d.push.Device)
+	var last Outcome
+	resent := false // after an uncertain attempt: once, with the same ID
+	for attempt := 1; ; attempt++ {
+		held, reason := g.opts.Health.Wait(d.destination)
+		switch {
+		case held > 0 && attempt > 1:
+			return last // it was not asked again
+		case held > 0:
+			// Whoever heeds it does not come back together with the others.
+			return Outcome{Kind: Temporary, Reason: reason, RetryAfter: held + rand.N(held/5+time.Second)} //nolint:gosec // nobody gains by guessing it
+		}
+		out := g.attempt(ctx, source, d)
+		uncertain := out.Kind == Temporary && out.Reason == ReasonUncertain
+		if uncertain {
+			g.opts.Metrics.uncertain(d.app)
+		}
+		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < attemptsFor(out) &&
+			(out.Unprocessed || uncertain && !resent)
+		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
+			return out
+		}
+		last, resent = out, resent || uncertain
+		g.opts.Metrics.retry(d.app, out.Reason)
+	}
+}
+
+// attemptsFor returns how many attempts an outcome allows. A push service that
+// refuses the connection as idle (APNs' 400 IdleTimeout) is asked once more.
+func attemptsFor(out Outcome) int {
+	if out.Status == 400 {
+		return 2
+	}
+	return maxAttempts
+}
+
+var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
+
+// attempt asks the push service once, and tells health and the operator what that
+// says about the service.
+func (g *Gateway) attempt(ctx context.Context, source string, d *delivery) Outcome {
+	ctx, cancel := context.WithTimeoutCause(ctx, g.opts.AttemptTimeout, errAttemptTimeout)
+	defer cancel()
+	start := time.Now()
+	out := g.callProvider(ctx, d)
+	took := time.Since(start)
+	if ctx.Err() != nil && took < g.opts.AttemptTimeout/2 && out.Evidence == EvidenceUnreachable {
+		out.Evidence = EvidenceNone // the request's own deadline cut it short
+	}
+	g.opts.Metrics.attempt(d.app, out, took)
+	change := g.opts.Health.Record(d.destination, Witness{Device: d.claim.PushKey, Source: source}, out)
+	g.tell(ctx, d, out, change)
+	return out
+}
+
+var errPanic = errors.New("the provider panicked")
+
+// callProvider has the provider make the attempt. A fault in its code costs this
+// delivery and not the process. The panic's value may quote the message: only
+// its type is logged.
+func (g *Gateway) callProvider(ctx context.Context, d *delivery) (out Outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			g.opts.Log.ErrorContext(ctx, "provider panicked", "app", d.app.Name, "type", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			out = Outcome{Kind: Temporary, Reason: ReasonInternal, Err: errPanic}
+		}
+	}()
+	return d.app.Provider.Send(ctx, d.push)
+}
+
+// tell tells the operator what an answer says about the app or its push service,
+// once for each change.
+func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change HealthChange) {
+	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
+	if (refused || out.Reason == ReasonSent) && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
+		g.opts.Metrics.refused(d.app, refused)
+		if refused {
+			g.opts.Log.WarnContext(ctx, "the push service refuses the app's credentials or settings", "app", d.app.Name,
+				"reason", out.Reason, "status", out.Status, "detail", out.Detail, "err", out.Err)
+		}
+	}
+	if change == HealthSame {
+		return
+	}
+	log := g.opts.Log.With("app", d.app.Name)
+	switch change {
+	case HealthOpened:
+		log.ErrorContext(ctx, "the push service is left alone for a while: homeservers are told to come back later",
+			"reason", out.Reason, "status", out.Status, "detail", out.Detail, "err", out.Err)
+	case HealthClosed:
+		log.InfoContext(ctx, "the push service works again")
+	case HealthPaused:
+		log.WarnContext(ctx, "the push service sent Retry-After for all devices: homeservers are told to come back later",
+			"status", out.Status, "detail", out.Detail, "retry_after", out.RetryAfter)
+	}
+}
+
+// jitter spreads d over its half to one and a half, so that what failed
+// together does not come back together.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d) //nolint:gosec // nobody gains by guessing it
+}
+
+// wait waits d and reports true, or false at once when ctx ends before that.
+func wait(ctx context.Context, d time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
