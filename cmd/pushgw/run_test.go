@@ -224,7 +224,15 @@ func TestTestPush(t *testing.T) {
 			return pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
 		}
 		return pushtest.APNsAnswer{}
-	}}, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer { return pushtest.FCMBadField("message.data[0].value") }})
+	}}, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+		switch r.Message.Token {
+		case "foreign":
+			return pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "SenderId mismatch")
+		case "page":
+			return pushtest.FCMAnswer{Status: 404, Body: "<html>"}
+		}
+		return pushtest.FCMBadField("message.data[0].value")
+	}})
 	voip := fmt.Sprintf("  org.example.voip: {type: apns, topic: org.example.ios.voip, key_file: key.p8, key_id: KEY4567890, team_id: TEAM567890, endpoint: %q}\n", s.apns.URL())
 	s.configure(t, "KEY4567890", "TEAM567890", voip)
 	for name, tt := range map[string]struct {
@@ -234,6 +242,9 @@ func TestTestPush(t *testing.T) {
 		want    []string
 	}{
 		"a message FCM refuses": {androidApp, "token", 1, []string{"400 Bad Request", "message.data[0].value", "outcome   dropped (bad_message)"}},
+		"no token of FCM's":     {androidApp, "tökën", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the registration token or installation ID"}},
+		"a foreign token":       {androidApp, "foreign", 1, []string{"meaning   502 until a push of this app was accepted", "remedy    use the project_id"}},
+		"a page":                {androidApp, "page", 1, []string{"outcome   temporary (unavailable)", "remedy    something that is not FCM answered"}},
 		"no device token":       {iosApp, "abc", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the device token as the app registered it"}},
 		"a call to a topic":     {"org.example.voip", iosKey(0), 1, []string{"HTTP 400 TopicDisallowed", "remedy    set topic"}},
 		"a sandbox's device":    {iosApp, iosKey(2), 1, []string{"meaning   502 until a push of this app was accepted", "remedy    set platform: sandbox"}},

@@ -119,18 +119,14 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	if c.SendBadgeZero && !s.payload.BadgeCounts {
 		p.Add(path+".send_badge_zero", c.SendBadgeZero, "needs send_badge_counts")
 	}
-	c.templates(path, &s.payload, p)
+	c.checkLifespan(path, checkOptions(path+".fcm_options", c.Options, p).Android, p)
+	s.payload.start(c.Options, c.TTL)
 	return s
 }
 
-// templates checks what the options and fcm_options can both say, and makes the
-// templates of the messages.
-func (c Config) templates(path string, payload *Payload, p *conf.Problems) {
-	options, known := checkOptions(path+".fcm_options", c.Options, p)
-	android := messaging.AndroidConfig{}
-	if known.Android != nil {
-		android = *known.Android
-	}
+// checkLifespan checks what the options and fcm_options.android can both say.
+func (c Config) checkLifespan(path string, android *messaging.AndroidConfig, p *conf.Problems) {
+	android = cmp.Or(android, new(messaging.AndroidConfig))
 	if c.TTL != nil {
 		if ttl := c.TTL.Std(); ttl < 0 || ttl > maxTTL {
 			p.Add(path+".ttl", *c.TTL, "must be from 0s to 2419200s, which is four weeks")
@@ -151,7 +147,6 @@ func (c Config) templates(path string, payload *Payload, p *conf.Problems) {
 	default:
 		p.Add(path+".collapse", c.Collapse, `must be "none" or "room"`)
 	}
-	payload.about, payload.counts = newTemplates(options, c.TTL)
 }
 
 // checkEndpoint returns the host to talk to.

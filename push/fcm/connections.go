@@ -2,6 +2,7 @@ package fcm
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -45,8 +46,8 @@ type Options struct {
 // Connections are the connections to FCM and the access tokens that all FCM
 // apps of a process share, across reloads of its configuration.
 type Connections struct {
-	opts   Options
-	tokens *http.Transport // to token endpoints
+	opts      Options
+	transport *http.Transport // to token endpoints
 
 	mu     sync.Mutex
 	links  map[linkKey]*link
@@ -60,7 +61,7 @@ type linkKey struct{ endpoint, account string }
 // link is one credential at one host: its connections and its access token.
 type link struct {
 	key    linkKey
-	users  int // providers and deliveries; guarded by Connections.mu
+	users  int // providers, and pushes under way
 	pool   *h2pool.Pool
 	sender http.RoundTripper // pool, perhaps wrapped
 	tokens *tokens
@@ -82,12 +83,12 @@ func NewConnections(opts Options) *Connections {
 	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	opts.TokenTimeout = cmp.Or(opts.TokenTimeout, defaultTokenTimeout)
 	opts.TokenRetry = cmp.Or(opts.TokenRetry, defaultTokenRetry)
-	c := &Connections{opts: opts, links: make(map[linkKey]*link), tokens: &http.Transport{
+	c := &Connections{opts: opts, links: make(map[linkKey]*link), transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true, // a token lasts an hour
 	}}
 	if opts.Proxy != nil {
-		c.tokens.Proxy = http.ProxyURL(opts.Proxy)
+		c.transport.Proxy = http.ProxyURL(opts.Proxy)
 	}
 	return c
 }
@@ -117,11 +118,12 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	if s.account.id == "" {
 		return nil, fmt.Errorf("open app %q: service_account_file has not been read", name)
 	}
-	l, err := c.acquire(name, s)
+	key := linkKey{s.endpoint.String(), s.account.id}
+	l, err := c.acquire(name, key, s)
 	if err != nil {
 		return nil, fmt.Errorf("open app %q: %w", name, err)
 	}
-	return newProvider(name, c, l, s), nil
+	return newProvider(c, l, s), nil
 }
 
 // Close ends all connections and token requests, and waits for them. Providers
@@ -136,8 +138,7 @@ func (c *Connections) Close() {
 	}
 }
 
-func (c *Connections) acquire(name string, s settings) (*link, error) {
-	key := linkKey{s.endpoint.String(), s.account.id}
+func (c *Connections) acquire(name string, key linkKey, s settings) (*link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -156,28 +157,31 @@ func (c *Connections) acquire(name string, s settings) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The token is for all pushes, not for the one that finds it missing.
+	ctx, cancel := context.WithCancel(context.Background())
 	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), tokens: &tokens{
-		account:   s.account.jwt,
-		transport: c.tokens,
+		account:   s.account,
+		transport: c.transport,
 		timeout:   c.opts.TokenTimeout,
 		retry:     c.opts.TokenRetry,
 		log:       c.opts.Log.With("app", name),
 		now:       c.opts.Now,
+		ctx:       ctx,
+		cancel:    cancel,
 	}}
 	l.tokens.prefetch()
 	c.links[key] = l
 	return l, nil
 }
 
-// hold keeps l open for one delivery; false when it is closed already.
+// hold keeps l open for one push; false when it is closed already.
 func (c *Connections) hold(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l.users == 0 {
-		return false
+	if l.users > 0 {
+		l.users++
 	}
-	l.users++
-	return true
+	return l.users > 0
 }
 
 // release gives l back; the last user closes it.

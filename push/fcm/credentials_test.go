@@ -186,11 +186,11 @@ func TestFailuresOfTheTokenEndpoint(t *testing.T) {
 		"429":                      {pushtest.FCMAnswer{Status: 429, Body: `{"error":"rate_limit"}`}, push.ReasonUnavailable},
 		"a redirect":               {pushtest.FCMAnswer{Status: 307, Location: "/token"}, push.ReasonUnavailable},
 		"401":                      {pushtest.FCMAnswer{Status: 401, Body: `{"error":"invalid_client"}`}, push.ReasonCredentials},
-		"a page":                   {pushtest.FCMAnswer{Status: 200, Body: "<html>log in</html>"}, push.ReasonUnavailable},
-		"no token":                 {pushtest.FCMAnswer{Status: 200, Body: `{"expires_in":3600}`}, push.ReasonUnavailable},
-		"no life":                  {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"x"}`}, push.ReasonUnavailable},
-		"a token over two lines":   {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"x\ny","expires_in":60}`}, push.ReasonUnavailable},
-		"an endless body":          {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"` + strings.Repeat("x", 1<<20)}, push.ReasonUnavailable},
+		"a page":                   {pushtest.FCMAnswer{Status: 200, Body: "<html>log in</html>"}, push.ReasonConnection},
+		"no token":                 {pushtest.FCMAnswer{Status: 200, Body: `{"expires_in":3600}`}, push.ReasonConnection},
+		"no life":                  {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"x"}`}, push.ReasonConnection},
+		"a token over two lines":   {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"x\ny","expires_in":60}`}, push.ReasonConnection},
+		"an endless body":          {pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"` + strings.Repeat("x", 1<<20)}, push.ReasonConnection},
 		"a connection that is cut": {pushtest.FCMAnswer{Cut: true}, push.ReasonConnection},
 	} {
 		t.Run(name, func(t *testing.T) {

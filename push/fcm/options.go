@@ -3,14 +3,12 @@ package fcm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"firebase.google.com/go/v4/messaging"
@@ -21,18 +19,19 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 )
 
-// fcmOptions is the option fcm_options as the SDK's types have it, which follow
-// FCM's reference of projects.messages. The SDK's own decoders drop members that
-// they do not know without a word; so the types below stand in for those that
-// have one, with the members which it reads by hand.
-type fcmOptions struct {
-	Notification *messaging.Notification  `json:"notification"`
-	Android      *messaging.AndroidConfig `json:"android"`
-	Webpush      *messaging.WebpushConfig `json:"webpush"`
-	APNS         *messaging.APNSConfig    `json:"apns"`
-	FCMOptions   *messaging.FCMOptions    `json:"fcm_options"`
+// blocks are the members of fcm_options, as the SDK's types have them, which
+// follow FCM's reference of projects.messages.
+var blocks = map[string]any{
+	"notification": messaging.Notification{},
+	"android":      messaging.AndroidConfig{},
+	"webpush":      messaging.WebpushConfig{},
+	"apns":         messaging.APNSConfig{},
+	"fcm_options":  messaging.FCMOptions{},
 }
 
+// The SDK's own decoders drop members that they do not know without a word. So
+// these types stand in for those of the SDK that have one, with the members that
+// it reads by hand.
 type (
 	sdkAndroid       messaging.AndroidConfig
 	sdkNotification  messaging.AndroidNotification
@@ -44,8 +43,7 @@ type (
 	androidConfig struct {
 		sdkAndroid
 
-		TTL  duration `json:"ttl"`
-		Data refused  `json:"data"`
+		TTL duration `json:"ttl"`
 	}
 	androidNotification struct {
 		sdkNotification
@@ -55,9 +53,8 @@ type (
 		Visibility     string     `json:"visibility"`
 		Proxy          string     `json:"proxy"`
 		VibrateTimings []duration `json:"vibrate_timings"`
-		// What the SDK does not know, or reads wrong.
-		BypassProxy   bool           `json:"bypass_proxy_notification"`
-		LightSettings map[string]any `json:"light_settings"`
+		BypassProxy    bool       `json:"bypass_proxy_notification"` // which the SDK does not know
+		LightSettings  lights     `json:"light_settings"`
 	}
 	webpushNotification struct {
 		sdkWebpush
@@ -67,7 +64,7 @@ type (
 	webpushFCMOptions struct {
 		messaging.WebpushFCMOptions
 
-		AnalyticsLabel string `json:"analytics_label"`
+		AnalyticsLabel string `json:"analytics_label"` // which the SDK does not know
 	}
 	apnsPayload struct {
 		Aps    *messaging.Aps `json:"aps"`
@@ -89,7 +86,7 @@ type (
 	}
 )
 
-// strict decodes into fcmOptions and takes nothing that it does not know.
+// strict decodes the SDK's types and takes nothing that they do not have.
 var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
 	as[messaging.AndroidConfig, androidConfig](),
 	as[messaging.AndroidNotification, androidNotification](),
@@ -116,234 +113,112 @@ func (*textOr[Object]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, new(Object))
 }
 
+// remedy is an error that says what to do.
+type remedy string
+
+func (r remedy) Error() string { return string(r) }
+
 // duration is FCM's text of a duration.
 type duration struct{}
 
-var (
-	durationPattern = regexp.MustCompile(`^"[0-9]{1,9}(\.[0-9]{1,9})?s"$`)
-	errDuration     = errors.New(`write seconds with an "s", such as "3600s" or "0.5s"`)
-	errRefused      = errors.New("leave it out: it would replace the data of every push")
-)
+var durationPattern = regexp.MustCompile(`^"[0-9]{1,9}(\.[0-9]{1,9})?s"$`)
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (*duration) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	if text, err := d.ReadValue(); err != nil || !durationPattern.Match(text) {
-		return errDuration
+		return remedy(`write seconds with an "s", such as "3600s" or "0.5s"`)
 	}
 	return nil
 }
 
-// refused is a member that is in no message of ours.
-type refused struct{}
+// lights are light_settings, which the SDK misreads.
+type lights struct{}
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (*refused) UnmarshalJSONFrom(*jsontext.Decoder) error {
-	return errRefused
+func (*lights) UnmarshalJSONFrom(*jsontext.Decoder) error {
+	return remedy("use default_light_settings; Android 8 and later ignore it for channels")
 }
 
-// checkOptions checks the option fcm_options and adds every fault to p, under
-// path. It returns what is to be sent, and what the SDK understands of it.
-func checkOptions(path string, options map[string]any, p *conf.Problems) (map[string]jsontext.Value, messaging.Message) {
+// remedies say what to write where a value is wrong.
+var remedies = map[reflect.Kind]remedy{
+	reflect.String: "write a text (in quotes if it looks like a number)", reflect.Bool: "write true or false",
+	reflect.Int: "write a whole number", reflect.Int64: "write a whole number", reflect.Float64: "write a number",
+	reflect.Slice: "write a list", reflect.Struct: "write an object", reflect.Map: "write an object", reflect.Pointer: "write an object",
+}
+
+// checkOptions checks the option fcm_options and adds a fault for each of its
+// members to p, under path. It returns what the SDK understands of it.
+func checkOptions(path string, options map[string]any, p *conf.Problems) messaging.Message {
 	var message messaging.Message
-	text, err := json.Marshal(options, json.Deterministic(true))
-	if err != nil {
-		p.Add(path, nil, "write an object of FCM's message, with texts as its keys")
-		return nil, message
-	}
 	before := p.Len()
-	for {
-		err := json.Unmarshal(text, new(fcmOptions), strict)
-		fault, ok := errors.AsType[*json.SemanticError](err)
-		if !ok {
-			break
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		err := checkBlock(name, options[name])
+		if err == nil {
+			continue
 		}
-		value, rest := remove(text, fault.JSONPointer)
-		if errors.Is(fault.Err, json.ErrUnknownName) || errors.Is(fault.Err, errRefused) {
-			value = nil
+		at, todo := path+"."+name, remedy("write what FCM's reference says")
+		if fault, ok := errors.AsType[*json.SemanticError](err); ok {
+			at += strings.ReplaceAll(string(fault.JSONPointer), "/", ".")
+			todo = remedies[fault.GoType.Kind()]
 		}
-		p.Add(path+dotted(fault.JSONPointer), value, remedy(fault))
-		text = rest
+		if own, ok := errors.AsType[remedy](err); ok {
+			todo = own
+		} else if errors.Is(err, json.ErrUnknownName) {
+			todo = "FCM knows no such member here"
+		}
+		p.Add(at, nil, string(todo))
 	}
-	var members map[string]jsontext.Value
-	err = json.Unmarshal(text, &members)
-	if err == nil {
-		_, known := remove(text, "/android/notification/light_settings") // they would make the SDK panic
-		err = message.UnmarshalJSON(known)
+	if p.Len() > before {
+		return message
 	}
-	if err == nil {
-		err = checkMessage(message)
-	}
-	switch {
-	case p.Len() > before:
-	case err != nil:
+	if err := understand(options, &message); err != nil {
 		p.Add(path, nil, "the Firebase library refuses it: "+err.Error())
+		return message
+	}
+	checkCombinations(path, message, p)
+	return message
+}
+
+func checkBlock(name string, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return remedy("write an object with texts as its keys")
+	}
+	switch block := blocks[name]; {
+	case block != nil:
+		return json.Unmarshal(text, reflect.New(reflect.TypeOf(block)).Interface(), strict)
+	case slices.Contains([]string{"data", "token", "fid", "topic", "condition"}, name):
+		return remedy("leave it out: every push brings its own")
 	default:
-		checkCombinations(path, message, p)
-	}
-	return members, message
-}
-
-// remove returns text without the member or item at pointer, and its value.
-func remove(text jsontext.Value, pointer jsontext.Pointer) (value any, rest jsontext.Value) {
-	var root any
-	if json.Unmarshal(text, &root) != nil {
-		return nil, text
-	}
-	parent := root
-	for token := range pointer.Parent().Tokens() {
-		switch p := parent.(type) {
-		case map[string]any:
-			parent = p[token]
-		case []any:
-			i, _ := strconv.Atoi(token)
-			parent = p[i]
-		}
-	}
-	switch p := parent.(type) {
-	case map[string]any:
-		value = p[pointer.LastToken()]
-		delete(p, pointer.LastToken())
-	case []any: // the others keep their places
-		i, _ := strconv.Atoi(pointer.LastToken())
-		value, p[i] = p[i], nil
-	}
-	rest, _ = json.Marshal(root, json.Deterministic(true)) // it was decoded from JSON
-	return value, rest
-}
-
-// dotted is a pointer as the rest of a path, with names quoted that hold a dot.
-func dotted(pointer jsontext.Pointer) string {
-	var b strings.Builder
-	for token := range pointer.Tokens() {
-		switch _, err := strconv.Atoi(token); {
-		case err == nil:
-			fmt.Fprintf(&b, "[%s]", token)
-		case strings.ContainsAny(token, `.[" `) || token == "":
-			fmt.Fprintf(&b, "[%q]", token)
-		default:
-			b.WriteString("." + token)
-		}
-	}
-	return b.String()
-}
-
-// remedy says what to do about a fault.
-func remedy(fault *json.SemanticError) string {
-	switch {
-	case errors.Is(fault.Err, json.ErrUnknownName):
-		if slices.Contains([]jsontext.Pointer{"/data", "/token", "/fid", "/topic", "/condition"}, fault.JSONPointer) {
-			return "leave it out: every push brings its own"
-		}
-		return "FCM knows no such member here; it knows " + strings.Join(memberNames(fault.GoType), ", ")
-	case errors.Is(fault.Err, errDuration), errors.Is(fault.Err, errRefused):
-		return fault.Err.Error()
-	}
-	switch fault.GoType.Kind() {
-	case reflect.String:
-		return "write a text (in quotes if it looks like a number)"
-	case reflect.Bool:
-		return "write true or false"
-	case reflect.Int, reflect.Int64:
-		return "write a whole number"
-	case reflect.Float64:
-		return "write a number"
-	case reflect.Slice:
-		return "write a list"
-	default:
-		return "write an object"
+		return remedy("FCM knows no such member here; it knows " + strings.Join(slices.Sorted(maps.Keys(blocks)), ", "))
 	}
 }
 
-// memberNames lists the members of a struct in JSON.
-func memberNames(t reflect.Type) []string {
-	names := make(map[string]bool)
-	for _, f := range reflect.VisibleFields(t) {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
-			names[name] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
-}
-
-// headerRules are the headers of a message by way of APNs and Web Push that FCM
-// checks, as far as a value can be wrong.
-var headerRules = map[string]*regexp.Regexp{
-	"apns-priority":    regexp.MustCompile(`^(1|5|10)$`),
-	"apns-expiration":  regexp.MustCompile(`^[0-9]{1,10}$`),
-	"apns-collapse-id": regexp.MustCompile(`^.{1,64}$`),
-	"ttl":              regexp.MustCompile(`^[0-9]{1,10}$`),
-	"urgency":          regexp.MustCompile(`^(very-low|low|normal|high)$`),
-}
-
-var labelPattern = regexp.MustCompile(`^[A-Za-z0-9\-_.~%]{0,50}$`)
-
-// checkCombinations finds what FCM refuses although each member is what it should
-// be: it would refuse every message of the app.
-func checkCombinations(path string, m messaging.Message, p *conf.Problems) {
-	headers := func(path string, headers map[string]string) {
-		for _, name := range slices.Sorted(maps.Keys(headers)) {
-			if rule := headerRules[strings.ToLower(name)]; rule != nil && !rule.MatchString(headers[name]) {
-				p.Add(path+"."+name, headers[name], "FCM refuses it: it must match "+rule.String())
-			}
-		}
-	}
-	label := func(path, label string) {
-		if !labelPattern.MatchString(label) {
-			p.Add(path+".analytics_label", label, "use at most 50 letters, digits and -_.~%")
-		}
-	}
-	if m.FCMOptions != nil {
-		label(path+".fcm_options", m.FCMOptions.AnalyticsLabel)
-	}
-	if m.Android != nil && m.Android.FCMOptions != nil {
-		label(path+".android.fcm_options", m.Android.FCMOptions.AnalyticsLabel)
-	}
-	if m.Webpush != nil {
-		headers(path+".webpush.headers", m.Webpush.Headers)
-	}
-	if m.APNS == nil {
-		return
-	}
-	headers(path+".apns.headers", m.APNS.Headers)
-	if m.APNS.FCMOptions != nil {
-		label(path+".apns.fcm_options", m.APNS.FCMOptions.AnalyticsLabel)
-	}
-	silent := m.Notification == nil && m.APNS.Payload != nil && m.APNS.Payload.Aps != nil && isSilent(m.APNS.Payload.Aps)
-	if (silent || m.APNS.Headers["apns-push-type"] == "background") && m.APNS.Headers["apns-priority"] == "10" {
-		p.Add(path+".apns.headers.apns-priority", "10", `FCM refuses it for a push that shows nothing; use "5", or add an alert`)
-	}
-}
-
-// isSilent reports whether a push only wakes the app.
-func isSilent(a *messaging.Aps) bool {
-	_, alert := a.CustomData["alert"] // an empty one
-	return a.ContentAvailable && a.Alert == nil && a.AlertString == "" && !alert && a.Badge == nil && a.Sound == "" && a.CriticalSound == nil
-}
-
-// checkMessage returns what the SDK itself finds wrong with a message. It does
-// so only in Send, hence the send to nowhere. messaging.NewClient's parameter has
-// a type that is internal to the SDK, so configOf names it by inference: the
+// understand has the SDK read a message, and returns what it finds wrong. It
+// checks only in Send, hence the send to nowhere. messaging.NewClient's parameter
+// has a type that is internal to the SDK, so configOf names it by inference: the
 // documented way, by the root package, would link Firestore, Cloud Storage and
 // gRPC into the program.
-func checkMessage(m messaging.Message) error {
+func understand(options map[string]any, m *messaging.Message) error {
+	text, err := json.Marshal(options)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, m); err != nil {
+		return err
+	}
+	if w := m.Webpush; w != nil && w.FCMOptions != nil && w.FCMOptions.Link == "" {
+		w.FCMOptions = nil // the SDK knows no options without a link
+	}
 	cfg := configOf(messaging.NewClient)
 	cfg.ProjectID, cfg.Opts = "check", []option.ClientOption{option.WithHTTPClient(&http.Client{Transport: acceptAll{}})}
 	client, err := messaging.NewClient(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
-	if m.Webpush != nil {
-		webpush := *m.Webpush
-		if webpush.Notification == nil {
-			webpush.Notification = new(messaging.WebpushNotification) // or it does not look at the link
-		}
-		if webpush.FCMOptions != nil && webpush.FCMOptions.Link == "" {
-			webpush.FCMOptions = nil
-		}
-		m.Webpush = &webpush
-	}
-	m.Fid = "check"
-	_, err = client.Send(context.Background(), &m)
+	sent := *m
+	sent.Fid = "check"
+	_, err = client.Send(context.Background(), &sent)
 	return err
 }
 
@@ -359,4 +234,33 @@ func (acceptAll) RoundTrip(req *http.Request) (*http.Response, error) {
 		StatusCode: http.StatusOK, ProtoMajor: 2, Header: http.Header{}, Request: req,
 		Body: io.NopCloser(strings.NewReader(`{"name":"accepted"}`)),
 	}, nil
+}
+
+var labelPattern = regexp.MustCompile(`^[A-Za-z0-9\-_.~%]{0,50}$`)
+
+// checkCombinations finds what FCM refuses although each member is what it should
+// be: it would refuse every message of the app.
+func checkCombinations(path string, m messaging.Message, p *conf.Problems) {
+	if m.Android != nil && m.Android.Data != nil {
+		p.Add(path+".android.data", nil, "leave it out: it would replace the data of every push")
+	}
+	if m.FCMOptions != nil && !labelPattern.MatchString(m.FCMOptions.AnalyticsLabel) {
+		p.Add(path+".fcm_options.analytics_label", m.FCMOptions.AnalyticsLabel, "use at most 50 letters, digits and -_.~%")
+	}
+	if m.APNS == nil {
+		return
+	}
+	priority, silent := m.APNS.Headers["apns-priority"], m.APNS.Headers["apns-push-type"] == "background"
+	if payload := m.APNS.Payload; payload != nil && payload.Aps != nil && m.Notification == nil {
+		a := payload.Aps
+		_, alert := a.CustomData["alert"] // an empty one
+		shows := alert || a.Alert != nil || a.AlertString != "" || a.Badge != nil || a.Sound != "" || a.CriticalSound != nil
+		silent = silent || a.ContentAvailable && !shows
+	}
+	switch {
+	case !slices.Contains([]string{"", "1", "5", "10"}, priority):
+		p.Add(path+".apns.headers.apns-priority", priority, `must be "10", "5" or "1"`)
+	case priority == "10" && silent:
+		p.Add(path+".apns.headers.apns-priority", priority, `FCM refuses it for a push that shows nothing; use "5", or add an alert`)
+	}
 }

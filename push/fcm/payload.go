@@ -17,6 +17,9 @@ import (
 )
 
 const (
+	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
+	// /pushers/set).
+	maxPushKey = 512
 	// roomForEvent is what a pusher's default_payload has to leave: the members
 	// event_id, room_id and prio.
 	roomForEvent = len("event_id") + len("room_id") + 2*maxID + len("prionormal")
@@ -47,8 +50,36 @@ type Payload struct {
 	// Tweaks sends the tweaks of the push rule as "sound" and "highlight".
 	Tweaks bool
 
-	about  template // of messages about events
-	counts template // of messages about counts alone
+	base message // what all messages start from
+	room int     // what base leaves for data, in bytes
+}
+
+// message is FCM's message. What fcm_options says goes out as it is written.
+type message struct {
+	Notification jsontext.Value            `json:"notification,omitzero"`
+	Android      map[string]jsontext.Value `json:"android"`
+	Webpush      jsontext.Value            `json:"webpush,omitzero"`
+	APNS         jsontext.Value            `json:"apns,omitzero"`
+	FCMOptions   jsontext.Value            `json:"fcm_options,omitzero"`
+	Data         jsontext.Value            `json:"data,omitzero"`
+	Token        string                    `json:"token,omitzero"`
+	FID          string                    `json:"fid,omitzero"`
+}
+
+// start has all messages start from fcm_options, which have been checked.
+func (p *Payload) start(options map[string]any, ttl *conf.Duration) {
+	text, err := json.Marshal(options, json.Deterministic(true))
+	if err != nil || json.Unmarshal(text, &p.base) != nil {
+		return // and that is a fault
+	}
+	// FCM counts what is shown as well, differently for each system.
+	p.room = maxData - min(len(text)-len("{}"), maxData/2)
+	if p.base.Android == nil {
+		p.base.Android = make(map[string]jsontext.Value)
+	}
+	if ttl != nil {
+		p.base.Android["ttl"] = jsontext.Value(`"` + strconv.FormatFloat(ttl.Std().Seconds(), 'f', -1, 64) + `s"`)
+	}
 }
 
 // Message returns the body of the request that sends d. If there is none to send
@@ -57,9 +88,8 @@ type Payload struct {
 // pusher's default_payload is not an object or leaves no room for an event. It
 // changes nothing of d.
 func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
-	n := d.Notification
-	target, pushKey, ok := p.target(d.Device.PushKey)
-	if !ok {
+	n, m := d.Notification, p.base
+	if !p.address(&m, d.Device.PushKey) {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	}
 	defaults, ok := d.Device.DefaultPayload()
@@ -67,59 +97,83 @@ func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	alone := !n.EventID.Truthy() && !n.RoomID.Truthy()
-	counts := p.countsFor(d, alone)
+	counts := p.counts(d, alone)
 	if alone && counts == nil {
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
-	t := p.about
-	if alone {
-		t = p.counts
-	}
-
-	data := p.data(d, defaults, counts, maxData-t.size)
-	if data == nil {
+	if m.Data = p.data(d, defaults, counts); m.Data == nil {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
-	message := t.message(n, alone)
-	message["data"], message[target] = data, pushKey
+	m.Android = maps.Clone(p.base.Android)
+	if m.Android == nil {
+		m.Android = make(map[string]jsontext.Value, 1)
+	}
+	m.Android["priority"] = jsontext.Value(`"high"`)
 	if room := n.RoomID.String(); p.CollapseRoom && room != "" {
 		// Hashed because FCM bounds the key and only needs to compare it.
-		message["android"].(map[string]any)["collapse_key"] = push.Fingerprint(room)
+		m.Android["collapse_key"] = jsontext.Value(strconv.Quote(push.Fingerprint(room)))
 	}
-	body, err := json.Marshal(map[string]any{"message": message}, json.Deterministic(true), jsontext.AllowDuplicateNames(true))
+	if alone {
+		m.silence(n.Counts.Badge())
+	}
+	if n.Low || alone { // FCM holds it against an app if urgent messages show nothing
+		m.Android["priority"] = jsontext.Value(`"normal"`)
+	}
+	body, err := json.Marshal(map[string]*message{"message": &m}, json.Deterministic(true), jsontext.AllowDuplicateNames(true))
 	if err != nil { // cannot be: all texts are UTF-8
 		return nil, push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
 	}
 	return body, push.Outcome{}
 }
 
+// silence takes from a message about counts alone what would be shown or heard,
+// and what would have it replace one about an event. By way of APNs it is a badge.
+func (m *message) silence(badge int64) {
+	m.Notification, m.Webpush = nil, nil
+	delete(m.Android, "notification")
+	delete(m.Android, "collapse_key")
+	if m.APNS == nil {
+		return
+	}
+	var apns struct {
+		Headers map[string]string `json:"headers"`
+	}
+	_ = json.Unmarshal(m.APNS, &apns) // it was checked
+	headers := map[string]string{"apns-push-type": "alert", "apns-priority": "5"}
+	if topic := apns.Headers["apns-topic"]; topic != "" {
+		headers["apns-topic"] = topic
+	}
+	m.APNS, _ = json.Marshal(map[string]any{ // texts and a number cannot fail
+		"headers": headers, "payload": map[string]any{"aps": map[string]int64{"badge": badge}},
+	}, json.Deterministic(true))
+}
+
 // fidPattern is the form of a Firebase installation ID. A registration token is
 // longer and holds a colon.
 var fidPattern = regexp.MustCompile(`^[cdef][A-Za-z0-9_-]{21}$`)
 
-// target returns the member of a message that addresses a device, and its value:
-// a registration token or an installation ID, which are printable ASCII. White
-// space in a pushkey comes from copying it.
-func (p Payload) target(pushKey string) (member, value string, ok bool) {
-	value = strings.Map(func(r rune) rune {
+// address sends m to a pushkey: a registration token or an installation ID, which
+// are printable ASCII. It reports whether pushKey can be one. White space in it
+// comes from copying it.
+func (p Payload) address(m *message, pushKey string) bool {
+	key := strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return -1
 		}
 		return r
 	}, pushKey)
-	if value == "" || len(value) > maxPushKey || strings.ContainsFunc(value, func(r rune) bool { return r < '!' || r > '~' }) {
-		return "", "", false
+	if p.Target == TargetFID || p.Target != TargetToken && fidPattern.MatchString(key) {
+		m.FID = key
+	} else {
+		m.Token = key
 	}
-	if p.Target == TargetFID || p.Target != TargetToken && fidPattern.MatchString(value) {
-		return "fid", value, true
-	}
-	return "token", value, true
+	return key != "" && len(key) <= maxPushKey && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 }
 
-// countsFor returns the counts to send. Without an event the homeserver left them
+// counts returns the counts to send. Without an event the homeserver left them
 // out where they are zero (Push Gateway API, "counts"), and then the badge is to
 // go.
-func (p Payload) countsFor(d push.Delivery, alone bool) []field {
+func (p Payload) counts(d push.Delivery, alone bool) []field {
 	if !p.BadgeCounts || alone && !p.BadgeAlone || d.Device.BadgeDisabled() {
 		return nil
 	}
@@ -135,16 +189,15 @@ func (p Payload) countsFor(d push.Delivery, alone bool) []field {
 	return counts
 }
 
-// data returns the data of a message, which weighs at most limit if that can be,
-// and never more than maxData; nil if the pusher's defaults leave no room for the
-// event.
-func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field, limit int) jsontext.Value {
+// data returns the data of a message, nil if the pusher's defaults leave no room
+// for the event.
+func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field) jsontext.Value {
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
 	content := e.content
 	if d.Notification.Content == nil { // then that of the pusher stands in
 		content = flatten(defaults["content"])
 	}
-	m := message{data: make(map[string]string, 16)}
+	m := data{members: make(map[string]string, 16), limit: cmp.Or(p.room, maxData)}
 	m.addDefaults(defaults)
 	m.add(e.members...)
 	m.add(content.known...)
@@ -155,70 +208,42 @@ func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field, 
 	if p.Tweaks && d.Device.Tweaks.Highlight {
 		m.add(field{"highlight", "true"})
 	}
-	m.fit(limit)
+	m.fit()
 	if m.size > maxData {
 		return nil
 	}
-	return m.encode(content.others, limit)
+	return m.encode(content.others)
 }
 
-// message is the data of a message and what it weighs by FCM's rules, in bytes.
-type message struct {
-	data map[string]string
-	size int
+// data is the data of a message, what it weighs by FCM's rules, and what it should
+// weigh at most, in bytes.
+type data struct {
+	members     map[string]string
+	size, limit int
 }
 
-func (m *message) add(fields ...field) {
+func (m *data) add(fields ...field) {
 	for _, f := range fields {
 		m.drop(f.key)
-		m.data[f.key] = f.value
+		m.members[f.key] = f.value
 		m.size += f.size()
 	}
 }
 
-func (m *message) drop(key string) {
-	if old, there := m.data[key]; there {
-		delete(m.data, key)
+func (m *data) drop(key string) {
+	if old, there := m.members[key]; there {
+		delete(m.members, key)
 		m.size -= len(key) + len(old)
 	}
-}
-
-// encode returns the data with as many of others as there is room for.
-func (m *message) encode(others []encoded, limit int) jsontext.Value {
-	fit, length := 0, 0
-	for _, f := range others {
-		size := m.size + f.size()
-		old, there := m.data[f.key] // the pusher's
-		if there {
-			size -= len(f.key) + len(old)
-		}
-		if size > limit {
-			break
-		}
-		delete(m.data, f.key)
-		m.size = size
-		fit++
-		length += len(f.json) + 1
-	}
-	text, _ := json.Marshal(m.data, json.Deterministic(true)) // all texts are UTF-8, and prio is among them
-	text = slices.Grow(text, length)
-	for _, f := range others[:fit] {
-		text = append(text[:len(text)-1], ',')
-		text = append(append(text, f.json...), '}')
-	}
-	return text
 }
 
 // addDefaults copies the pusher's default_payload. FCM takes only strings, so
 // other values go out as their JSON text. Keys that FCM keeps for itself are
 // left out: one of them would make FCM refuse every message of the pusher.
 // The member "content" is no part of it.
-func (m *message) addDefaults(defaults map[string]any) {
+func (m *data) addDefaults(defaults map[string]any) {
 	for key, value := range defaults {
-		if key == "content" || reserved(key) {
-			continue
-		}
-		if s, ok := text(value); ok {
+		if s, ok := text(value); ok && key != "content" && !reserved(key) {
 			m.add(field{strings.ToValidUTF8(key, "\uFFFD"), s})
 		}
 	}
@@ -231,91 +256,52 @@ func reserved(key string) bool {
 		strings.HasPrefix(key, "google") || strings.HasPrefix(key, "gcm")
 }
 
-// fit makes the data weigh at most limit, as far as it can. Of names a beginning
-// stays, then the body is cut, then goes all but the pusher's own data and what
-// apps find the event by. The members of the content that apps do not show are
-// not there yet: they get the room that is left.
-func (m *message) fit(limit int) {
+// fit makes the data weigh no more than its limit, as far as it can. Of names a
+// beginning stays, then the body is cut, then goes all but the pusher's own data
+// and what apps find the event by. The members of the content that apps do not
+// show are not there yet: they get the room that is left.
+func (m *data) fit() {
+	const body = contentPrefix + "body"
 	names := []string{"room_name", "room_alias", "sender_display_name"}
-	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(m.data[b]), len(m.data[a])) })
-	for _, key := range names {
-		m.shorten(key, nameFloor, limit)
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(m.members[b]), len(m.members[a])) })
+	for _, key := range append(names, body) {
+		floor := nameFloor
+		if key == body {
+			floor = 0
+		}
+		if value, there := m.members[key]; there && m.size > m.limit {
+			m.add(field{key, cut(value, max(floor, len(value)-(m.size-m.limit)))})
+		}
 	}
-	m.shorten(contentPrefix+"body", 0, limit)
-	for _, key := range append(names, contentPrefix+"body", contentPrefix+"msgtype", "sound", "highlight", "membership", "sender", "type",
-		"missed_calls", "unread") {
-		if m.size > limit {
+	for _, key := range append(names, body, contentPrefix+"msgtype", "sound", "highlight", "membership", "sender", "type", "missed_calls", "unread") {
+		if m.size > m.limit {
 			m.drop(key)
 		}
 	}
 }
 
-// shorten cuts a member down to floor if the data weighs more than limit.
-func (m *message) shorten(key string, floor, limit int) {
-	if value, there := m.data[key]; there && m.size > limit {
-		m.add(field{key, cut(value, max(floor, len(value)-(m.size-limit)))})
-	}
-}
-
-// template is what all messages of an app start from.
-type template struct {
-	members map[string]any // but android
-	android map[string]any
-	badge   map[string]any // the headers of a badge by way of APNs; nil without iOS
-	size    int            // bytes of what FCM counts besides the data
-}
-
-// newTemplates returns the templates of messages about events, and about counts
-// alone: whatever would be shown or heard is not in those.
-func newTemplates(options map[string]jsontext.Value, ttl *conf.Duration) (about, counts template) {
-	about = template{members: make(map[string]any), android: make(map[string]any)}
-	counts = template{members: make(map[string]any), android: make(map[string]any)}
-	for name, value := range options {
-		about.size += len(value) // or more than that: it is different for each system
-		switch name {
-		case "android":
-			_ = json.Unmarshal(value, &about.android) // it was checked
-		case "fcm_options":
-			counts.members[name] = value
-			fallthrough
-		default:
-			about.members[name] = value
+// encode returns the data with as many of others as there is room for.
+func (m *data) encode(others []encoded) jsontext.Value {
+	fit, length := 0, 0
+	for _, f := range others {
+		old, there := m.members[f.key] // the pusher's
+		size := m.size + f.size()
+		if there {
+			size -= len(f.key) + len(old)
 		}
-	}
-	about.size = min(about.size, maxData/2)
-	if ttl != nil {
-		about.android["ttl"] = strconv.FormatFloat(ttl.Std().Seconds(), 'f', -1, 64) + "s"
-	}
-	maps.Copy(counts.android, about.android)
-	delete(counts.android, "notification")
-	delete(counts.android, "collapse_key") // counts must not take the place of an event
-	if apns, ok := options["apns"]; ok {
-		var block struct {
-			Headers map[string]any `json:"headers"`
+		if size > m.limit {
+			break
 		}
-		_ = json.Unmarshal(apns, &block)
-		counts.badge = map[string]any{"apns-push-type": "alert", "apns-priority": "5"}
-		if topic, ok := block.Headers["apns-topic"]; ok {
-			counts.badge["apns-topic"] = topic
-		}
+		delete(m.members, f.key)
+		m.size = size
+		fit++
+		length += len(f.json) + 1
 	}
-	return about, counts
-}
-
-func (t template) message(n *push.Notification, alone bool) map[string]any {
-	message, android := make(map[string]any, len(t.members)+3), make(map[string]any, len(t.android)+2)
-	maps.Copy(message, t.members)
-	maps.Copy(android, t.android)
-	android["priority"] = "high"
-	if n.Low || alone { // nothing is shown, and FCM holds that against urgent messages
-		android["priority"] = "normal"
+	text, _ := json.Marshal(m.members, json.Deterministic(true)) // all texts are UTF-8, and prio is among them
+	text = slices.Grow(text, length)
+	for _, f := range others[:fit] {
+		text = append(text[:len(text)-1], ',')
+		text = append(append(text, f.json...), '}')
 	}
-	message["android"] = android
-	if alone && t.badge != nil {
-		message["apns"] = map[string]any{
-			"headers": t.badge,
-			"payload": map[string]any{"aps": map[string]any{"badge": n.Counts.Badge()}},
-		}
-	}
-	return message
+	return text
 }

@@ -8,27 +8,19 @@ package fcm
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/bits"
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/matrix-herald/herald/push"
 )
 
 const (
-	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
-	// /pushers/set).
-	maxPushKey = 512
 	// maxResponse bounds FCM's response to a message, in bytes.
 	maxResponse = 64 << 10
-	// reportEvery is how often the log says that FCM refuses an app's settings.
-	reportEvery = 10 * time.Minute
 )
 
 // Provider delivers the notifications of one app through FCM. It implements
@@ -41,15 +33,13 @@ type Provider struct {
 	rejectMismatch bool
 	fingerprint    string
 	destination    string
-	log            *slog.Logger
 	close          sync.Once
 
 	mu       sync.Mutex
 	messages window
-	reported time.Time
 }
 
-func newProvider(name string, c *Connections, l *link, s settings) *Provider {
+func newProvider(c *Connections, l *link, s settings) *Provider {
 	return &Provider{
 		connections:    c,
 		link:           l,
@@ -60,7 +50,6 @@ func newProvider(name string, c *Connections, l *link, s settings) *Provider {
 			"fcm", s.endpoint.String(), s.projectID, s.account.id, fmt.Sprint(s.rejectMismatch),
 		}, "\n")),
 		destination: push.Fingerprint(strings.Join([]string{"fcm", s.endpoint.String(), s.projectID}, "\n")),
-		log:         c.opts.Log.With("app", name),
 	}
 }
 
@@ -91,18 +80,18 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		return failure(ctx, errStopped, false)
 	}
 	defer p.connections.release(p.link)
-	token, err := p.link.tokens.get(ctx)
-	if err != nil {
-		if failed, ok := errors.AsType[*tokenError](err); ok {
-			return failed.outcome(p.connections.opts.Now())
-		}
-		return failure(ctx, err, false)
+	token, out := p.link.tokens.get(ctx)
+	if token == "" {
+		return out
 	}
 	r, err := p.post(ctx, token, message)
 	if err != nil {
 		return failure(ctx, err, true)
 	}
-	return p.outcome(ctx, r, token)
+	if r.refusesToken() {
+		p.link.tokens.refused(token)
+	}
+	return p.outcome(r)
 }
 
 // post sends a message once. The SDK's client is not used for that: it repeats a
@@ -128,44 +117,21 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (resp
 }
 
 // outcome says what a response means for this app's push.
-func (p *Provider) outcome(ctx context.Context, r response, token string) push.Outcome {
-	if r.refusesToken() {
-		p.link.tokens.refused(token)
-	}
+func (p *Provider) outcome(r response) push.Outcome {
 	out := r.outcome()
-	if out.Reason == push.ReasonSenderMismatch && !p.rejectMismatch {
-		r.explain(&out)
-		out.Kind, out.Reason = push.Temporary, push.ReasonConfig
-	}
-	wrong := out.Reason == push.ReasonBadMessage
-	if out.Kind == push.Accepted || wrong {
+	switch {
+	case out.Reason == push.ReasonSenderMismatch && !p.rejectMismatch:
+		out = r.temporary(push.ReasonConfig, out.Evidence)
+	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage:
+		wrong := out.Reason == push.ReasonBadMessage
 		p.mu.Lock()
 		most := p.messages.add(wrong)
 		p.mu.Unlock()
 		if wrong && most { // then it is hardly the messages' fault
-			r.about = theSettings
-			out = r.outcome()
+			out = r.temporary(push.ReasonConfig, out.Evidence)
 		}
 	}
-	if out.Reason == push.ReasonConfig {
-		p.report(ctx, out)
-	}
 	return out
-}
-
-// report tells the operator from time to time that FCM refuses the app's
-// settings: nobody else can mend that.
-func (p *Provider) report(ctx context.Context, out push.Outcome) {
-	now := p.connections.opts.Now()
-	p.mu.Lock()
-	due := now.Sub(p.reported) >= reportEvery
-	if due {
-		p.reported = now
-	}
-	p.mu.Unlock()
-	if due {
-		p.log.ErrorContext(ctx, "FCM refuses the app's settings: see to its project_id, fcm_options and service account", "err", out.Err)
-	}
 }
 
 // window remembers which of an app's last messages FCM called wrong.

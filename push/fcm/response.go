@@ -32,15 +32,14 @@ const (
 )
 
 // subject is what a response is about. Of several that it names the greatest
-// counts, which costs a pushkey or a message the least.
+// counts, which costs no pushkey.
 type subject int
 
 const (
-	unnamed     subject = iota
-	theToken            // the device's
-	theData             // what the event and the pusher brought
-	theSettings         // the app's fcm_options
-	theProject          // and its quota
+	unnamed     subject = iota // or the data of the message
+	theToken                   // the device's
+	theSettings                // the app's fcm_options
+	theProject                 // and its quota
 )
 
 // rule says what a response in FCM's own form means.
@@ -127,7 +126,12 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 	if errorCode.MatchString(parsed.Error.Status) {
 		r.code, r.own = parsed.Error.Status, true
 	}
-	r.read(parsed.Error.Message)
+	switch text := parsed.Error.Message; { // there is no other sign
+	case strings.Contains(text, "registration token is not a valid FCM registration token"):
+		r.blame("message.token")
+	case strings.Contains(text, "Invalid package name"):
+		r.blame("message.android.restricted_package_name")
+	}
 	for _, d := range parsed.Error.Details {
 		if strings.HasSuffix(d.Type, "/google.firebase.fcm.v1.FcmError") && errorCode.MatchString(d.ErrorCode) {
 			r.code = d.ErrorCode
@@ -152,37 +156,12 @@ var (
 	memberPath = regexp.MustCompile(`^[a-z0-9_.\[\]]{1,64}$`)
 )
 
-// quotedMember is a member that the text of an error names, as in "Invalid value
-// at 'message.android.ttl'".
-var quotedMember = regexp.MustCompile(`'(message[^']*)'`)
-
-// read finds what the text of an error is about. FCM's reference has no other
-// sign for some of these.
-func (r *response) read(text string) {
-	lower := strings.ToLower(text)
-	for part, about := range map[string]subject{
-		"registration token is not a valid fcm registration token": theToken,
-		"message is too big":       theData,
-		"invalid data payload key": theData,
-		"invalid package name":     theSettings,
-	} {
-		if strings.Contains(lower, part) {
-			r.about = max(r.about, about)
-		}
-	}
-	for _, m := range quotedMember.FindAllStringSubmatch(text, -1) {
-		r.blame(m[1])
-	}
-}
-
 // blame is told the path of a member that FCM refuses.
 func (r *response) blame(member string) {
 	switch {
-	case member == "":
+	case member == "", strings.HasPrefix(member, "message.data"):
 	case member == "message.token", member == "message.fid":
 		r.about = max(r.about, theToken)
-	case strings.HasPrefix(member, "message.data"):
-		r.about = max(r.about, theData)
 	default:
 		r.about = max(r.about, theSettings)
 		if memberPath.MatchString(member) {
@@ -217,19 +196,18 @@ func (r response) outcome() push.Outcome {
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Evidence: push.EvidenceWorks, Status: r.status}
 	}
 	rule := r.rule()
-	out := push.Outcome{Kind: rule.kind, Reason: rule.why, Evidence: rule.evidence, Status: r.status, Detail: r.code}
-	if out.Kind == push.Temporary {
-		r.explain(&out)
+	if rule.kind == push.Temporary {
+		return r.temporary(rule.why, rule.evidence)
 	}
-	return out
+	return push.Outcome{Kind: rule.kind, Reason: rule.why, Evidence: rule.evidence, Status: r.status, Detail: r.code}
 }
 
-// explain adds what only temporary outcomes have.
-func (r response) explain(out *push.Outcome) {
+// temporary is the outcome of a push that may be tried again.
+func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcome {
+	out := push.Outcome{Kind: push.Temporary, Reason: why, Evidence: evidence, Status: r.status, Detail: r.code, RetryAfter: r.retryAfter}
 	switch {
 	case r.retryAfter > 0:
-		out.RetryAfter = r.retryAfter
-	case out.Reason == push.ReasonRateLimited:
+	case why == push.ReasonRateLimited:
 		out.RetryAfter = quotaRetryAfter
 	case r.status >= http.StatusInternalServerError:
 		out.RetryAfter = failureRetryAfter
@@ -237,7 +215,7 @@ func (r response) explain(out *push.Outcome) {
 	switch {
 	case r.about == theProject, r.own && r.status >= http.StatusInternalServerError && r.retryAfter > 0:
 		out.Reach = push.ReachQuota
-	case out.Reason == push.ReasonRateLimited, r.retryAfter > 0:
+	case why == push.ReasonRateLimited, r.retryAfter > 0:
 		out.Reach = push.ReachUnclear // a device has a quota too, and a proxy may speak for itself
 	}
 	text := fmt.Sprintf("fcm answered %d %s", r.status, r.code)
@@ -245,6 +223,7 @@ func (r response) explain(out *push.Outcome) {
 		text += " about " + r.member
 	}
 	out.Err = errors.New(strings.TrimSpace(text))
+	return out
 }
 
 // failure is what it means that there was no response. sent says that the
