@@ -59,7 +59,12 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 			p.Add(fmt.Sprintf("%s.sms_countries[%q]", path, r), nil, "use the code of a country, such as GB, or 001 for numbers of none")
 		}
 	}
+	sites := make(map[string]string)
 	for _, s := range sortedKeys(c.LookupAddressesHomeservers) {
+		if other, twice := sites[ratelimit.Site(s)]; twice {
+			p.Add(fmt.Sprintf("%s.lookup_addresses_homeservers[%q]", path, s), nil, "is below the same domain as "+other+", which is counted as one: name one of them")
+		}
+		sites[ratelimit.Site(s)] = s
 		if _, err := homeserver.ParseServerName(s); err != nil {
 			p.Add(fmt.Sprintf("%s.lookup_addresses_homeservers[%q]", path, s), nil, "use the name of a homeserver, such as example.org")
 		}

@@ -41,7 +41,7 @@ func (a *api) register(w http.ResponseWriter, r *http.Request) error {
 	}
 	taken, err := a.Limiter.Take(r.Context(),
 		a.perIP(r.Context(), registerIP, a.Limits.RegisterIP),
-		ratelimit.Rate(registerHomeserver, a.Limits.RegisterHomeserver, *req.MatrixServerName))
+		ratelimit.Rate(registerHomeserver, a.Limits.RegisterHomeserver, ratelimit.Site(*req.MatrixServerName)))
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,7 @@ type Client struct {
 type api struct {
 	Options
 
+	budgets  map[string]ratelimit.Limit // Limits.LookupAddressesHomeservers by site
 	capped   capped
 	decoders mxhttp.Decoders
 }
@@ -116,7 +117,8 @@ func New(opts Options) (http.Handler, error) {
 		return nil, err
 	}
 	a := &api{
-		Options: opts, capped: capped{last: make(map[string]time.Time)}, decoders: mxhttp.Decoders{MaxItems: identity.MaxLookup},
+		Options: opts, budgets: bySite(opts.Limits.LookupAddressesHomeservers), capped: capped{last: make(map[string]time.Time)},
+		decoders: mxhttp.Decoders{MaxItems: identity.MaxLookup},
 	}
 	a.routes(engine.Group("/_matrix/identity"))
 	if a.V1.Delegate != "" {
@@ -125,22 +127,24 @@ func New(opts Options) (http.Handler, error) {
 	return engine, nil
 }
 
-// routes is the whole API. What stands in open needs no access token, in
+// routes is the whole API. What stands in static and open needs no access token, in
 // account one, and in signed also that its user accepted the terms of service:
-// MSC2140 lists which is which.
+// MSC2140 lists which is which. What is static asks nobody, and so costs less than
+// a limit would.
 func (a *api) routes(g *gin.RouterGroup) {
-	open := mxhttp.Wrap
+	static := mxhttp.Wrap
+	open := func(h handler) gin.HandlerFunc { return mxhttp.Wrap(a.open(h)) }
 	account := func(h accountHandler) gin.HandlerFunc { return mxhttp.Wrap(a.authenticated(bearer, h)) }
 	signed := func(h accountHandler) gin.HandlerFunc { return account(a.agreed(h)) }
 
-	g.GET("/versions", open(a.versions))
-	g.GET("/v2", open(a.ping))
+	g.GET("/versions", static(a.versions))
+	g.GET("/v2", static(a.ping))
 	v2 := g.Group("/v2")
 
-	v2.POST("/account/register", open(a.register))
+	v2.POST("/account/register", static(a.register)) // which has limits of its own
 	v2.POST("/account/logout", open(a.logout))
 	v2.GET("/account", signed(a.whoami))
-	v2.GET("/terms", open(a.policies))
+	v2.GET("/terms", static(a.policies))
 	v2.POST("/terms", account(a.acceptTerms))
 
 	a.keyRoutes(v2)
@@ -165,8 +169,8 @@ func (a *api) routes(g *gin.RouterGroup) {
 
 	// What the specification does not have.
 	own := g.Group("/herald/v1")
-	own.GET("/invite", open(a.showInvite))
-	own.HEAD("/invite", open(a.inspectLink))
+	own.GET("/invite", mxhttp.Wrap(a.page(threepid.MediumEmail, openIP, a.Limits.OpenIP, a.showInvite)))
+	own.HEAD("/invite", static(a.inspectLink))
 	own.DELETE("/invites/:token", account(a.cancelInvite))
 
 	a.legacyRoutes(g.Group("/api/v1"))
@@ -174,19 +178,24 @@ func (a *api) routes(g *gin.RouterGroup) {
 
 // keyRoutes are those about public keys, in both versions.
 func (a *api) keyRoutes(g *gin.RouterGroup) {
-	g.GET("/pubkey/:keyId", mxhttp.Wrap(a.publicKey))
-	g.GET("/pubkey/isvalid", mxhttp.Wrap(a.keyIsValid))
-	g.GET("/pubkey/ephemeral/isvalid", mxhttp.Wrap(a.ephemeralKeyIsValid))
+	g.GET("/pubkey/:keyId", mxhttp.Wrap(a.open(a.publicKey)))
+	g.GET("/pubkey/isvalid", mxhttp.Wrap(a.open(a.keyIsValid)))
+	g.GET("/pubkey/ephemeral/isvalid", mxhttp.Wrap(a.open(a.ephemeralKeyIsValid)))
 }
 
 // linkRoutes are those of the pages that prove an address, in both versions.
 func (a *api) linkRoutes(g *gin.RouterGroup) {
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
 		validate := g.Group("/validate/" + string(medium))
-		validate.GET("/submitToken", mxhttp.Wrap(a.followLink(medium)))
+		proving := func(h handler) gin.HandlerFunc {
+			return mxhttp.Wrap(a.page(medium, submitTokenIP, a.Limits.SubmitTokenIP, h))
+		}
 		validate.HEAD("/submitToken", mxhttp.Wrap(a.inspectLink))
 		if a.ConfirmPage {
-			validate.POST("/"+confirmAction, mxhttp.Wrap(a.confirmLink(medium)))
+			validate.GET("/submitToken", mxhttp.Wrap(a.page(medium, openIP, a.Limits.OpenIP, a.followLink(medium))))
+			validate.POST("/"+confirmAction, proving(a.confirmLink(medium)))
+		} else {
+			validate.GET("/submitToken", proving(a.followLink(medium)))
 		}
 	}
 }

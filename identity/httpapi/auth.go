@@ -9,6 +9,8 @@ import (
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
+	"github.com/matrix-herald/herald/internal/ratelimit"
+	"github.com/matrix-herald/herald/threepid"
 )
 
 // errTermsNotSigned means the account has to accept terms first.
@@ -39,7 +41,7 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 	return func(w http.ResponseWriter, r *http.Request) error {
 		account, err := a.Accounts.Account(r.Context(), token(r))
 		if err != nil {
-			return err
+			return a.open(func(http.ResponseWriter, *http.Request) error { return err })(w, r)
 		}
 		server, _ := identity.UserServer(account.UserID)
 		noteHomeserver(r, server)
@@ -56,6 +58,30 @@ func (a *api) authenticated(token func(*http.Request) string, h accountHandler) 
 func noteHomeserver(r *http.Request, name string) {
 	if len(name) <= 255 && strings.Trim(name, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:[]") == "" {
 		mxhttp.AddLogAttrs(r.Context(), slog.String("homeserver", name))
+	}
+}
+
+// open limits what needs no access token by the address of the client.
+func (a *api) open(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if _, err := a.Limiter.Take(r.Context(), a.perIP(r.Context(), openIP, a.Limits.OpenIP)); err != nil {
+			return err
+		}
+		return h(w, r)
+	}
+}
+
+// page limits by the address of the client what is answered with pages.
+func (a *api) page(medium threepid.Medium, name string, limit ratelimit.Limit, h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		_, err := a.Limiter.Take(r.Context(), a.perIP(r.Context(), name, limit))
+		if refused, ok := errors.AsType[*ratelimit.Refused](err); ok {
+			return a.pages(r).limited(w, medium, refused.RetryAfter)
+		}
+		if err != nil {
+			return err
+		}
+		return h(w, r)
 	}
 }
 

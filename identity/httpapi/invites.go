@@ -69,7 +69,7 @@ func (a *api) storeInvite(w http.ResponseWriter, r *http.Request, by caller) err
 	if *req.Sender != by.UserID {
 		return identity.ErrNotSender // before a limit is asked, and nothing is spent
 	}
-	if _, err := a.Limiter.Take(r.Context(), a.inviteAsks(by, *req.Medium, *req.Address)...); err != nil {
+	if _, err := a.Limiter.Take(r.Context(), a.inviteAsks(r.Context(), by, *req.Medium, *req.Address)...); err != nil {
 		return err
 	}
 	stored, err := a.Invites.Store(r.Context(), identity.InviteRequest{

@@ -83,7 +83,7 @@ func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
 	links := v1.Group("", unlessOff(a.V1.Links, "v1.links"))
 	a.linkRoutes(links)
 	// Token and private key prove enough, wherever the request has them.
-	links.POST("/sign-ed25519", mxhttp.Wrap(gathered(caller{}, a.signInviteJSON)))
+	links.POST("/sign-ed25519", mxhttp.Wrap(a.open(gathered(caller{}, a.signInviteJSON))))
 
 	homeserver := v1.Group("", unlessOff(a.V1.Homeserver, "v1.homeserver"))
 	source := func(h sourceHandler) gin.HandlerFunc { return mxhttp.Wrap(a.fromSource(h)) }

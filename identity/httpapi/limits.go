@@ -4,10 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
@@ -35,6 +35,13 @@ const (
 	storeInviteSender     = "store_invite_sender"
 	storeInviteHomeserver = "store_invite_homeserver"
 	storeInviteTarget     = "store_invite_target"
+
+	// What follows from other limits, or from nothing that an operator could know
+	// better, is no option.
+	openIP        = "open_ip"
+	lookedUpByIP  = "lookup_addresses_ip"
+	storeInviteIP = "store_invite_ip"
+	smsShare      = "sms_share"
 )
 
 // LimitNames returns the names of all limits.
@@ -44,12 +51,18 @@ func LimitNames() []string {
 		submitTokenSession, submitTokenAccount, submitTokenIP, registerHomeserver, registerIP, bindAccount,
 		lookupAccount, lookupIP, lookedUpByAccount, lookedUpByHomeserver,
 		storeInviteSender, storeInviteHomeserver, storeInviteTarget,
+		openIP, lookedUpByIP, storeInviteIP, smsShare,
 	}
 }
 
 // Limits are how often who may ask for what. The zero Limits let everything
-// through.
+// through. A homeserver in them is all names below the domain that somebody
+// registered ([ratelimit.Site]).
 type Limits struct {
+	// OpenIP limits what needs no access token, and requests with one that is not
+	// valid.
+	OpenIP ratelimit.Limit `yaml:"-"`
+
 	// RequestToken… limit requests for a mail or a text message: by email address,
 	// telephone number, account, and address of the client.
 	RequestTokenAddress ratelimit.Limit `yaml:"request_token_address"`
@@ -75,12 +88,13 @@ type Limits struct {
 	LookupIP      ratelimit.Limit `yaml:"lookup_ip"`
 	// LookupAddresses… are how many different addresses may be looked up or
 	// invited; LookupAddressesHomeservers are those of some homeservers, by name,
-	// in place of LookupAddressesHomeserver.
+	// in place of LookupAddressesHomeserver, which is also the limit for the
+	// address of a client.
 	LookupAddressesAccount     ratelimit.Limit            `yaml:"lookup_addresses_account"`
 	LookupAddressesHomeserver  ratelimit.Limit            `yaml:"lookup_addresses_homeserver"`
 	LookupAddressesHomeservers map[string]ratelimit.Limit `yaml:"lookup_addresses_homeservers"`
-	// StoreInvite… limit invites of addresses: by sender, homeserver of the sender,
-	// and invited address.
+	// StoreInvite… limit invites of addresses: by sender, by homeserver of the sender
+	// as by the address of the client, and by invited address.
 	StoreInviteSender     ratelimit.Limit `yaml:"store_invite_sender"`
 	StoreInviteHomeserver ratelimit.Limit `yaml:"store_invite_homeserver"`
 	StoreInviteTarget     ratelimit.Limit `yaml:"store_invite_target"`
@@ -92,6 +106,7 @@ func DefaultLimits() Limits {
 	const day = 24 * time.Hour
 	per := func(n int, d time.Duration) ratelimit.Limit { return ratelimit.Limit{Count: n, Per: d} }
 	return Limits{
+		OpenIP:              per(600, 10*time.Minute),
 		RequestTokenAddress: per(5, time.Hour), RequestTokenNumber: per(5, time.Hour),
 		RequestTokenAccount: per(20, time.Hour), RequestTokenIP: per(60, time.Hour),
 		SMSCountry: per(60, time.Hour), SMSTotal: per(200, time.Hour),
@@ -104,19 +119,20 @@ func DefaultLimits() Limits {
 	}
 }
 
-// perIP limits by the address of the client, or the /64 of it. It is no limit for
-// addresses that stand for many people: those of Options.TrustedSources, and of
-// the homeservers that version 1 knows by theirs.
-func (a *api) perIP(ctx context.Context, name string, limit ratelimit.Limit) ratelimit.Ask {
+// client returns the address of the client, or the /64 of it, and false for those
+// that stand for many people: those of Options.TrustedSources, and of the
+// homeservers that version 1 knows by theirs.
+func (a *api) client(ctx context.Context) (key string, limited bool) {
 	ip := mxhttp.ClientAddr(ctx)
 	if a.V1.Homeserver && len(a.V1.servers(ip)) > 0 {
-		return ratelimit.Ask{}
+		return "", false
 	}
-	return a.perNetwork(ip, name, limit)
+	return ratelimit.Source(ip, a.TrustedSources)
 }
 
-func (a *api) perNetwork(ip netip.Addr, name string, limit ratelimit.Limit) ratelimit.Ask {
-	key, limited := ratelimit.Source(ip, a.TrustedSources)
+// perIP limits by the address of the client.
+func (a *api) perIP(ctx context.Context, name string, limit ratelimit.Limit) ratelimit.Ask {
+	key, limited := a.client(ctx)
 	if !limited {
 		return ratelimit.Ask{}
 	}
@@ -139,26 +155,41 @@ func perAddress(name string, limit ratelimit.Limit, id threepid.ID) ratelimit.As
 // pair is an address as the lookup algorithm "none" has it.
 func pair(id threepid.ID) string { return id.Address + " " + string(id.Medium) }
 
-// lookedUp spends the budgets of an account and of its homeserver: whoever runs a
-// homeserver makes as many accounts as they like.
-func (a *api) lookedUp(by caller, addresses []string) []ratelimit.Ask {
-	return []ratelimit.Ask{
+// lookedUp spends the budgets of an account, of its homeserver and of the client's
+// address: whoever runs a homeserver makes as many accounts as they like, and
+// whoever has an address as many homeservers.
+func (a *api) lookedUp(ctx context.Context, by caller, addresses []string) []ratelimit.Ask {
+	asks := []ratelimit.Ask{
 		ratelimit.Distinct(lookedUpByAccount, a.Limits.LookupAddressesAccount, by.UserID, addresses),
 		a.lookedUpBy(by.Homeserver, addresses),
 	}
+	if ip, limited := a.client(ctx); limited {
+		asks = append(asks, ratelimit.Distinct(lookedUpByIP, a.Limits.LookupAddressesHomeserver, ip, addresses))
+	}
+	return asks
 }
 
 func (a *api) lookedUpBy(homeserver string, addresses []string) ratelimit.Ask {
-	limit, own := a.Limits.LookupAddressesHomeservers[homeserver]
+	site := ratelimit.Site(homeserver)
+	limit, own := a.budgets[site]
 	if !own {
 		limit = a.Limits.LookupAddressesHomeserver
 	}
-	return ratelimit.Distinct(lookedUpByHomeserver, limit, homeserver, addresses)
+	return ratelimit.Distinct(lookedUpByHomeserver, limit, site, addresses)
+}
+
+// bySite returns the limits of some homeservers by what they are counted under.
+func bySite(byName map[string]ratelimit.Limit) map[string]ratelimit.Limit {
+	limits := make(map[string]ratelimit.Limit)
+	for name, limit := range byName {
+		limits[ratelimit.Site(name)] = limit
+	}
+	return limits
 }
 
 // lookupAsks are the limits of a lookup of these addresses.
 func (a *api) lookupAsks(ctx context.Context, by caller, addresses []string) []ratelimit.Ask {
-	return append(a.lookedUp(by, addresses),
+	return append(a.lookedUp(ctx, by, addresses),
 		perAccount(lookupAccount, a.Limits.LookupAccount, by), a.perIP(ctx, lookupIP, a.Limits.LookupIP))
 }
 
@@ -166,7 +197,10 @@ func (a *api) lookupAsks(ctx context.Context, by caller, addresses []string) []r
 // token that says who asks, so each that may be at its address pays.
 func (a *api) associationAsks(ctx context.Context, ids []threepid.ID) []ratelimit.Ask {
 	ip := mxhttp.ClientAddr(ctx)
-	asks := []ratelimit.Ask{a.perNetwork(ip, lookupIP, a.Limits.LookupIP)}
+	var asks []ratelimit.Ask
+	if key, limited := ratelimit.Source(ip, a.TrustedSources); limited {
+		asks = append(asks, ratelimit.Rate(lookupIP, a.Limits.LookupIP, key))
+	}
 	if len(ids) == 0 {
 		return asks // of what is no address nothing can be learnt
 	}
@@ -182,17 +216,18 @@ func (a *api) associationAsks(ctx context.Context, ids []threepid.ID) []ratelimi
 
 // inviteAsks are the limits of an invite. Its answer may tell whose the address
 // is, so it is a lookup of one address as well.
-func (a *api) inviteAsks(by caller, medium, address string) []ratelimit.Ask {
+func (a *api) inviteAsks(ctx context.Context, by caller, medium, address string) []ratelimit.Ask {
 	asks := []ratelimit.Ask{
 		perAccount(storeInviteSender, a.Limits.StoreInviteSender, by),
-		ratelimit.Rate(storeInviteHomeserver, a.Limits.StoreInviteHomeserver, by.Homeserver),
+		ratelimit.Rate(storeInviteHomeserver, a.Limits.StoreInviteHomeserver, ratelimit.Site(by.Homeserver)),
+		a.perIP(ctx, storeInviteIP, a.Limits.StoreInviteHomeserver),
 	}
 	id, err := threepid.ParseAddress(medium, address)
 	if err != nil {
 		return asks
 	}
 	asks = append(asks, perAddress(storeInviteTarget, a.Limits.StoreInviteTarget, id))
-	return append(asks, a.lookedUp(by, []string{pair(id)})...)
+	return append(asks, a.lookedUp(ctx, by, []string{pair(id)})...)
 }
 
 // tokenAsks are the limits of a request for a mail or a text message.
@@ -204,15 +239,49 @@ func (a *api) tokenAsks(ctx context.Context, by caller, req validation.Request) 
 	if req.ID.Medium == threepid.MediumEmail {
 		return append(asks, perAddress(requestTokenAddress, a.Limits.RequestTokenAddress, req.ID))
 	}
-	country, own := a.Limits.SMSCountries[req.Region]
-	if !own {
-		country = a.Limits.SMSCountry
-	}
-	return append(asks,
+	asks = append(asks,
 		perAddress(requestTokenNumber, a.Limits.RequestTokenNumber, req.ID),
-		ratelimit.Rate(smsCountry, country, req.Region),
+		ratelimit.Rate(smsCountry, a.smsTo(req.Region), req.Region),
 		ratelimit.Rate(smsTotal, a.Limits.SMSTotal, ""),
 	)
+	return append(asks, a.shares(by.Owner, req.Region)...)
+}
+
+// smsTo is the cap of text messages to a country.
+func (a *api) smsTo(region string) ratelimit.Limit {
+	if own, there := a.Limits.SMSCountries[region]; there {
+		return own
+	}
+	return a.Limits.SMSCountry
+}
+
+// shares are those of the caps that the homeserver of who begins a session has: a
+// quarter of each for messages whose codes have not been submitted. A code that is
+// submitted gives its message back, so that they shrink where none is.
+func (a *api) shares(owner, region string) []ratelimit.Ask {
+	server, ok := identity.UserServer(owner)
+	if !ok {
+		server = owner // of version 1
+	}
+	site := ratelimit.Site(server)
+	share := func(l ratelimit.Limit, key string) ratelimit.Ask {
+		if !l.Off() {
+			l.Count = max(l.Count/4, 1)
+		}
+		return ratelimit.Rate(smsShare, l, key)
+	}
+	return []ratelimit.Ask{share(a.smsTo(region), site+" "+region), share(a.Limits.SMSTotal, site)}
+}
+
+// submitted gives back what the message of a session took of its homeserver's
+// shares.
+func (a *api) submitted(ctx context.Context, s validation.Session) {
+	if s.Again || s.ID.Medium != threepid.MediumMSISDN {
+		return
+	}
+	if phone, err := threepid.ParsePhone("", "+"+s.ID.Address); err == nil {
+		a.Limiter.Return(ctx, a.shares(s.Owner, phone.Region())...)
+	}
 }
 
 // capped says once in a while that text messages are no longer sent, which costs
@@ -225,10 +294,10 @@ type capped struct {
 // cappedPause lies between two lines of the log about one cap.
 const cappedPause = time.Hour
 
-func (c *capped) note(ctx context.Context, log *slog.Logger, r *ratelimit.Refused, region string) {
+func (c *capped) note(ctx context.Context, log *slog.Logger, r *ratelimit.Refused, homeserver, region string) {
 	country := region
 	switch r.Limit {
-	case smsTotal:
+	case smsTotal, smsShare:
 		country = ""
 	case smsCountry:
 	default:
@@ -236,10 +305,15 @@ func (c *capped) note(ctx context.Context, log *slog.Logger, r *ratelimit.Refuse
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if last, before := c.last[country]; before && time.Since(last) < cappedPause {
+	if last, before := c.last[r.Limit+country]; before && time.Since(last) < cappedPause {
 		return
 	}
-	c.last[country] = time.Now()
+	c.last[r.Limit+country] = time.Now()
+	if r.Limit == smsShare {
+		log.WarnContext(ctx, "the users of a homeserver have asked for a quarter of all text messages and do not submit their codes",
+			"homeserver", homeserver, "country", region)
+		return
+	}
 	log.WarnContext(ctx, "text messages have reached their cap", "limit", r.Limit, "country", country)
 }
 

@@ -101,9 +101,9 @@ func TestLimitsOfRequestToken(t *testing.T) {
 	for name, tt := range map[string]struct {
 		limit  string
 		limits httpapi.Limits
-		steps  func(t *testing.T, a, b string) []step // with the tokens of two accounts
+		steps  func(t *testing.T, a, b, c string) []step // with the tokens of three accounts
 	}{
-		"by email address, however it is spelt": {"request_token_address", httpapi.Limits{RequestTokenAddress: perHour(2)}, func(t *testing.T, a, b string) []step {
+		"by email address, however it is spelt": {"request_token_address", httpapi.Limits{RequestTokenAddress: perHour(2)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{mailTo(t, a, "carol@example.net", "s1"), true},
 				{mailTo(t, b, "Carol@Example.NET", "s2"), true},
@@ -111,14 +111,14 @@ func TestLimitsOfRequestToken(t *testing.T) {
 				{mailTo(t, a, "dave@example.net", "s4"), true},
 			}
 		}},
-		"by telephone number": {"request_token_number", httpapi.Limits{RequestTokenNumber: perHour(1)}, func(t *testing.T, a, b string) []step {
+		"by telephone number": {"request_token_number", httpapi.Limits{RequestTokenNumber: perHour(1)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{textTo(t, a, "GB", "07700900001", "s1"), true},
 				{textTo(t, b, "FR", "+447700900001", "s2"), false},
 				{textTo(t, b, "GB", "07700900002", "s3"), true},
 			}
 		}},
-		"by account, for both media": {"request_token_account", httpapi.Limits{RequestTokenAccount: perHour(2)}, func(t *testing.T, a, b string) []step {
+		"by account, for both media": {"request_token_account", httpapi.Limits{RequestTokenAccount: perHour(2)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{mailTo(t, a, "carol@example.net", "s1"), true},
 				{textTo(t, a, "GB", "07700900001", "s2"), true},
@@ -126,7 +126,7 @@ func TestLimitsOfRequestToken(t *testing.T) {
 				{mailTo(t, b, "dave@example.net", "s4"), true},
 			}
 		}},
-		"by client, not by trusted source": {"request_token_ip", httpapi.Limits{RequestTokenIP: perHour(1)}, func(t *testing.T, a, b string) []step {
+		"by client, not by trusted source": {"request_token_ip", httpapi.Limits{RequestTokenIP: perHour(1)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{mailTo(t, a, "1@example.net", "s1").from("2001:db8::1"), true},
 				{mailTo(t, b, "2@example.net", "s2").from("2001:db8::ffff"), false},
@@ -135,7 +135,7 @@ func TestLimitsOfRequestToken(t *testing.T) {
 				{mailTo(t, b, "5@example.net", "s5").from("203.0.113.1"), true},
 			}
 		}},
-		"by country of the number, whatever the request says": {"sms_country", httpapi.Limits{SMSCountry: perHour(1)}, func(t *testing.T, a, b string) []step {
+		"by country of the number, whatever the request says": {"sms_country", httpapi.Limits{SMSCountry: perHour(1)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{textTo(t, a, "GB", "07700900001", "s1"), true},
 				{textTo(t, b, "US", "+447700900002", "s2"), false},
@@ -143,20 +143,20 @@ func TestLimitsOfRequestToken(t *testing.T) {
 				{mailTo(t, b, "carol@example.net", "s4"), true},
 			}
 		}},
-		"by country, with a cap of its own": {"sms_country", httpapi.Limits{SMSCountry: perHour(1), SMSCountries: map[string]ratelimit.Limit{"GB": perHour(2)}}, func(t *testing.T, a, b string) []step {
+		"by country, with a cap of its own": {"sms_country", httpapi.Limits{SMSCountry: perHour(1), SMSCountries: map[string]ratelimit.Limit{"GB": perHour(2)}}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{textTo(t, a, "GB", "07700900001", "s1"), true},
-				{textTo(t, a, "GB", "07700900002", "s2"), true},
-				{textTo(t, a, "GB", "07700900003", "s3"), false},
+				{textTo(t, b, "GB", "07700900002", "s2"), true},
+				{textTo(t, c, "GB", "07700900003", "s3"), false},
 				{textTo(t, a, "US", "+12015550123", "s4"), true},
-				{textTo(t, a, "US", "+12015550124", "s5"), false},
+				{textTo(t, b, "US", "+12015550124", "s5"), false},
 			}
 		}},
-		"all text messages together": {"sms_total", httpapi.Limits{SMSTotal: perHour(2), SMSCountry: perHour(9)}, func(t *testing.T, a, b string) []step {
+		"all text messages together": {"sms_total", httpapi.Limits{SMSTotal: perHour(2), SMSCountry: perHour(9)}, func(t *testing.T, a, b, c string) []step {
 			return []step{
 				{textTo(t, a, "GB", "07700900001", "s1"), true},
 				{textTo(t, b, "US", "+12015550123", "s2"), true},
-				{textTo(t, a, "FR", "0612345678", "s3"), false},
+				{textTo(t, c, "FR", "0612345678", "s3"), false},
 				{mailTo(t, a, "carol@example.net", "s4"), true},
 			}
 		}},
@@ -164,9 +164,9 @@ func TestLimitsOfRequestToken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := limitedWorld(t, tt.limits)
-			a, b := w.register(t, alice), w.register(t, bob)
+			a, b, c := w.register(t, alice), w.register(t, "@bob:example.com"), w.register(t, "@carol:example.net") // homeservers have shares
 			through, refused := 0, 0
-			for i, s := range tt.steps(t, a, b) {
+			for i, s := range tt.steps(t, a, b, c) {
 				res := w.send(t, s.request)
 				if !s.through {
 					refused++
@@ -425,15 +425,18 @@ func TestBudgetOfAddressesOfAHomeserver(t *testing.T) {
 	})
 	a, b, c := w.register(t, alice), w.register(t, bob), w.register(t, "@carol:example.org")
 	pepper := w.pepper(t, a)
-	w.send(t, lookup(t, a, pepper, 0, 10)).object(t)
-	w.send(t, lookup(t, b, pepper, 0, 10)).object(t) // what the homeserver has had is free for it
-	w.send(t, lookup(t, c, pepper, 10, 16)).limited(t, 12*time.Hour)
-	w.send(t, lookup(t, c, pepper, 10, 15)).object(t)
-	w.send(t, lookup(t, c, pepper, 0, 5)).object(t) // a refused one cost the account nothing
-	for i, user := range []string{"@1:big.example", "@2:big.example"} {
-		w.send(t, lookup(t, w.register(t, user), pepper, 10*i, 10*i+10)).object(t)
+	lookup := func(token string, from, to int) answer { // from where nothing else limits
+		return w.send(t, lookup(t, token, pepper, from, to).from("203.0.113.9"))
 	}
-	w.send(t, lookup(t, w.register(t, "@3:big.example"), pepper, 20, 26)).limited(t, 12*time.Hour)
+	lookup(a, 0, 10).object(t)
+	lookup(b, 0, 10).object(t) // what the homeserver has had is free for it
+	lookup(c, 10, 16).limited(t, 12*time.Hour)
+	lookup(c, 10, 15).object(t)
+	lookup(c, 0, 5).object(t) // a refused one cost the account nothing
+	for i, user := range []string{"@1:big.example", "@2:hs.big.example"} {
+		lookup(w.register(t, user), 10*i, 10*i+10).object(t)
+	}
+	lookup(w.register(t, "@3:big.example"), 20, 26).limited(t, 12*time.Hour)
 	if n := w.refusals(t, "lookup_addresses_homeserver"); n != 2 {
 		t.Errorf("%v refusals counted", n)
 	}
@@ -464,7 +467,7 @@ func TestLimitsOfInvites(t *testing.T) {
 				token := w.register(t, s[0])
 				// In another's name costs nothing, and is refused as such beyond a limit too.
 				w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": "@x:example.org", "address": s[1]}))).refused(t, 403, "M_UNAUTHORIZED")
-				res := w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": s[0], "address": s[1]})))
+				res := w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": s[0], "address": s[1]})).from("203.0.113.9"))
 				if i == len(tt.steps)-1 {
 					res.limited(t, 30*time.Minute)
 				} else {
@@ -475,6 +478,181 @@ func TestLimitsOfInvites(t *testing.T) {
 				t.Errorf("%d mails, %v refusals", mails, refused)
 			}
 		})
+	}
+}
+
+// TestNamesOfOneHomeserverHaveOneBudget is the attack of somebody whose homeserver
+// has many names, each of which vouches for accounts.
+func TestNamesOfOneHomeserverHaveOneBudget(t *testing.T) {
+	t.Parallel()
+	var spellings, subdomains, ports []string
+	for i := range 40 {
+		name := []byte("localhost")
+		for bit := range name {
+			if i>>bit&1 == 1 {
+				name[bit] -= 'a' - 'A'
+			}
+		}
+		spellings = append(spellings, string(name))
+		ports = append(ports, fmt.Sprintf("[2001:db8:0:7::%x]:%d", i, 8448+i))
+	}
+	for i := range 64 {
+		subdomains = append(subdomains, fmt.Sprintf("s%d.Evil.example:%d", i, 8448+i%3))
+	}
+	limits := httpapi.Limits{
+		RegisterHomeserver: perHour(50), StoreInviteHomeserver: perHour(10), LookupAddressesHomeserver: perDay(20), LookupAddressesAccount: perDay(5),
+		StoreInviteSender: perHour(5),
+	}
+	for name, servers := range map[string][]string{"40 spellings": spellings, "64 subdomains": subdomains, "40 addresses of one network": ports} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := limitedWorld(t, limits)
+			registered, looked, invited := 0, 0, 0
+			for i, server := range servers {
+				user, trusted := fmt.Sprintf("@u%d:%s", i, server), "203.0.113.9" // where nothing else limits
+				res := w.send(t, registration(t, user).from(trusted))
+				if res.status != http.StatusOK {
+					continue
+				}
+				registered++
+				token := res.text(t, "token")
+				if w.send(t, lookup(t, token, w.pepper(t, token), 5*i, 5*i+5).from(trusted)).status == http.StatusOK {
+					looked += 5
+				}
+				for range 2 {
+					if w.send(t, post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": user})).from(trusted)).status == http.StatusOK {
+						invited++
+					}
+				}
+			}
+			// Looked-up addresses first used the budget up that an invite needs one of.
+			if want := min(50, len(servers)); registered != want || looked != 20 || invited != 0 {
+				t.Errorf("%d registrations, %d addresses looked up, %d invites", registered, looked, invited)
+			}
+			w = limitedWorld(t, limits)
+			for i, server := range servers[:40] {
+				user := fmt.Sprintf("@u%d:%s", i, server)
+				if w.send(t, post(storeInvitePath, w.register(t, user), inviteBody(t, map[string]any{"sender": user})).from("203.0.113.9")).status == http.StatusOK {
+					invited++
+				}
+			}
+			if invited != 10 {
+				t.Errorf("%d invites", invited)
+			}
+		})
+	}
+}
+
+// TestAClientHasOneBudgetForAllItsHomeservers is the same attack with a domain for
+// each account.
+func TestAClientHasOneBudgetForAllItsHomeservers(t *testing.T) {
+	t.Parallel()
+	w := limitedWorld(t, httpapi.Limits{StoreInviteHomeserver: perHour(10), LookupAddressesHomeserver: perDay(20)})
+	looked, invited := 0, 0
+	for i := range 20 {
+		user := fmt.Sprintf("@u:s%d.example", i)
+		token := w.register(t, user)
+		invite := post(storeInvitePath, token, inviteBody(t, map[string]any{"sender": user}))
+		if w.send(t, invite.from("192.0.2.1")).status == http.StatusOK {
+			invited++
+		}
+		w.send(t, invite.from(fmt.Sprintf("192.0.2.%d", 2+i))).object(t)
+		if i < 5 {
+			continue
+		}
+		if w.send(t, lookup(t, token, w.pepper(t, token), 2*i, 2*i+2).from("192.0.2.1")).status == http.StatusOK {
+			looked += 2
+		}
+	}
+	if invited != 10 || looked != 18 { // and the one address that was invited
+		t.Errorf("%d invites, %d addresses", invited, looked)
+	}
+	if n := w.refusals(t, "store_invite_ip") + w.refusals(t, "lookup_addresses_ip"); n == 0 {
+		t.Error("the refusals are not counted")
+	}
+}
+
+// TestWhatNeedsNoTokenIsLimitedByAddress is about everything that asks a database, or
+// another server, for anybody.
+func TestWhatNeedsNoTokenIsLimitedByAddress(t *testing.T) {
+	t.Parallel()
+	const stranger = "192.0.2.66"
+	link := threepid.Challenge{SID: "sid", ClientSecret: "secret", Token: "token"}
+	for name, r := range map[string]request{
+		"unbinding":                      post(unbindPath, "", `{"mxid":"@a:example.org","threepid":{"medium":"email","address":"a@b.org"}}`),
+		"accepting an invite":            post("/_matrix/identity/v2/sign-ed25519?mxid=x&token=y&private_key=z", "", ""),
+		"accepting an invite, version 1": post(v1+"/sign-ed25519?mxid=x&token=y&private_key=z", "", ""),
+		"a key":                          get("/_matrix/identity/v2/pubkey/ed25519:x", ""),
+		"whether a key is valid":         get("/_matrix/identity/v2/pubkey/isvalid?public_key=x", ""),
+		"whether an ephemeral one is":    get("/_matrix/identity/v2/pubkey/ephemeral/isvalid?public_key=x", ""),
+		"whether one is, version 1":      get(v1+"/pubkey/ephemeral/isvalid?public_key=x", ""),
+		"the page of an invite":          get(invitePath+"?token=x&private_key=y", ""),
+		"the page of a link":             get(linkTo(emailSubmit, link), ""),
+		"a token that is not valid":      get("/_matrix/identity/v2/account", "unknown"),
+		"logging out":                    post("/_matrix/identity/v2/account/logout", "unknown", ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := limitedWorld(t, httpapi.Limits{OpenIP: perHour(3)}, func(s *settings) {
+				s.api.ConfirmPage = true
+				s.api.V1 = httpapi.V1{Keys: true, Links: true}
+			})
+			for range 3 {
+				if a := w.send(t, r.from(stranger)); a.status == http.StatusTooManyRequests {
+					t.Fatalf("refused at once: %s", a.body)
+				}
+			}
+			a := w.send(t, r.from(stranger))
+			if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1200" {
+				t.Errorf("%d, Retry-After %q: %s", a.status, a.header.Get("Retry-After"), a.body)
+			}
+			for _, other := range []string{"192.0.2.1", "203.0.113.1"} {
+				if a := w.send(t, r.from(other)); a.status == http.StatusTooManyRequests {
+					t.Errorf("from %s: %s", other, a.body)
+				}
+			}
+			token := w.register(t, alice)
+			w.send(t, get("/_matrix/identity/v2/account", token).from(stranger)).object(t) // with a token that is valid
+		})
+	}
+}
+
+// TestTextMessagesOfWhoDoesNotSubmitTheirCodes has four accounts of one homeserver
+// ask for as many messages as there may be in an hour.
+func TestTextMessagesOfWhoDoesNotSubmitTheirCodes(t *testing.T) {
+	t.Parallel()
+	w := limitedWorld(t, httpapi.Limits{SMSCountry: perHour(60), SMSTotal: perHour(200)})
+	var accounts []string
+	for i := range 4 {
+		accounts = append(accounts, w.register(t, fmt.Sprintf("@m%d:s%d.evil.example", i, i)))
+	}
+	ask := func(token string, i int) answer {
+		return w.send(t, textTo(t, token, "GB", fmt.Sprintf("077009%05d", i), fmt.Sprint("s", i)))
+	}
+	sent := 0
+	for i := range 60 {
+		if ask(accounts[i%4], i).status == http.StatusOK {
+			sent++
+		}
+	}
+	if sent != 15 {
+		t.Errorf("%d messages, want a quarter", sent)
+	}
+	honest := w.register(t, alice)
+	for i := range 40 { // more than a share, and each code comes back
+		ask(honest, 100+i).object(t)
+		w.send(t, post(msisdnSubmit, honest, proof(t, w.sms.last(t)))).object(t)
+	}
+	w.send(t, post(msisdnSubmit, honest, proof(t, w.sms.last(t)))).object(t) // which gives nothing back once more
+	for i := range 5 {
+		ask(honest, 200+i).object(t)
+	}
+	ask(honest, 300).refused(t, 429, "M_LIMIT_EXCEEDED") // the cap itself
+	if capped, shared := w.refusals(t, "sms_country"), w.refusals(t, "sms_share"); capped != 1 || shared != 45 {
+		t.Errorf("%v refusals by the cap, %v by the share", capped, shared)
+	}
+	if n := strings.Count(w.log.String(), "do not submit their codes"); n != 1 {
+		t.Errorf("%d lines in the log", n)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/matrix-herald/herald/internal/ratelimit"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -76,13 +75,6 @@ func (a *api) confirmLink(medium threepid.Medium) handler {
 // the next_link that was stored with the session. A link never says itself where
 // it leads: that would make this service vouch for anybody's site.
 func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medium, l link, redirect int) error {
-	if _, err := a.Limiter.Take(r.Context(), a.perIP(r.Context(), submitTokenIP, a.Limits.SubmitTokenIP)); err != nil {
-		refused, ok := errors.AsType[*ratelimit.Refused](err)
-		if !ok {
-			return err
-		}
-		return a.pages(r).limited(w, medium, refused.RetryAfter)
-	}
 	s, err := a.Sessions.Submit(r.Context(), medium, l.sid, l.clientSecret, l.token)
 	switch {
 	case errors.Is(err, validation.ErrExpired):
@@ -95,7 +87,9 @@ func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medi
 		// The person gets a page, so the error goes no further than here.
 		a.Log.ErrorContext(r.Context(), "link not followed", "err", err)
 		return a.pages(r).failure(w, http.StatusInternalServerError, medium, reasonUnavailable)
-	case s.NextLink == "":
+	}
+	a.submitted(r.Context(), s)
+	if s.NextLink == "" {
 		return a.pages(r).success(w, medium)
 	}
 	h := w.Header()

@@ -131,7 +131,7 @@ func (a *api) lookup(w http.ResponseWriter, r *http.Request, by caller) error {
 	})
 	if err != nil {
 		// Nothing was learnt. A client whose pepper is out of date asks again for all.
-		taken.Return(r.Context(), lookedUpByAccount, lookedUpByHomeserver)
+		taken.Return(r.Context(), lookedUpByAccount, lookedUpByHomeserver, lookedUpByIP)
 		return err
 	}
 	noteLookup(r, len(req.addresses.items), len(users))

@@ -159,7 +159,7 @@ func (a *api) requestToken(ctx context.Context, by caller, req validation.Reques
 	taken, err := a.Limiter.Take(ctx, a.tokenAsks(ctx, by, req)...)
 	if err != nil {
 		if refused, ok := errors.AsType[*ratelimit.Refused](err); ok {
-			a.capped.note(ctx, a.Log, refused, req.Region)
+			a.capped.note(ctx, a.Log, refused, by.Homeserver, req.Region)
 		}
 		return "", err
 	}
@@ -168,7 +168,7 @@ func (a *api) requestToken(ctx context.Context, by caller, req validation.Reques
 		mxhttp.AddLogAttrs(ctx, slog.Any("err", err))
 	}
 	if errors.Is(err, threepid.ErrDestinationRejected) || errors.Is(err, threepid.ErrBusy) {
-		taken.Return(ctx, smsCountry, smsTotal) // nothing was sent
+		taken.Return(ctx, smsCountry, smsTotal, smsShare) // nothing was sent
 	}
 	return sid, err
 }
@@ -213,11 +213,15 @@ func (a *api) submit(w http.ResponseWriter, r *http.Request, by caller, medium t
 		a.perIP(r.Context(), submitTokenIP, a.Limits.SubmitTokenIP)); err != nil {
 		return err
 	}
-	_, err = a.Sessions.Submit(r.Context(), medium, *req.SID, *req.ClientSecret, *req.Token)
-	if errors.Is(err, validation.ErrNoSession) {
+	s, err := a.Sessions.Submit(r.Context(), medium, *req.SID, *req.ClientSecret, *req.Token)
+	switch {
+	case errors.Is(err, validation.ErrNoSession):
 		return errNothingToSubmit
+	case err != nil:
+		return err
 	}
-	return err
+	a.submitted(r.Context(), s)
+	return nil
 }
 
 // unsuccessful adds "success": false to the answer, which clients look for that

@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,4 +94,43 @@ func TestSources(t *testing.T) {
 	if key, limited := ratelimit.Source(netip.Addr{}, nil); key != "" || limited {
 		t.Errorf("an unknown client: %q, %t", key, limited)
 	}
+}
+
+func TestSites(t *testing.T) {
+	t.Parallel()
+	for server, want := range map[string]string{
+		"example.org":                   "example.org",
+		"Matrix.EXAMPLE.org:8448":       "example.org",
+		"a.b.c.example.co.uk":           "example.co.uk",
+		"co.uk":                         "co.uk",
+		"alice.github.io":               "alice.github.io",
+		"hs.alice.github.io":            "alice.github.io",
+		"localhost":                     "localhost",
+		"LocalHost:1234":                "localhost",
+		"a.b.localhost":                 "localhost",
+		"hs.lan":                        "hs.lan",
+		"one.hs.lan:80":                 "hs.lan",
+		"homeserver":                    "homeserver",
+		"192.0.2.1:8448":                "192.0.2.1",
+		"[2001:db8:1:2:3::4]:8448":      "2001:db8:1:2::/64",
+		"[2001:DB8:1:2::5]":             "2001:db8:1:2::/64",
+		"[::ffff:192.0.2.1]:80":         "192.0.2.1",
+		"www.xn--bcher-kva.example:443": "xn--bcher-kva.example",
+		"":                              "",
+	} {
+		if got := ratelimit.Site(server); got != want {
+			t.Errorf("%q: %q, want %q", server, got, want)
+		}
+	}
+}
+
+func FuzzSite(f *testing.F) {
+	for _, s := range []string{"a.example.org:1", "[::1]:2", ".", "..", "a..b", "[", "\xff.example", strings.Repeat("a.", 200)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if lower := strings.ToLower(s); ratelimit.Site(lower) != ratelimit.Site(s) {
+			t.Errorf("%q depends on case", s)
+		}
+	})
 }

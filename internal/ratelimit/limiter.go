@@ -155,6 +155,16 @@ func (t *Taken) Return(ctx context.Context, names ...string) {
 	}
 }
 
+// Return gives back what an earlier request took from the limits of asks, which are
+// rates, once each. What was counted in Redis cannot be given back while that is
+// away.
+func (l *Limiter) Return(ctx context.Context, asks ...Ask) {
+	h := l.hashers.Get().(*hasher) //nolint:forcetypeassert // the pool has no others
+	cells, names := h.cells(asks)
+	l.hashers.Put(h)
+	(&Taken{limiter: l, cells: cells, names: names, shared: l.shared != nil}).Return(ctx, names...)
+}
+
 // Forget removes what is remembered of keys under all limits, and returns how
 // many pairs of a limit and a key there were. It does not reach the memory of
 // other processes, which forget by themselves. It fails if Redis does not answer.

@@ -264,6 +264,12 @@ var cases = map[string]func(t *testing.T, w world){
 		}
 		nothing.Return(t.Context(), "wide")
 	},
+	"a later request gives back what an earlier one took": func(t *testing.T, w world) {
+		take(t, w.a, "", wide(1), narrow(1))
+		w.b.Return(t.Context(), wide(1))
+		take(t, w.a, "narrow", narrow(1))
+		take(t, w.a, "", wide(1))
+	},
 	"members that others had meanwhile are not returned": func(t *testing.T, w world) {
 		taken, err := w.a.Take(t.Context(), members(3, "a", "b"))
 		if err != nil {

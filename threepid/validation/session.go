@@ -60,6 +60,8 @@ type Session struct {
 	// NextLink is where to send the person, the sid already added to it; empty if
 	// the client named no place.
 	NextLink string
+	// Again says that the session had been validated by this token before.
+	Again bool
 	// ValidatedAt is when the token came back, to the millisecond.
 	ValidatedAt time.Time
 }

@@ -128,7 +128,7 @@ func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clie
 	case Right:
 		return proven, nil
 	case Repeated:
-		proven.NextLink = ""
+		proven.Again, proven.NextLink = true, ""
 		return proven, nil
 	case Spent:
 		return Session{}, ErrSpent
