@@ -52,14 +52,16 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	dir := t.TempDir()
 	for name, secret := range map[string]string{
 		"database_url": "postgres://herald@localhost/herald", "code_key": strings.Repeat("k", 32),
-		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "twilio": "secret", "sms_gateway": "secret",
+		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "mail_client": "secret", "twilio": "secret", "sms_gateway": "secret",
 		"redis_password": "secret", "sentinel_password": "secret", "collector_headers": "authorization=secret",
 	} {
 		writeFile(t, filepath.Join(dir, name), secret)
 	}
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
-	// Of two options that exclude each other the file stays, and PostgreSQL.
-	text = regexp.MustCompile(`(?m)^ *(code_key|password|sentinel_password|url: postgres|path|auth_token|secret|proxy|headers: ")\b[^_].*\n`).ReplaceAllString(text, "")
+	// Of two options that exclude each other the file stays, and PostgreSQL, and the
+	// access tokens of mail relays.
+	text = regexp.MustCompile(`(?m)^ *(code_key|password|sentinel_password|url: postgres|path|auth_token|secret|client_secret|proxy|headers: ")\b[^_].*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`.*/smtp_password\n`).ReplaceAllString(text, "")
 	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)

@@ -22,9 +22,10 @@ const (
 
 // Values of Config.Auth.
 const (
-	AuthAuto  = "auto" // the first of the others that the relay offers
-	AuthPlain = "plain"
-	AuthLogin = "login"
+	AuthAuto    = "auto" // AuthXOAUTH2 with OAuth2, else the first of the others that the relay offers
+	AuthPlain   = "plain"
+	AuthLogin   = "login"
+	AuthXOAUTH2 = "xoauth2"
 )
 
 // Config says which relay takes the mail and what it looks like. An option that
@@ -46,9 +47,11 @@ type Config struct {
 	Username     string      `yaml:"username"`
 	Password     conf.Secret `yaml:"password"`
 	PasswordFile string      `yaml:"password_file"`
-	// Auth is AuthAuto, the default, AuthPlain or AuthLogin. Without TLS a password
-	// goes in clear text to this machine only, and only if Auth says how.
+	// Auth is AuthAuto, the default, AuthPlain, AuthLogin or AuthXOAUTH2. Without TLS
+	// a password goes in clear text to this machine only, and only if Auth says how.
 	Auth string `yaml:"auth"`
+	// OAuth2 is how access tokens are fetched, which then take the place of Password.
+	OAuth2 OAuth2Config `yaml:"oauth2"`
 	// EHLO is the name to greet the relay with; default: the host of the public
 	// base URL.
 	EHLO string `yaml:"ehlo"`
@@ -145,9 +148,24 @@ func (s *settings) checkRelay(path string, p *conf.Problems) {
 		p.Add(path+".ehlo", s.EHLO, "must be a host name in ASCII")
 	}
 	s.Auth = cmp.Or(s.Auth, AuthAuto)
-	switch {
-	case !slices.Contains([]string{AuthAuto, AuthPlain, AuthLogin}, s.Auth):
-		p.Add(path+".auth", s.Auth, `must be "auto", "plain" or "login"`)
+	if s.Auth == AuthAuto && s.OAuth2.configured() {
+		s.Auth = AuthXOAUTH2
+	}
+	if s.Auth == AuthXOAUTH2 {
+		s.OAuth2.validate(path+".oauth2", p)
+	} else if s.OAuth2.configured() {
+		p.Add(path+".oauth2", nil, "is not for this auth: say xoauth2")
+	}
+	switch known := []string{AuthAuto, AuthPlain, AuthLogin, AuthXOAUTH2}; {
+	case !slices.Contains(known, s.Auth):
+		p.Add(path+".auth", s.Auth, "must be one of "+strings.Join(known, ", "))
+	case s.Auth == AuthXOAUTH2 && s.Username == "":
+		p.Add(path+".username", nil, "is missing: the mailbox to send from")
+	case s.Auth == AuthXOAUTH2 && s.Password != "":
+		p.Add(path+".password", nil, "is not for this auth: there is oauth2 instead")
+	case s.Auth == AuthXOAUTH2 && s.TLS == TLSNone:
+		p.Add(path+".tls", s.TLS, "would send the access token in clear text: use TLS")
+	case s.Auth == AuthXOAUTH2:
 	case s.Username == "" && s.Password != "":
 		p.Add(path+".username", nil, "is missing, and there is a password")
 	case s.Username != "" && s.Password == "":

@@ -54,6 +54,7 @@ func TestValidConfigurations(t *testing.T) {
   timeout: 50s
 `, 0},
 		"a relay on this machine without TLS": {"email: {host: localhost, from: a@example.org, tls: none, username: x, password: y, auth: plain}", 0},
+		"access tokens":                       {"email: {host: mail.example.org, from: a@example.org, username: x, oauth2: {token_url: 'https://x.example', client_id: x, client_secret: y, scopes: [z]}}", 0},
 		"a relay elsewhere without TLS":       {"email: {host: mail.example.org, from: a@example.org, tls: none}", 1},
 	} {
 		c, err := parse(t, tc.yaml)
@@ -66,6 +67,8 @@ func TestValidConfigurations(t *testing.T) {
 func TestFaultyConfigurations(t *testing.T) {
 	t.Parallel()
 	const relay = "email: {host: mail.example.org, from: noreply@example.org, "
+	const oauth = relay + "username: noreply@example.org, "
+	const tokens = "{token_url: 'https://x.example', client_id: x, client_secret: y, scopes: [z]}"
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"options without a host":               {"email: {from: noreply@example.org}", "email.host: is missing"},
 		"no sender":                            {"email: {host: mail.example.org}", "email.from: is missing"},
@@ -90,6 +93,16 @@ func TestFaultyConfigurations(t *testing.T) {
 		"authorities without TLS":              {relay + "tls: none, ca_file: x.pem}", "email.ca_file: value"},
 		"a greeting that is no name":           {relay + "ehlo: 'a b'}", "email.ehlo: value"},
 		"a password to this machine by chance": {"email: {host: localhost, from: a@example.org, tls: none, username: x, password: y}", "email.auth: value"},
+		"tokens without an endpoint":           {oauth + "oauth2: {client_id: x, client_secret: y, scopes: [z]}}", "email.oauth2.token_url: must be"},
+		"tokens from an endpoint without TLS":  {oauth + "oauth2: {token_url: 'http://x.example', client_id: x, client_secret: y, scopes: [z]}}", "email.oauth2.token_url: must be"},
+		"tokens for nobody":                    {oauth + "oauth2: {token_url: 'https://x.example', client_secret: y, scopes: [z]}}", "email.oauth2.client_id: is missing"},
+		"tokens without a secret":              {oauth + "oauth2: {token_url: 'https://x.example', client_id: x, scopes: [z]}}", "email.oauth2.client_secret: is missing"},
+		"tokens for nothing":                   {oauth + "oauth2: {token_url: 'https://x.example', client_id: x, client_secret: y}}", "email.oauth2.scopes: is missing"},
+		"a key that is none":                   {oauth + `oauth2: {token_url: "https://x.example", client_secret: '{"type":"x"}', scopes: [z]}}`, "email.oauth2.client_secret: is not"},
+		"tokens and a password":                {oauth + "password: x, oauth2: " + tokens + "}", "email.password: is not"},
+		"tokens without a mailbox":             {relay + "oauth2: " + tokens + "}", "email.username: is missing"},
+		"tokens in clear text":                 {oauth + "tls: none, oauth2: " + tokens + "}", "email.tls: value"},
+		"tokens for another way to log in":     {oauth + "auth: plain, password: x, oauth2: " + tokens + "}", "email.oauth2: is not"},
 		"more time than a session is held":     {relay + "timeout: 51s}", "email.timeout: value"},
 	} {
 		if _, err := parse(t, tc.yaml); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {

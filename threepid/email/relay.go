@@ -29,6 +29,7 @@ const farewell = time.Second
 
 // The steps of a conversation with the relay, for messages.
 const (
+	stepToken    = "the access token"
 	stepConnect  = "connecting"
 	stepGreeting = "the greeting"
 	stepHello    = "EHLO"
@@ -48,6 +49,8 @@ type relay struct {
 	addr string
 	tls  *tls.Config // nil for none
 	now  func() time.Time
+	// tokens are what to log in with, nil for a password.
+	tokens *tokens
 }
 
 func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
@@ -64,7 +67,11 @@ func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 		}
 		r.tls.RootCAs = pool
 	}
-	return r, nil
+	var err error
+	if s.Auth == AuthXOAUTH2 {
+		r.tokens, err = newTokens(s.OAuth2, s.Username, r.tls)
+	}
+	return r, err
 }
 
 // deliver implements transport. What the relay has neither taken nor refused for good
@@ -76,10 +83,11 @@ func (r *relay) deliver(ctx context.Context, m message) error {
 	}
 	half, cancel := context.WithTimeout(ctx, r.Timeout.Std()/2)
 	defer cancel()
-	f, final := r.attempt(ctx, half, m, data)
+	c := &conn{relay: r, message: m}
+	f, final := c.attempt(ctx, half, data)
 	if f != nil && !final && ctx.Err() == nil {
 		m.say("%v", f)
-		f, _ = r.attempt(ctx, ctx, m, data)
+		f, _ = c.attempt(ctx, ctx, data)
 	}
 	if f != nil {
 		return f
@@ -87,11 +95,22 @@ func (r *relay) deliver(ctx context.Context, m message) error {
 	return nil
 }
 
-// attempt sends m over a new connection. It gives up when early ends before the whole
-// mail is with the relay, and after that when ctx does. It reports whether another
-// attempt would be in vain, or could make it two mails.
-func (r *relay) attempt(ctx, early context.Context, m message, data []byte) (f *sending.Failure, final bool) {
-	c := &conn{relay: r, message: m}
+// conn is a connection to the relay for one mail, and then another one.
+type conn struct {
+	*relay
+	message
+
+	raw    net.Conn
+	client *smtp.Client
+	step   string // the last one that was begun
+	// token is the access token, and refused one that the relay did not take.
+	token, refused string
+}
+
+// attempt sends the mail over a new connection. It gives up when early ends before
+// the whole mail is with the relay, and after that when ctx does. It reports whether
+// another attempt would be in vain, or could make it two mails.
+func (c *conn) attempt(ctx, early context.Context, data []byte) (f *sending.Failure, final bool) {
 	err := c.dial(early)
 	if err == nil {
 		err = c.transfer(ctx, early, data)
@@ -104,9 +123,15 @@ func (r *relay) attempt(ctx, early context.Context, m message, data []byte) (f *
 		err = context.DeadlineExceeded
 	}
 	f = explain(c.step, err)
-	f.Said = sending.Redact(f.Said, m.private...)
+	f.Said = sending.Redact(f.Said, c.private...)
 	switch f.Outcome {
-	case sending.Deferred:
+	case sending.Auth:
+		// A token may have been called back before its time.
+		used := c.token
+		final = used == "" || c.refused != ""
+		c.refused = used
+		return f, final
+	case sending.Deferred, sending.Unavailable:
 		return f, false
 	case sending.Unreachable, sending.Lost, sending.Timeout:
 		return f, c.step == stepEnd
@@ -131,17 +156,14 @@ func (r *relay) probe(ctx context.Context) error {
 	return explain(c.step, err)
 }
 
-// conn is a connection to the relay for one mail.
-type conn struct {
-	*relay
-	message
-
-	raw    net.Conn
-	client *smtp.Client
-	step   string // the last one that was begun
-}
-
-func (c *conn) dial(ctx context.Context) error {
+func (c *conn) dial(ctx context.Context) (err error) {
+	c.client = nil
+	if c.tokens != nil {
+		c.begin(stepToken)
+		if c.token, err = c.tokens.get(ctx, c.refused); err != nil {
+			return err
+		}
+	}
 	c.begin(stepConnect)
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 	if err != nil {
@@ -216,30 +238,32 @@ func (c *conn) open(ctx context.Context) (err error) {
 	return c.login()
 }
 
-// login authenticates in the configured way. The library shows no password without
-// TLS but to this machine, and validate wants to be told so even then.
+// login authenticates in the configured way, or the first that the relay offers. The
+// library shows no password without TLS but to this machine, and the configuration
+// wants to be told so even then.
 func (c *conn) login() error {
 	password := c.Password.Reveal()
+	ways := []string{AuthPlain, AuthLogin}
+	if c.Auth != AuthAuto {
+		ways = []string{c.Auth}
+	}
 	_, offered := c.client.Extension("AUTH")
-	for _, way := range c.ways() {
+	for _, way := range ways {
 		if !slices.Contains(strings.Fields(strings.ToLower(offered)), way) {
 			continue
 		}
-		if way == AuthPlain {
+		switch way {
+		case AuthXOAUTH2:
+			return c.client.Auth(smtp.XOAuth2Auth(c.Username, c.token))
+		case AuthLogin:
+			return c.client.Auth(smtp.LoginAuth(c.Username, password, c.Host, false))
+		default:
 			return c.client.Auth(smtp.PlainAuth("", c.Username, password, c.Host, false))
 		}
-		return c.client.Auth(smtp.LoginAuth(c.Username, password, c.Host, false))
 	}
 	f := failed(sending.Auth, "the relay offers no suitable way to log in")
 	f.Said = "AUTH " + offered
 	return f
-}
-
-func (c *conn) ways() []string {
-	if c.Auth == AuthAuto {
-		return []string{AuthPlain, AuthLogin}
-	}
-	return []string{c.Auth}
 }
 
 // offer names the sender and the recipient and writes the mail but for its end.

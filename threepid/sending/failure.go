@@ -62,7 +62,7 @@ const maxSaid = 300
 
 // secretive matches addresses and telephone numbers, the former also with their "@"
 // escaped. Error codes have fewer digits than telephone numbers.
-var secretive = regexp.MustCompile(`(?i)[^\s<>"'()\[\],;:]*(?:@|%40|=40)[^\s<>"'()\[\],;]*|\+?\d(?:[ ()/-]?\d){5,}`)
+var secretive = regexp.MustCompile(`(?i)[^\s<>"'()\[\],;:]*(?:@|%40|=40)[^\s<>"'()\[\],;]*|(?:\+|\b)\d(?:[ ()/-]?\d){5,}`)
 
 // Redact returns what a relay or provider said as the log may hold it: on one line,
 // not too long, and without addresses, numbers and what else of the message is

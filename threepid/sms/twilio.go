@@ -129,12 +129,12 @@ func (t *twilio) send(ctx context.Context, m message) error {
 	malformed := json.Unmarshal(got.body, &said) != nil
 	code := max(said.Code, said.ErrorCode)
 	if f, known := twilioErrors[code]; known {
-		f.Reason, f.Said = "Twilio's error "+strconv.Itoa(code), sending.Redact(said.Message)
+		f.Reason, f.Said = "Twilio's error "+strconv.Itoa(code), sending.Redact(said.Message, m.to)
 		return &f
 	}
 	switch state := string(said.Status); {
 	case got.status/100 != 2 || code != 0:
-		return refused(got.status, code, sending.Redact(said.Message))
+		return refused(got.status, code, sending.Redact(said.Message, m.to))
 	case malformed || said.SID == "" || state == `"failed"` || state == `"undelivered"` || state == `"canceled"`:
 		return failed(sending.Refused, "Twilio's answer does not accept the message")
 	}

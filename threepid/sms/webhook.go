@@ -100,18 +100,18 @@ func (w *webhook) send(ctx context.Context, m message) error {
 	case err != nil:
 		return err
 	case w.status == nil && got.status/100 != 2, w.status != nil && !slices.Contains(w.status, got.status):
-		return refused(got.status, 0, w.said(got))
+		return refused(got.status, 0, w.said(got, m))
 	case w.pattern != nil && !w.pattern.Match(got.body):
 		return &sending.Failure{
-			Outcome: sending.Refused, Kind: threepid.ErrSend, Reason: "the provider's answer does not match success_pattern", Said: w.said(got),
+			Outcome: sending.Refused, Kind: threepid.ErrSend, Reason: "the provider's answer does not match success_pattern", Said: w.said(got, m),
 		}
 	}
 	return nil
 }
 
 // said returns the words of an answer without the secret, which it may quote.
-func (w *webhook) said(a answer) string {
-	return sending.Redact(string(a.body), w.secret.Reveal())
+func (w *webhook) said(a answer, m message) string {
+	return sending.Redact(string(a.body), w.secret.Reveal(), m.to)
 }
 
 // filled is what a request is made of.

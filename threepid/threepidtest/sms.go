@@ -46,8 +46,13 @@ type SMSAnswer struct {
 // NewSMS starts a gateway that answers 200 and {} unless Answer says otherwise.
 func NewSMS(t testing.TB) *SMS {
 	t.Helper()
+	return newSMS(t, httptest.NewServer)
+}
+
+func newSMS(t testing.TB, start func(http.Handler) *httptest.Server) *SMS {
+	t.Helper()
 	s := &SMS{requests: newJournal[SMSRequest](), stop: make(chan struct{})}
-	server := httptest.NewServer(s)
+	server := start(s)
 	s.URL = server.URL
 	t.Cleanup(func() {
 		close(s.stop)

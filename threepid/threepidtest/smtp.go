@@ -8,6 +8,8 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
@@ -64,6 +66,7 @@ type SMTP struct {
 	CAFile  string         // the same, as a PEM file
 
 	opts     SMTPOptions
+	config   *tls.Config
 	server   *smtp.Server
 	listener *tracked
 	messages *journal[Message]
@@ -93,6 +96,7 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 	s.server.AllowInsecureAuth = opts.PlainText
 	s.server.MaxMessageBytes = 1 << 20
 	config := &tls.Config{Certificates: []tls.Certificate{ca.certificate}, MinVersion: tls.VersionTLS12}
+	s.config = config.Clone()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		pause(opts.Handshake, nil, s.stop)
 		return nil, nil
@@ -118,6 +122,19 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 		_ = s.server.Shutdown(context.WithoutCancel(t.Context()))
 	})
 	return s
+}
+
+// Tokens starts a token endpoint with the relay's certificate. It answers as a gateway
+// for text messages does.
+func (s *SMTP) Tokens(t testing.TB) *SMS {
+	t.Helper()
+	return newSMS(t, func(h http.Handler) *httptest.Server {
+		server := httptest.NewUnstartedServer(h)
+		server.TLS = s.config
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		server.StartTLS()
+		return server
+	})
 }
 
 // Fail queues faults. Each strikes once, the first of its stage first, whoever
