@@ -48,6 +48,9 @@ const usage = `identity is a Matrix Identity Service.
                                             remove everything of a person
   identity -config identity.yaml import-sydent -db sydent.db -conf sydent.conf
                                             bring over what a Sydent knows
+  identity -config identity.yaml test-mail -to ADDRESS
+  identity -config identity.yaml test-sms -to NUMBER
+                                            send one message and show what the relay or the provider says
   identity -config identity.yaml doctor     ask database, Redis, mail relay, homeservers and the service's own URL
   identity -config identity.yaml health     exit with 0 if the running service is healthy
 
@@ -78,6 +81,10 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 		return p.erase(ctx, f, args)
 	case "import-sydent":
 		return p.importSydent(ctx, f, args)
+	case "test-mail":
+		return p.testMail(ctx, f, args)
+	case "test-sms":
+		return p.testSMS(ctx, f, args)
 	case "doctor":
 		return p.doctor(ctx, f, args)
 	case "health":

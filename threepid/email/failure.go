@@ -1,7 +1,6 @@
 package email
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -27,9 +26,9 @@ var (
 	noMailbox = regexp.MustCompile(`^5\.(1\.([1236]|10)|2\.1)$`)
 )
 
-// explain says what went wrong during a step of the conversation. What the relay said
-// is in it as it was said.
-func explain(step string, err error) *sending.Failure {
+// explain says what went wrong during a step of the conversation, after whose time if
+// it was late. What the relay said is in it as it was said.
+func explain(step string, late bool, err error) *sending.Failure {
 	var (
 		own   *sending.Failure
 		reply *textproto.Error
@@ -38,12 +37,12 @@ func explain(step string, err error) *sending.Failure {
 		cert  *tls.CertificateVerificationError
 	)
 	switch {
-	case errors.As(err, &own):
-		return own
 	case errors.As(err, &reply):
 		return explainReply(step, reply)
-	case errors.Is(err, context.DeadlineExceeded):
+	case late:
 		return failed(sending.Timeout, "time ran out at "+step)
+	case errors.As(err, &own):
+		return own
 	case errors.As(err, &cert):
 		return failed(sending.TLS, describeCertificate(cert.Err))
 	case errors.As(err, &alert), errors.As(err, &plain):

@@ -17,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v4"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/leaktest"
 	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -88,6 +89,31 @@ func TestLoggingInWithAccessTokens(t *testing.T) {
 
 func basicAuth(r threepidtest.SMSRequest) (user, password string, ok bool) {
 	return (&http.Request{Header: r.Header}).BasicAuth()
+}
+
+// TestTheConversationShowsNoPassword is about what an operator sees who tries it out.
+func TestTheConversationShowsNoPassword(t *testing.T) {
+	t.Parallel()
+	const password = "a-password-or-access-token"
+	for _, mechanism := range []string{"PLAIN", "LOGIN", "XOAUTH2"} {
+		for _, right := range []string{password, "another one"} {
+			relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{Username: "is", Password: right, Mechanism: mechanism})
+			c := config(relay)
+			c.Username = "is"
+			if c.Password = password; mechanism == "XOAUTH2" {
+				tokens := relay.Tokens(t)
+				tokens.Answer(answer(fmt.Sprintf(`{"access_token":%q}`, password)))
+				c.Password, c.OAuth2 = "", email.OAuth2Config{TokenURL: tokens.URL, ClientID: "x", ClientSecret: password + "s", Scopes: []string{"x"}}
+			}
+			var secrets leaktest.Secrets
+			secrets.Add("the password", password)
+			var shown strings.Builder
+			err := newSender(t, c).Try(t.Context(), challenge(), func(format string, args ...any) { fmt.Fprintf(&shown, format+"\n", args...) })
+			if (err == nil) != (right == password) || len(secrets.In(shown.String())) > 0 || !strings.Contains(shown.String(), "> EHLO") {
+				t.Errorf("%s: %v\n%s", mechanism, err, shown.String())
+			}
+		}
+	}
 }
 
 func TestAccessTokensThatDoNotLast(t *testing.T) {

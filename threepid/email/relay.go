@@ -114,15 +114,15 @@ func (c *conn) attempt(ctx, early context.Context, data []byte) (f *sending.Fail
 	err := c.dial(early)
 	if err == nil {
 		err = c.transfer(ctx, early, data)
+		if reply, ok := errors.AsType[*textproto.Error](err); ok {
+			c.say("< %d %s", reply.Code, reply.Msg) // the mail client shows only what it expects
+		}
 		c.quit()
 	}
 	if err == nil {
 		return nil, true
 	}
-	if _, replied := errors.AsType[*textproto.Error](err); !replied && (ctx.Err() != nil || early.Err() != nil && c.step != stepEnd) {
-		err = context.DeadlineExceeded
-	}
-	f = explain(c.step, err)
+	f = explain(c.step, ctx.Err() != nil || early.Err() != nil && c.step != stepEnd, err)
 	f.Said = sending.Redact(f.Said, c.private...)
 	switch f.Outcome {
 	case sending.Auth:
@@ -153,18 +153,20 @@ func (r *relay) probe(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	return explain(c.step, err)
+	return explain(c.step, ctx.Err() != nil, err)
 }
 
 func (c *conn) dial(ctx context.Context) (err error) {
 	c.client = nil
 	if c.tokens != nil {
-		c.begin(stepToken)
+		c.step = stepToken
+		c.say("the access token")
 		if c.token, err = c.tokens.get(ctx, c.refused); err != nil {
 			return err
 		}
 	}
-	c.begin(stepConnect)
+	c.step = stepConnect
+	c.say("connecting to %s", c.addr)
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 	if err != nil {
 		return err
@@ -173,8 +175,6 @@ func (c *conn) dial(ctx context.Context) (err error) {
 	c.raw = &bounded{raw, maxAnswers}
 	return nil
 }
-
-func (c *conn) begin(step string) { c.step = step; c.say("%s", step) }
 
 // transfer hands over the mail.
 func (c *conn) transfer(ctx, early context.Context, data []byte) error {
@@ -192,7 +192,8 @@ func (c *conn) transfer(ctx, early context.Context, data []byte) error {
 		return early.Err()
 	}
 	defer context.AfterFunc(ctx, hangUp)()
-	c.begin(stepEnd)
+	c.step = stepEnd
+	c.say("> (the mail)")
 	if err := body.Close(); err != nil { // reads the relay's word
 		return err
 	}
@@ -212,18 +213,19 @@ func (c *conn) open(ctx context.Context) (err error) {
 		}
 		wire = secure
 	}
-	c.begin(stepGreeting)
+	c.step = stepGreeting
 	if c.client, err = smtp.NewClient(wire, c.Host); err != nil {
 		return err
 	}
+	c.say("greeted")
 	c.client.SetLogger(transcript(c.say))
 	c.client.SetDebugLog(true)
-	c.begin(stepHello)
+	c.step = stepHello
 	if err := c.client.Hello(c.EHLO); err != nil {
 		return err
 	}
 	if c.TLS == TLSStart {
-		c.begin(stepStartTLS)
+		c.step = stepStartTLS
 		if ok, _ := c.client.Extension("STARTTLS"); !ok {
 			return failed(sending.TLS, "the relay does not offer STARTTLS")
 		}
@@ -231,10 +233,13 @@ func (c *conn) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if state, ok := c.client.TLSConnectionState(); ok {
+		c.say("%s", tls.VersionName(state.Version))
+	}
 	if c.Username == "" {
 		return nil
 	}
-	c.begin(stepAuth)
+	c.step = stepAuth
 	return c.login()
 }
 
@@ -268,7 +273,7 @@ func (c *conn) login() error {
 
 // offer names the sender and the recipient and writes the mail but for its end.
 func (c *conn) offer(data []byte) (io.WriteCloser, error) {
-	c.begin(stepMail)
+	c.step = stepMail
 	// Asking for SMTPUTF8 without need would fail at a later relay without it.
 	utf8 := needsUTF8(c.to)
 	if ok, _ := c.client.Extension("SMTPUTF8"); utf8 && !ok {
@@ -278,11 +283,11 @@ func (c *conn) offer(data []byte) (io.WriteCloser, error) {
 	if err := c.client.Mail("<" + c.from.Address + ">"); err != nil {
 		return nil, err
 	}
-	c.begin(stepRcpt)
+	c.step = stepRcpt
 	if err := c.client.Rcpt("<" + c.to + ">"); err != nil {
 		return nil, err
 	}
-	c.begin(stepData)
+	c.step = stepData
 	body, err := c.client.Data()
 	if err != nil {
 		return nil, err
