@@ -203,7 +203,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 	}
 	return serve.Run(ctx, serve.Options{
 		Name: "identity", Version: version, Config: cfg.HTTP.Config, Logger: env.log,
-		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg,
+		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg, Registerer: env.reg,
 		Ready:   []serve.Check{{Name: "database", Probe: db.Try}},
 		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run, s.invites.Run, s.told.Run, p.answerHangups(env.log)),
 		Abort:   p.abort,

@@ -13,3 +13,8 @@ func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 		"IDENTITY_DATA_DIR="+t.TempDir(), "IDENTITY_HTTP_DRAIN_DELAY=0s", "IDENTITY_HTTP_READ_TIMEOUT=300ms"))
 	cmdtest.TestStall(t, strings.TrimPrefix(s.API, "http://"), "/_matrix/identity/v2/account/register")
 }
+
+func TestADeadLogReaderStopsNothing(t *testing.T) {
+	t.Parallel()
+	cmdtest.TestDeadLogReader(t, envPrefix)
+}

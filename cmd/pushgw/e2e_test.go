@@ -362,6 +362,12 @@ func TestReload(t *testing.T) {
 		}
 	}
 	check("before", 502)
+	successful := func(want int) {
+		t.Helper()
+		if !strings.Contains(g.get(t, g.Admin+"/metrics"), fmt.Sprintf("\nherald_push_config_last_reload_successful %d\n", want)) {
+			t.Errorf("the metric does not say %d", want)
+		}
+	}
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, typo: 1}\n")
 	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -369,6 +375,7 @@ func TestReload(t *testing.T) {
 	}
 	g.Await(t, "new configuration refused")
 	check("after a bad configuration", 502)
+	successful(0)
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, service_account_file: firebase.json, endpoint: \""+s.fcm.URL()+"\"}\n")
 	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -376,6 +383,7 @@ func TestReload(t *testing.T) {
 	}
 	g.Await(t, "apps reloaded")
 	check("after a good one", 200)
+	successful(1)
 
 	again, err := os.ReadFile(s.config)
 	if err != nil {
@@ -401,6 +409,17 @@ func TestReload(t *testing.T) {
 	if got := requests[len(requests)-1].Project; got != "other" {
 		t.Errorf("the new key's project is not used: %s", got)
 	}
+
+	for _, name := range []string{filepath.Join(s.dir, "firebase.json"), s.config} {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+		event := g.Await(t, "a file that is in use cannot be read any more")
+		if text, _ := event["err"].(string); event["level"] != "WARN" || !strings.Contains(text, filepath.Base(name)) {
+			t.Errorf("%s was removed: %v", name, event)
+		}
+	}
+	check("without its files", 200)
 }
 
 // serverPEM returns a certificate for 127.0.0.1 and its key as files hold them.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 )
@@ -20,6 +22,8 @@ type reloader struct {
 	log     *slog.Logger
 	shared  *connections
 	gateway *push.Gateway
+	// good is 1, or 0 after a configuration was refused.
+	good prometheus.Gauge
 
 	mu   sync.Mutex
 	cfg  *Config
@@ -33,7 +37,11 @@ func (r *reloader) workers(dev bool, signals <-chan os.Signal) []func(context.Co
 	}
 	return []func(context.Context) error{
 		func(ctx context.Context) error {
-			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), r.files, func() { r.reload(ctx, "a key file changed") })
+			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), r.files, func() { r.reload(ctx, "a key file changed") }, r.lost)
+			return nil
+		},
+		func(ctx context.Context) error {
+			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), func() []string { return []string{r.file} }, func() {}, r.lost)
 			return nil
 		},
 		func(ctx context.Context) error {
@@ -47,6 +55,22 @@ func (r *reloader) workers(dev bool, signals <-chan os.Signal) []func(context.Co
 			}
 		},
 	}
+}
+
+// lost says that a file is gone without which the service does not start again.
+func (r *reloader) lost(_ string, err error) {
+	r.log.Warn("a file that is in use cannot be read any more: the next reload or start will fail", "err", err)
+}
+
+// newReloadGauge tells whether the last configuration that was read is in use.
+func newReloadGauge(reg prometheus.Registerer) prometheus.Gauge {
+	good := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "herald_push_config_last_reload_successful",
+		Help: "1, or 0 after a new configuration was refused and the old one stayed in use.",
+	})
+	good.Set(1)
+	reg.MustRegister(good)
+	return good
 }
 
 // files lists the files whose change makes a reload necessary.
@@ -70,9 +94,11 @@ func (r *reloader) reload(ctx context.Context, why string) {
 		apps, err = openApps(cfg, r.shared)
 	}
 	if err != nil {
+		r.good.Set(0)
 		r.log.ErrorContext(ctx, "new configuration refused, the old one stays in use", "why", why, "err", err)
 		return
 	}
+	r.good.Set(1)
 	r.gateway.SetApps(apps.apps)
 	// Deliveries under way still use the old providers; none lasts longer than
 	// a request.

@@ -135,9 +135,9 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	r := &reloader{file: f.Config, environ: p.environ, log: log, shared: shared, gateway: gateway, cfg: cfg, apps: apps}
+	r := &reloader{file: f.Config, environ: p.environ, log: log, shared: shared, gateway: gateway, good: newReloadGauge(registry), cfg: cfg, apps: apps}
 	err = serve.Run(ctx, serve.Options{
-		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry,
+		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry, Registerer: registry,
 		Workers: r.workers(f.Dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})

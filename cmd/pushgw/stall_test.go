@@ -22,3 +22,8 @@ func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	t.Cleanup(func() { stop(); <-code })
 	cmdtest.TestStall(t, <-listening, "/_matrix/push/v1/notify")
 }
+
+func TestADeadLogReaderStopsNothing(t *testing.T) {
+	t.Parallel()
+	cmdtest.TestDeadLogReader(t, envPrefix)
+}

@@ -8,6 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os/signal"
+	"syscall"
 )
 
 // ErrUsage ends a program with the status of a wrong command line. Whoever
@@ -23,6 +25,8 @@ type Line struct {
 	Args    []string // a subcommand and what belongs to it; none to serve
 }
 
+func (l Line) serves() bool { return len(l.Args) == 0 && !l.Check && !l.Version }
+
 // Program is a program with a command line.
 type Program struct {
 	Name   string
@@ -36,6 +40,9 @@ type Program struct {
 func (p Program) Run(args []string, do func(Line) error) int {
 	l, err := p.parse(args)
 	if err == nil {
+		if l.serves() {
+			signal.Ignore(syscall.SIGPIPE) // a service outlives whoever reads its log
+		}
 		err = do(l)
 	}
 	switch {

@@ -22,11 +22,12 @@ type digest [sha256.Size]byte
 // change, unless there was no file. Files are read in full, because editors and
 // Kubernetes' swapped symbolic links keep size and time as they like. A file
 // that is missing or unreadable is a change only when it is back with other
-// content.
-func Watch(ctx context.Context, interval time.Duration, files func() []string, changed func()) {
+// content; lost is called once when it has been so for an interval.
+func Watch(ctx context.Context, interval time.Duration, files func() []string, changed func(), lost func(path string, err error)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	reported := readAll(files(), nil)
+	w := watcher{lost: lost, away: make(map[string]int)}
+	reported := w.readAll(files(), nil)
 	previous := maps.Clone(reported)
 	for {
 		select {
@@ -34,7 +35,7 @@ func Watch(ctx context.Context, interval time.Duration, files func() []string, c
 			return
 		case <-ticker.C:
 		}
-		current := readAll(files(), reported)
+		current := w.readAll(files(), reported)
 		for path := range current {
 			if _, listed := reported[path]; !listed {
 				reported[path] = current[path]
@@ -49,14 +50,25 @@ func Watch(ctx context.Context, interval time.Duration, files func() []string, c
 	}
 }
 
+// watcher knows how often in a row files could not be read.
+type watcher struct {
+	lost func(path string, err error)
+	away map[string]int
+}
+
 // readAll returns the digest of each file, or the one it had if it cannot be
 // read now.
-func readAll(paths []string, before map[string]digest) map[string]digest {
+func (w watcher) readAll(paths []string, before map[string]digest) map[string]digest {
 	digests := make(map[string]digest, len(paths))
 	for _, path := range paths {
 		sum, err := read(path)
 		if err != nil {
 			sum = before[path]
+			if w.away[path]++; w.away[path] == 2 {
+				w.lost(path, err)
+			}
+		} else {
+			delete(w.away, path)
 		}
 		digests[path] = sum
 	}

@@ -18,6 +18,7 @@ type watched struct {
 	dir     string
 	files   atomic.Pointer[[]string]
 	changes atomic.Int32
+	losses  atomic.Int32
 }
 
 const interval = time.Second
@@ -33,7 +34,7 @@ func watch(t *testing.T, test func(w *watched)) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			conf.Watch(ctx, interval, func() []string { return *w.files.Load() }, func() { w.changes.Add(1) })
+			conf.Watch(ctx, interval, func() []string { return *w.files.Load() }, func() { w.changes.Add(1) }, func(string, error) { w.losses.Add(1) })
 		}()
 		synctest.Wait()
 		test(w)
@@ -82,6 +83,27 @@ func TestWatchReportsAChangeOnceItIsStable(t *testing.T) {
 		w.wait(5, 0)
 		w.write("a", "four!") // of the same size as three, perhaps at the same time
 		w.wait(5, 1)
+	})
+}
+
+func TestWatchReportsALossOnce(t *testing.T) {
+	watch(t, func(w *watched) {
+		lost := func(want int) {
+			t.Helper()
+			if got := int(w.losses.Swap(0)); got != want {
+				w.Errorf("%d losses were reported, want %d", got, want)
+			}
+		}
+		w.remove("a")
+		w.wait(1, 0)
+		lost(0) // may be being replaced
+		w.wait(9, 0)
+		lost(1)
+		w.write("a", "one")
+		w.wait(3, 0)
+		w.remove("a")
+		w.wait(3, 0)
+		lost(1)
 	})
 }
 

@@ -153,7 +153,14 @@ func TestAProxyThatIsNotTrustedIsNoticedOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			engine, logs := newEngine(t, mxhttp.Options{TrustedProxies: tc.trusted}, map[string]handler{"GET /x": ok})
+			engine, logs := newEngine(t, mxhttp.Options{TrustedProxies: tc.trusted}, map[string]handler{
+				"GET /x": func(w http.ResponseWriter, r *http.Request) error {
+					if proxied := mxhttp.Proxied(r.Context()); proxied != (tc.want != "") {
+						t.Errorf("proxied: %t", proxied)
+					}
+					return ok(w, r)
+				},
+			})
 			for range 3 {
 				r := httptest.NewRequest("GET", "/x", nil)
 				r.RemoteAddr = tc.remote

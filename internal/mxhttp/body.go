@@ -37,7 +37,7 @@ type body struct {
 
 // countBody lets the body of c's request count against the budget.
 func (e *edge) countBody(c *gin.Context, x *exchange) {
-	x.budget, x.source = e.budget, e.budget.source(x.client)
+	x.budget, x.source = e.budget, e.budget.source(x.client, x.proxied)
 	if c.Request.Body == nil || c.Request.Body == http.NoBody {
 		return
 	}

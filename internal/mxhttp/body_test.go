@@ -30,6 +30,8 @@ type crowd struct {
 	engine  http.Handler
 	held    chan struct{}
 	release chan struct{}
+
+	forwarded string // for whom a proxy says it asks
 }
 
 func newCrowd(t *testing.T, o mxhttp.Options) (*crowd, *prometheus.Registry) {
@@ -71,6 +73,9 @@ func (c *crowd) send(path, addr, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	r.ContentLength = -1 // what is declared does not count
 	r.RemoteAddr = netip.AddrPortFrom(netip.MustParseAddr(addr), 99).String()
+	if c.forwarded != "" {
+		r.Header.Set("X-Forwarded-For", c.forwarded)
+	}
 	w := httptest.NewRecorder()
 	c.engine.ServeHTTP(w, r)
 	return w
@@ -154,6 +159,10 @@ func TestTrustedSourcesAreLeftAQuarterAndMayHoldAll(t *testing.T) {
 	defer close(c.release)
 	c.hold("10.0.0.1", 40_000)
 	c.refused(t, "M_UNKNOWN", "10.0.0.1", 1)
+
+	c, _ = newCrowd(t, mxhttp.Options{TrustedSources: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	c.forwarded = "192.0.2.1" // which makes it a proxy that hides its clients
+	c.refused(t, "M_LIMIT_EXCEEDED", "10.0.0.1", 10_001)
 }
 
 // TestWhatARequestHoldsIsGivenBack ends requests in each way there is.

@@ -59,9 +59,10 @@ func newBudget(o Options, m *metrics) *budget {
 }
 
 // source returns what stands for the client at addr in acquire and release: its
-// network, or the zero Prefix for a trusted source.
-func (b *budget) source(addr netip.Addr) netip.Prefix {
-	if !addr.IsValid() || slices.ContainsFunc(b.trusted, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+// network, or the zero Prefix for a trusted source. A proxy that hides its clients
+// is none, wherever it is.
+func (b *budget) source(addr netip.Addr, proxied bool) netip.Prefix {
+	if !addr.IsValid() || !proxied && slices.ContainsFunc(b.trusted, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return netip.Prefix{}
 	}
 	bits := 32

@@ -122,10 +122,10 @@ func (e *edge) handle(c *gin.Context) {
 	}
 	x.Context = ctx
 	c.Request = c.Request.WithContext(x)
+	x.proxied = e.proxies.look(ctx, c.Request)
 	e.countBody(c, x)
 	e.metrics.inFlight.Inc()
 	defer e.finish(c, x)
-	e.proxies.look(ctx, c.Request)
 
 	c.Writer.Header()["X-Request-Id"] = x.id[:]
 	if e.cors {

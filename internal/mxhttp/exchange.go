@@ -25,6 +25,8 @@ type exchange struct {
 	route  string
 	client netip.Addr
 	start  time.Time
+	// proxied is whether client is a proxy that hides its clients.
+	proxied bool
 
 	// What the request holds of the budget, and the answer if it may hold no more.
 	budget  *budget
@@ -113,6 +115,13 @@ func RequestID(ctx context.Context) string {
 		return x.id[0]
 	}
 	return ""
+}
+
+// Proxied reports whether [ClientAddr] is the address of a proxy that
+// [Options.TrustedProxies] does not name, and so stands for anybody.
+func Proxied(ctx context.Context) bool {
+	x := exchangeOf(ctx)
+	return x != nil && x.proxied
 }
 
 // ClientAddr returns the address of the client whose request ctx belongs to, as

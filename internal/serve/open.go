@@ -19,6 +19,11 @@ func (r *runner) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if r.o.Registerer != nil {
+			if err := r.o.Registerer.Register(pair.good); err != nil {
+				return fmt.Errorf("register the metric of the certificate: %w", err)
+			}
+		}
 		tlsConfig = pair.config()
 	}
 	room := newBound(c.connections(), r.o.Logger)

@@ -32,6 +32,8 @@ type Options struct {
 	Handler http.Handler
 	// Gatherer has the metrics for the admin listener.
 	Gatherer prometheus.Gatherer
+	// Registerer, unless nil, receives the metric of the certificate, if there is one.
+	Registerer prometheus.Registerer
 	// Ready are the checks behind /ready.
 	Ready []Check
 	// Workers run in the background from the start until the last request has

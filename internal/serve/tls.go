@@ -8,22 +8,30 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // keyPair is a certificate that follows its files.
 type keyPair struct {
-	c   TLSConfig
-	log *slog.Logger
+	c    TLSConfig
+	log  *slog.Logger
+	good prometheus.Gauge // 1 while the files are as they should be
 
 	mu      sync.Mutex
 	cert    *tls.Certificate
 	seen    [2]fs.FileInfo // the files as they were when last read
+	lost    bool           // they could not be looked at
 	checked time.Time
 }
 
 // openKeyPair reads the files for the first time.
 func openKeyPair(c TLSConfig, log *slog.Logger) (*keyPair, error) {
-	k := &keyPair{c: c, log: log, checked: time.Now()}
+	k := &keyPair{c: c, log: log, checked: time.Now(), good: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "herald_http_certificate_last_reload_successful",
+		Help: "1, or 0 while the files of the certificate cannot be used and the old one stays in use.",
+	})}
+	k.good.Set(1)
 	var err error
 	if k.seen, err = k.stat(); err != nil {
 		return nil, err
@@ -57,9 +65,14 @@ func (k *keyPair) current(now time.Time) *tls.Certificate {
 	// next time; it is kept also when reading fails, to log each fault once.
 	seen, err := k.stat()
 	if err != nil {
-		k.log.Error("tls certificate cannot be looked at, the old one stays", "err", err)
+		if !k.lost {
+			k.log.Warn("tls certificate cannot be looked at, the old one stays", "err", err)
+		}
+		k.lost = true
+		k.good.Set(0)
 		return k.cert
 	}
+	k.lost = false
 	if unchanged(seen[0], k.seen[0]) && unchanged(seen[1], k.seen[1]) {
 		return k.cert
 	}
@@ -67,8 +80,10 @@ func (k *keyPair) current(now time.Time) *tls.Certificate {
 	cert, err := k.load()
 	if err != nil {
 		k.log.Error("new tls certificate cannot be used, the old one stays", "err", err)
+		k.good.Set(0)
 		return k.cert
 	}
+	k.good.Set(1)
 	k.cert = cert
 	k.log.Info("tls certificate reloaded", "not_after", cert.Leaf.NotAfter)
 	return k.cert

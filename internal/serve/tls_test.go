@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -16,6 +17,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // pair is a certificate and its key in files.
@@ -93,7 +97,19 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 	o := options(hello)
 	o.Config.TLS.CertFile, o.Config.TLS.KeyFile = p.cert, p.key
 	o.Config.TLS.ReloadInterval = 0 // looks at every handshake
+	reg := prometheus.NewRegistry()
+	o.Registerer = reg
 	s := start(t, o)
+	good := func(want int) {
+		t.Helper()
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(`# HELP herald_http_certificate_last_reload_successful 1, or 0 while the files of the certificate cannot be used and the old one stays in use.
+# TYPE herald_http_certificate_last_reload_successful gauge
+herald_http_certificate_last_reload_successful %d
+`, want))); err != nil {
+			t.Error(err)
+		}
+	}
+	good(1)
 	expect := func(want string) {
 		t.Helper()
 		if got, err := p.served(t, s.api[0], tls.VersionTLS13); got != want || err != nil {
@@ -114,8 +130,14 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("two")
+	expect("two")
+	if n := strings.Count(s.logs.String(), "level=WARN msg=\"tls certificate cannot be looked at"); n != 1 {
+		t.Errorf("the missing file was logged %d times, want once", n)
+	}
+	good(0)
 	p.write(t, "three")
 	expect("three")
+	good(1)
 }
 
 func TestTheFilesAreNotLookedAtMoreOftenThanTold(t *testing.T) {
