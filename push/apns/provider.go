@@ -69,9 +69,6 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // team share. It shows neither.
 func (p *Provider) Destination(*push.Device) string { return p.destination }
 
-// Quota is the same as Destination.
-func (p *Provider) Quota() string { return p.destination }
-
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {

@@ -149,7 +149,7 @@ var responses = []struct {
 	{"too many provider tokens, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManyProviderTokenUpdates", RetryAfter: "9"},
 		ofTeam(rateLimited(9 * time.Second))},
 	{"too many of something, with a time to wait", pushtest.APNsAnswer{Status: 429, Reason: "TooManySomething", RetryAfter: "9"},
-		push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: 9 * time.Second, Reach: push.ReachUnclear, Evidence: push.EvidenceThrottled}},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, RetryAfter: 9 * time.Second, Evidence: push.EvidenceThrottled}},
 	{"too many requests for a proxy", pushtest.APNsAnswer{Status: 429, Body: "<html>"}, unavailable},
 
 	{"internal error", pushtest.APNsAnswer{Status: 500, Reason: "InternalServerError"}, again},
@@ -157,7 +157,7 @@ var responses = []struct {
 	{"shutting down", pushtest.APNsAnswer{Status: 503, Reason: "Shutdown"}, again},
 	{"unavailable without a reason", pushtest.APNsAnswer{Status: 503, Body: "<html>"}, again},
 	{"unavailable, with a time to wait", pushtest.APNsAnswer{Status: 503, Reason: "ServiceUnavailable", RetryAfter: "3"},
-		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second, Reach: push.ReachUnclear, Evidence: push.EvidenceUnreachable}},
+		push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnavailable, RetryAfter: 3 * time.Second, Evidence: push.EvidenceUnreachable}},
 	{"internal error, with a time to wait that is none", pushtest.APNsAnswer{Status: 500, RetryAfter: "soon"}, unavailable},
 
 	{"a redirect", pushtest.APNsAnswer{Status: 307, Body: "x"}, unavailable},
@@ -188,7 +188,7 @@ func rateLimited(wait time.Duration) push.Outcome {
 
 // ofTeam is an outcome that concerns all pushes with the same credentials.
 func ofTeam(out push.Outcome) push.Outcome {
-	out.Reach, out.Evidence = push.ReachQuota, push.EvidenceQuota
+	out.Evidence = push.EvidenceQuota
 	return out
 }
 

@@ -2,6 +2,7 @@ package apns
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -162,24 +163,12 @@ func (r *response) outcome(d *push.Device, now time.Time, rejectTopic bool) push
 	if out.Evidence == push.EvidenceQuota {
 		out.RetryAfter = cmp.Or(out.RetryAfter, tokenRetryAfter)
 	}
-	out.Reach = reach(out)
 	// Apple that asks for patience is not asked again within a request.
 	out.Unprocessed = rule.unprocessed && r.retryAfter == ""
 	if r.reason == apns2.ReasonExpiredProviderToken || r.reason == apns2.ReasonInvalidProviderToken {
 		out.Err = push.ClockError(r.date, now)
 	}
 	return out
-}
-
-// reach says whose matter an outcome's RetryAfter is.
-func reach(out push.Outcome) push.Reach {
-	switch {
-	case out.Evidence == push.EvidenceQuota:
-		return push.ReachQuota
-	case out.RetryAfter == 0, out.Detail == apns2.ReasonTooManyRequests:
-		return push.ReachDevice
-	}
-	return push.ReachUnclear
 }
 
 // stale reports whether a token was reported dead, timestamp in milliseconds,
@@ -193,6 +182,9 @@ func stale(timestamp, registered int64) bool {
 // context of the request, if it has ended.
 func failure(err, ended error) push.Outcome {
 	out := push.Outcome{Kind: push.Temporary, Reason: push.ReasonUncertain, Evidence: push.EvidenceUnreachable, Err: err}
+	if errors.Is(ended, context.Canceled) || errors.Is(err, h2pool.ErrClosed) {
+		out.Evidence = push.EvidenceNone // it was we who ended it
+	}
 	var last response // Apple's last words on the connection
 	if goAway, left := errors.AsType[*h2pool.GoAwayError](err); left {
 		last.status = http.StatusForbidden

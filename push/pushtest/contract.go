@@ -80,7 +80,7 @@ func (c contract) delivery(n int) push.Delivery {
 func (c contract) accepted(t *testing.T) {
 	t.Parallel()
 	provider, peer := c.open(t, Accept)
-	expect(t, provider.Send(t.Context(), c.delivery(1)), push.Accepted, push.ReasonSent)
+	expect(t, provider.Send(t.Context(), c.delivery(1)), push.Accepted, push.ReasonSent, push.EvidenceWorks)
 	if got := peer.Count(); got != 1 {
 		t.Errorf("the push service got %d pushes, want 1", got)
 	}
@@ -90,7 +90,7 @@ func (c contract) refused(t *testing.T) {
 	t.Parallel()
 	provider, _ := c.open(t, Refuse)
 	outcome := provider.Send(t.Context(), c.delivery(1))
-	expect(t, outcome, push.Temporary, push.ReasonConnection)
+	expect(t, outcome, push.Temporary, push.ReasonConnection, push.EvidenceUnreachable)
 	if !outcome.Unprocessed {
 		t.Error("the outcome does not say that nothing was processed")
 	}
@@ -108,7 +108,7 @@ func (c contract) hung(t *testing.T) {
 	cancel()
 	select {
 	case outcome := <-got:
-		expect(t, outcome, push.Temporary, push.ReasonUncertain)
+		expect(t, outcome, push.Temporary, push.ReasonUncertain, push.EvidenceNone)
 		if outcome.Unprocessed {
 			t.Error("the outcome says that nothing was processed; the push service had read the push")
 		}
@@ -131,6 +131,9 @@ func (c contract) deadline(t *testing.T) {
 		if outcome.Kind != push.Temporary || outcome.Unprocessed != (outcome.Reason == push.ReasonTimeout) {
 			t.Errorf("got %s (%s), unprocessed %t", outcome.Kind, outcome.Reason, outcome.Unprocessed)
 		}
+		if outcome.Evidence != push.EvidenceUnreachable {
+			t.Errorf("the evidence is %d, want that the push service is unreachable", outcome.Evidence)
+		}
 		if outcome.Reason != push.ReasonUncertain && outcome.Reason != push.ReasonTimeout {
 			t.Errorf("the reason is %s, want uncertain or timeout", outcome.Reason)
 		}
@@ -145,7 +148,7 @@ func (c contract) ended(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	outcome := provider.Send(ctx, c.delivery(1))
-	expect(t, outcome, push.Temporary, push.ReasonTimeout)
+	expect(t, outcome, push.Temporary, push.ReasonTimeout, push.EvidenceNone)
 	if !outcome.Unprocessed {
 		t.Error("the outcome does not say that nothing was processed")
 	}
@@ -158,7 +161,7 @@ func (c contract) cut(t *testing.T) {
 	t.Parallel()
 	provider, peer := c.open(t, Cut)
 	outcome := provider.Send(t.Context(), c.delivery(1))
-	expect(t, outcome, push.Temporary, push.ReasonUncertain)
+	expect(t, outcome, push.Temporary, push.ReasonUncertain, push.EvidenceUnreachable)
 	if outcome.Unprocessed {
 		t.Error("the outcome says that nothing was processed; the push service had read the push")
 	}
@@ -172,7 +175,7 @@ func (c contract) garbage(t *testing.T) {
 	t.Parallel()
 	provider, peer := c.open(t, Garbage)
 	outcome := provider.Send(t.Context(), c.delivery(1))
-	expect(t, outcome, push.Temporary, push.ReasonUnavailable)
+	expect(t, outcome, push.Temporary, push.ReasonUnavailable, push.EvidenceUnreachable)
 	if outcome.Status != 502 {
 		t.Errorf("the status is %d, want 502", outcome.Status)
 	}
@@ -190,7 +193,7 @@ func (c contract) concurrent(t *testing.T) {
 	for s := range senders {
 		wg.Go(func() {
 			for n := range each {
-				expect(t, provider.Send(t.Context(), c.delivery(s*each+n+1)), push.Accepted, push.ReasonSent)
+				expect(t, provider.Send(t.Context(), c.delivery(s*each+n+1)), push.Accepted, push.ReasonSent, push.EvidenceWorks)
 			}
 		})
 	}
@@ -264,10 +267,11 @@ func oddities() map[string]func(*push.Notification, *push.Device) {
 	}
 }
 
-func expect(t *testing.T, got push.Outcome, kind push.Kind, reason push.Reason) {
+func expect(t *testing.T, got push.Outcome, kind push.Kind, reason push.Reason, evidence push.Evidence) {
 	t.Helper()
-	if got.Kind != kind || got.Reason != reason {
-		t.Errorf("got %s (%s), status %d, error %v; want %s (%s)", got.Kind, got.Reason, got.Status, got.Err, kind, reason)
+	if got.Kind != kind || got.Reason != reason || got.Evidence != evidence {
+		t.Errorf("got %s (%s), evidence %d, status %d, error %v; want %s (%s), evidence %d",
+			got.Kind, got.Reason, got.Evidence, got.Status, got.Err, kind, reason, evidence)
 	}
 }
 
