@@ -30,8 +30,7 @@ type LimitsConfig struct {
 }
 
 // defaultLimits trusts addresses that are nobody's on the internet: a homeserver
-// next door asks for all of its users, and a proxy that http.trusted_proxies does
-// not name makes everybody look like one client.
+// next door asks for all of its users.
 func defaultLimits() LimitsConfig {
 	return LimitsConfig{
 		Limits: httpapi.DefaultLimits(), BytesInFlight: 64 << 20,

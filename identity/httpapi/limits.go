@@ -127,7 +127,17 @@ func (a *api) client(ctx context.Context) (key string, limited bool) {
 	if a.V1.Homeserver && len(a.V1.servers(ip)) > 0 {
 		return "", false
 	}
-	return ratelimit.Source(ip, a.TrustedSources)
+	return a.network(ctx)
+}
+
+// network is client without the homeservers of version 1. A proxy that hides its
+// clients stands for many people too, but for anybody.
+func (a *api) network(ctx context.Context) (key string, limited bool) {
+	trusted := a.TrustedSources
+	if mxhttp.Proxied(ctx) {
+		trusted = nil
+	}
+	return ratelimit.Source(mxhttp.ClientAddr(ctx), trusted)
 }
 
 // perIP limits by the address of the client.
@@ -198,7 +208,7 @@ func (a *api) lookupAsks(ctx context.Context, by caller, addresses []string) []r
 func (a *api) associationAsks(ctx context.Context, ids []threepid.ID) []ratelimit.Ask {
 	ip := mxhttp.ClientAddr(ctx)
 	var asks []ratelimit.Ask
-	if key, limited := ratelimit.Source(ip, a.TrustedSources); limited {
+	if key, limited := a.network(ctx); limited {
 		asks = append(asks, ratelimit.Rate(lookupIP, a.Limits.LookupIP, key))
 	}
 	if len(ids) == 0 {

@@ -692,3 +692,22 @@ func TestDefaultLimitsHaveNames(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitsCountAProxyThatIsNotNamed has a proxy on this machine, whose addresses
+// are trusted as sources, forward for many clients.
+func TestLimitsCountAProxyThatIsNotNamed(t *testing.T) {
+	t.Parallel()
+	w := limitedWorld(t, httpapi.Limits{RegisterIP: perHour(2)}, func(s *settings) {
+		s.api.TrustedProxies = nil
+		s.api.TrustedSources = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	body := encode(t, map[string]any{"access_token": alice, "matrix_server_name": "example.org"})
+	for i := range 3 {
+		w.send(t, post(registerPath, "", body)).object(t) // from the homeserver next door
+		if a := w.send(t, post(registerPath, "", body).from(fmt.Sprintf("192.0.2.%d", i))); i < 2 {
+			a.object(t)
+		} else {
+			a.limited(t, 30*time.Minute)
+		}
+	}
+}
