@@ -138,7 +138,7 @@ type Outcome struct {
 	// "" when there was none. Detail never holds a pushkey or message text.
 	Status int
 	Detail string
-	// Err is the error behind a Temporary outcome, for the log; it holds no
-	// pushkey, token or message text.
+	// Err is the error behind an outcome that is not Accepted, for the request's
+	// line in the log; it holds no pushkey, token or message text.
 	Err error
 }

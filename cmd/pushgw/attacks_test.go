@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -45,6 +46,58 @@ func TestPushkeysStayInTheirPlace(t *testing.T) {
 	for _, r := range s.fcm.Requests() {
 		if r.Project != "example" {
 			t.Errorf("FCM was asked for the project %q", r.Project)
+		}
+	}
+}
+
+// TestARequestIsOneLine has the push services and the gateway itself refuse many
+// devices in every way that a stranger can bring about.
+func TestARequestIsOneLine(t *testing.T) {
+	t.Parallel()
+	s := startServices(t,
+		pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
+			return pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
+		}},
+		pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+			if strings.HasPrefix(r.Message.Token, "fast") {
+				return pushtest.FCMError(429, "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", "slow down")
+			}
+			return pushtest.FCMBadToken()
+		}})
+	s.speakPlainHTTP(t)
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.config, strings.Replace(string(config), "level: debug", "level: info", 1))
+	g := startGateway(t, s.client, "-config", s.config)
+	for name, device := range map[string]func(i int) string{
+		"data that is no object": func(i int) string {
+			return fmt.Sprintf(`{"app_id":%q,"pushkey":%q,"data":{"default_payload":1}}`, iosApp, iosKey(i))
+		},
+		"aps that is no object": func(i int) string {
+			return fmt.Sprintf(`{"app_id":%q,"pushkey":%q,"data":{"default_payload":{"aps":1}}}`, iosApp, iosKey(i))
+		},
+		"data that FCM cannot carry": func(i int) string {
+			return fmt.Sprintf(`{"app_id":%q,"pushkey":"a:%d","data":{"default_payload":1}}`, androidApp, i)
+		},
+		"pushkeys that are none":    func(i int) string { return fmt.Sprintf(`{"app_id":%q,"pushkey":"%d"}`, iosApp, i) },
+		"tokens made up for Apple":  func(i int) string { return fmt.Sprintf(`{"app_id":%q,"pushkey":%q}`, iosApp, iosKey(i)) },
+		"tokens made up for Google": func(i int) string { return fmt.Sprintf(`{"app_id":%q,"pushkey":"b:%d"}`, androidApp, i) },
+		"tokens beyond their quota": func(i int) string { return fmt.Sprintf(`{"app_id":%q,"pushkey":"fast:%d"}`, androidApp, i) },
+		"apps that nobody has":      func(i int) string { return fmt.Sprintf(`{"app_id":"other.%d","pushkey":"k"}`, i) },
+	} {
+		devices := make([]string, 99) // from 100 on the guard has something to say, once
+		for i := range devices {
+			devices[i] = device(i)
+		}
+		before := strings.Count(g.Log.String(), "\n")
+		if _, _, err := g.notify(t.Context(), `{"notification":{"event_id":"$e:x","type":"m.room.message","devices":[`+strings.Join(devices, ",")+`]}}`); err != nil {
+			t.Fatal(err)
+		}
+		g.Await(t, "request")
+		if lines := strings.Count(g.Log.String(), "\n") - before; lines != 1 {
+			t.Errorf("%s: %d lines", name, lines)
 		}
 	}
 }

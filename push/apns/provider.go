@@ -79,8 +79,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	payload, err := NewPayload(d, p.settings.payload, p.now())
 	switch {
 	case errors.Is(err, ErrMalformedData):
-		p.log.InfoContext(ctx, "pusher data rejected", "device", d.Device, "err", err)
-		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData, Err: err}
 	case err != nil:
 		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
 	case payload.JSON == nil:
