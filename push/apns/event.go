@@ -84,24 +84,28 @@ const (
 // m.rtc.notification of type ring (MSC4075), also by its former names.
 func ringsUntil(n *push.Notification, now time.Time) (until time.Time, rings bool) {
 	content, _ := n.Content.(map[string]any)
+	application, _ := content["application"].(map[string]any)
+	member := func(name string) any {
+		if v, there := application[name]; there {
+			return v
+		}
+		return content[name] // of m.call.invite, and of older clients
+	}
 	switch n.Type.String() {
 	case "m.call.invite":
 	case "m.rtc.notification", "org.matrix.msc4075.rtc.notification", "m.call.notify", "org.matrix.msc4075.call.notify":
-		if application, ok := content["application"].(map[string]any); ok { // not so in older clients
-			content = application
-		}
-		if content["notification_type"] != "ring" && content["notify_type"] != "ring" {
+		if member("notification_type") != "ring" && member("notify_type") != "ring" {
 			return time.Time{}, false
 		}
 	default:
 		return time.Time{}, false
 	}
 	life := usualRinging
-	if ms, ok := number(content["lifetime"]); ok {
+	if ms, ok := number(member("lifetime")); ok {
 		life = time.Duration(min(max(ms, 0), float64(maxRinging/time.Millisecond))) * time.Millisecond
 	}
 	until = now.Add(life)
-	if ms, ok := number(content["sender_ts"]); ok && ms > 0 && ms < 1<<53 {
+	if ms, ok := number(member("sender_ts")); ok && ms > 0 && ms < 1<<53 {
 		if sent := time.UnixMilli(int64(ms)); sent.Sub(now).Abs() <= maxClockSkew && sent.Before(now) {
 			until = sent.Add(life)
 		}

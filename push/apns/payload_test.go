@@ -157,7 +157,7 @@ func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
 		"one by a clock that is wrong":           {`"type":"m.rtc.notification","content":{"notification_type":"ring","lifetime":30000,"sender_ts":1799999900000}`, 30 * time.Second},
 		"one from the near future":               {`"type":"m.rtc.notification","content":{"notification_type":"ring","lifetime":30000,"sender_ts":1800000010000}`, 30 * time.Second},
 		"one by its former name":                 {`"type":"org.matrix.msc4075.rtc.notification","content":{"notification_type":"ring"}`, time.Minute},
-		"one by an older name":                   {`"type":"org.matrix.msc4075.call.notify","content":{"application":"m.call","notify_type":"ring"}`, time.Minute},
+		"one by an older name":                   {`"type":"org.matrix.msc4075.call.notify","content":{"application":{"type":"m.call"},"notify_type":"ring"}`, time.Minute},
 		"a call of MatrixRTC that does not ring": {`"type":"m.rtc.notification","content":{"application":{"notification_type":"notification"}}`, 0},
 		"a call of MatrixRTC without a word":     {`"type":"m.rtc.notification","content":[]`, 0},
 		"an event of which only the id is known": {``, -1},
