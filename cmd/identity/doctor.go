@@ -61,7 +61,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 		}
 		checks = append(checks, doctor.Check{
 			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) { return probeRelay(ctx, mail) },
-			Remedy: "email.host, port, tls, ca_file, username and password; does a firewall let this machine out?",
+			Remedy: "email.host, port, tls, ca_file, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
 		})
 	}
 	checks = append(checks, cfg.publicChecks(opts)...)
