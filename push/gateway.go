@@ -152,7 +152,7 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 // to be made.
 func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device) (all, open []*delivery) {
 	r := g.routes.Load()
-	g.opts.Metrics.notification(len(devices))
+	g.opts.Metrics.notifications.Inc()
 	all, open = make([]*delivery, len(devices)), make([]*delivery, 0, len(devices))
 	seen := make(map[identity]*delivery, len(devices))
 	owner, lease, digest, common := rand.Uint64()|1, leaseOf(ctx), n.digest(), new(Common) //nolint:gosec // nobody gains by guessing the owner

@@ -80,7 +80,7 @@ func newGateway(t *testing.T, reg prometheus.Registerer, s *service, change func
 		t.Fatal(err)
 	}
 	opts := push.Options{
-		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg, false), UnknownApp: push.UnknownAppFail,
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail,
 		AttemptTimeout: 10 * time.Second, RetryWait: 100 * time.Millisecond,
 		Dedup: newMemory(t, dedup.Options{}), Health: health.New(health.Options{}),
 	}
@@ -412,34 +412,6 @@ herald_push_uncertain_total{app="app",provider="apns"} 1
 	}
 	if !strings.Contains(logged.String(), push.Fingerprint("secret-2")) {
 		t.Errorf("no fingerprint in the log:\n%s", &logged)
-	}
-}
-
-func TestSygnalNames(t *testing.T) {
-	t.Parallel()
-	reg := prometheus.NewRegistry()
-	s := &service{script: map[string][]push.Outcome{"b": {gone}}}
-	g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.Metrics = push.NewMetrics(reg, true) })
-	g.Deliver(t.Context(), &push.Notification{}, devices("a", "b"))
-	want := `
-# HELP sygnal_apns_status_codes_total Answers of the push service by status
-# TYPE sygnal_apns_status_codes_total counter
-sygnal_apns_status_codes_total{code="200",pushkin="app"} 1
-sygnal_apns_status_codes_total{code="410",pushkin="app"} 1
-# HELP sygnal_notifications_devices_received_total Number of devices been asked to push
-# TYPE sygnal_notifications_devices_received_total counter
-sygnal_notifications_devices_received_total 2
-# HELP sygnal_notifications_received_total Number of notification pokes received
-# TYPE sygnal_notifications_received_total counter
-sygnal_notifications_received_total 1
-# HELP sygnal_per_pushkin_type_total Number of pushes sent via each app
-# TYPE sygnal_per_pushkin_type_total counter
-sygnal_per_pushkin_type_total{pushkin="app"} 2
-`
-	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "sygnal_apns_status_codes_total",
-		"sygnal_notifications_devices_received_total", "sygnal_notifications_received_total", "sygnal_per_pushkin_type_total")
-	if err != nil {
-		t.Error(err)
 	}
 }
 

@@ -2,7 +2,6 @@ package push
 
 import (
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,25 +46,12 @@ type Metrics struct {
 	withhelds     *prometheus.CounterVec
 	tripped       *prometheus.GaugeVec
 	proven        *prometheus.GaugeVec
-	sygnal        *sygnalMetrics // nil when not asked for
 
 	registerer prometheus.Registerer
-	perApp     atomic.Pointer[map[*App]*appMetrics]
 }
 
-// appMetrics are the hot series of one app, looked up once.
-type appMetrics struct {
-	devices  prometheus.Counter
-	sent     prometheus.Counter
-	ok       prometheus.Counter
-	inFlight prometheus.Gauge
-	latency  prometheus.Observer
-}
-
-// NewMetrics registers a gateway's metrics with reg. With sygnalNames those
-// that Sygnal has too are also counted under Sygnal's names, for dashboards
-// and alerts made for it.
-func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
+// NewMetrics registers a gateway's metrics with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
 	app := []string{"app", "provider"}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -99,115 +85,49 @@ func NewMetrics(reg prometheus.Registerer, sygnalNames bool) *Metrics {
 		}, app),
 	}
 	reg.MustRegister(m.notifications, m.latency)
-	if sygnalNames {
-		m.sygnal = newSygnalMetrics(reg)
-	}
 	m.devices.WithLabelValues(unknownApp, "")
-	m.perApp.Store(&map[*App]*appMetrics{})
 	return m
 }
 
 // setApps creates the series of apps, so that all begin at zero.
 func (m *Metrics) setApps(apps *Apps) {
-	per := make(map[*App]*appMetrics, len(apps.All()))
 	m.expiry.Reset()
-	if m.sygnal != nil {
-		m.sygnal.expiry.Reset()
-	}
 	for _, app := range apps.All() {
 		for kind, rs := range reasons {
 			for _, r := range rs {
 				m.outcomes.WithLabelValues(app.Name, app.ProviderName, kind.String(), string(r))
 			}
 		}
-		m.uncertains.WithLabelValues(app.Name, app.ProviderName)
 		for _, d := range []duplicate{suppressed, countsUpdate, waited} {
 			m.duplicates.WithLabelValues(app.Name, app.ProviderName, string(d))
 		}
-		m.withhelds.WithLabelValues(app.Name, app.ProviderName)
-		for _, gauge := range []*prometheus.GaugeVec{m.tripped, m.proven, m.refusals} {
-			gauge.WithLabelValues(app.Name, app.ProviderName)
+		for _, counter := range []*prometheus.CounterVec{m.devices, m.uncertains, m.withhelds} {
+			counter.WithLabelValues(app.Name, app.ProviderName)
 		}
-		per[app] = m.series(app)
+		m.inFlight.WithLabelValues(app.Name, app.ProviderName)
+		m.latency.WithLabelValues(app.Name, app.ProviderName)
 		if t := app.CertificateExpiry; !t.IsZero() {
 			m.expiry.WithLabelValues(app.Name, app.ProviderName).Set(float64(t.Unix()))
-			if m.sygnal != nil {
-				m.sygnal.expiry.WithLabelValues(app.Name).Set(float64(t.Unix()))
-			}
 		}
-	}
-	m.perApp.Store(&per)
-}
-
-func (m *Metrics) series(app *App) *appMetrics {
-	return &appMetrics{
-		devices:  m.devices.WithLabelValues(app.Name, app.ProviderName),
-		sent:     m.outcomes.WithLabelValues(app.Name, app.ProviderName, Accepted.String(), string(ReasonSent)),
-		ok:       m.responses.WithLabelValues(app.Name, app.ProviderName, "200"),
-		inFlight: m.inFlight.WithLabelValues(app.Name, app.ProviderName),
-		latency:  m.latency.WithLabelValues(app.Name, app.ProviderName),
-	}
-}
-
-// of returns the series of app, also of one that a reload has just replaced.
-func (m *Metrics) of(app *App) *appMetrics {
-	if am := (*m.perApp.Load())[app]; am != nil {
-		return am
-	}
-	return m.series(app)
-}
-
-func (m *Metrics) notification(devices int) {
-	m.notifications.Inc()
-	if m.sygnal != nil {
-		m.sygnal.notification(devices)
 	}
 }
 
 // outcome counts a delivery's end; app is nil when none is configured for it.
 func (m *Metrics) outcome(app *App, out Outcome) {
-	switch {
-	case app == nil:
-		m.devices.WithLabelValues(unknownApp, "").Inc()
-		m.outcomes.WithLabelValues(unknownApp, "", out.Kind.String(), string(out.Reason)).Inc()
-		return
-	case out.Kind == Accepted && out.Reason == ReasonSent:
-		m.of(app).sent.Inc()
-	default:
-		m.outcomes.WithLabelValues(app.Name, app.ProviderName, out.Kind.String(), string(out.Reason)).Inc()
+	name, provider := unknownApp, ""
+	if app != nil {
+		name, provider = app.Name, app.ProviderName
 	}
-	m.of(app).devices.Inc()
-	if m.sygnal != nil {
-		m.sygnal.outcome(app, out)
-	}
-}
-
-func (m *Metrics) begin(app *App) {
-	m.of(app).inFlight.Inc()
-	if m.sygnal != nil {
-		m.sygnal.begin(app)
-	}
-}
-
-func (m *Metrics) end(app *App) {
-	m.of(app).inFlight.Dec()
-	if m.sygnal != nil {
-		m.sygnal.end(app)
-	}
+	m.devices.WithLabelValues(name, provider).Inc()
+	m.outcomes.WithLabelValues(name, provider, out.Kind.String(), string(out.Reason)).Inc()
 }
 
 func (m *Metrics) attempt(app *App, out Outcome, took time.Duration) {
 	if out.Status != 0 || out.Kind == Temporary {
-		m.of(app).latency.Observe(took.Seconds())
+		m.latency.WithLabelValues(app.Name, app.ProviderName).Observe(took.Seconds())
 	}
-	switch {
-	case out.Status == 200:
-		m.of(app).ok.Inc()
-	case out.Status != 0:
+	if out.Status != 0 {
 		m.responses.WithLabelValues(app.Name, app.ProviderName, codeLabel(out.Status)).Inc()
-	}
-	if m.sygnal != nil {
-		m.sygnal.attempt(app, out, took)
 	}
 }
 

@@ -26,9 +26,10 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 	if !d.state.inFlight.acquire(ctx, source, d.claimed.Accepted) {
 		return Outcome{Kind: Temporary, Reason: ReasonBusy, RetryAfter: busyRetryAfter}
 	}
-	g.opts.Metrics.begin(d.app)
+	inFlight := g.opts.Metrics.inFlight.WithLabelValues(d.app.Name, d.app.ProviderName)
+	inFlight.Inc()
 	defer func() {
-		g.opts.Metrics.end(d.app)
+		inFlight.Dec()
 		d.state.inFlight.release(source, d.claimed.Accepted)
 	}()
 	d.push.ID, d.destination = uuid.NewString(), d.app.Provider.Destination(d.push.Device)

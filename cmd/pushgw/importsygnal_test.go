@@ -8,16 +8,12 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -167,53 +163,5 @@ func TestImportThatFailsPrintsNoConfiguration(t *testing.T) {
 				t.Errorf("exit status %d, want %d; standard output %q; standard error lacks %q:\n%s", code, tt.code, stdout, tt.want, stderr)
 			}
 		})
-	}
-}
-
-// descriptions collects the names of all metrics that are registered, also of
-// those that have no series yet.
-type descriptions struct {
-	prometheus.Registerer
-	names map[string]bool
-}
-
-func (d descriptions) MustRegister(collectors ...prometheus.Collector) {
-	for _, c := range collectors {
-		found := make(chan *prometheus.Desc, 100)
-		c.Describe(found)
-		close(found)
-		for desc := range found {
-			_, name, _ := strings.Cut(desc.String(), `fqName: "`)
-			name, _, _ = strings.Cut(name, `"`)
-			d.names[name] = true
-		}
-	}
-}
-
-func TestMigrationPageNamesTheMetricsOfSygnal(t *testing.T) {
-	t.Parallel()
-	page, err := os.ReadFile("../../docs/migrating-from-sygnal.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	documented := make(map[string]bool)
-	for line := range strings.Lines(string(page)) {
-		cells := strings.Split(line, "|")
-		if len(cells) < 3 || strings.HasPrefix(cells[2], " none") {
-			continue
-		}
-		for _, name := range regexp.MustCompile("`(sygnal_[a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
-			documented[name[1]] = true
-		}
-	}
-	written := descriptions{names: make(map[string]bool)}
-	push.NewMetrics(written, true)
-	for name := range written.names {
-		if !strings.HasPrefix(name, "sygnal_") {
-			delete(written.names, name)
-		}
-	}
-	if diff := cmp.Diff(written.names, documented); diff != "" {
-		t.Errorf("metrics under Sygnal's names (-written +documented):\n%s", diff)
 	}
 }

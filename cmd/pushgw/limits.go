@@ -50,13 +50,13 @@ func (c LimitsConfig) networks() []netip.Prefix {
 
 // newHandler puts the API with its limits over the gateway. conn is where they are
 // counted; nil is the process's own memory.
-func newHandler(cfg *Config, gateway *push.Gateway, conn *redisconn.Conn, metrics *push.Metrics, log *slog.Logger, reg prometheus.Registerer) (http.Handler, error) {
+func newHandler(cfg *Config, gateway *push.Gateway, conn *redisconn.Conn, log *slog.Logger, reg prometheus.Registerer) (http.Handler, error) {
 	limiter, err := ratelimit.New(ratelimit.Options{Names: httpapi.LimitNames(), Service: "push", Redis: conn, Log: log, Registerer: reg})
 	if err != nil {
 		return nil, err
 	}
 	return httpapi.New(httpapi.Options{
-		Gateway: gateway, Metrics: metrics, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
+		Gateway: gateway, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
 		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: cfg.Discovery,
 		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(), BytesInFlight: cfg.Limits.BytesInFlight,
 	})

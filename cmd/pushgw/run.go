@@ -8,11 +8,14 @@ import (
 	"net"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/health"
+	"github.com/matrix-herald/herald/push/sygnal"
 )
 
 // program is one run of the command, with what it takes from the outside.
@@ -105,7 +108,7 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	metrics := push.NewMetrics(registry, cfg.Metrics.SygnalNames)
+	metrics := push.NewMetrics(registry)
 	shared := newConnections(cfg, roots, log, tracer.Transport)
 	defer shared.close()
 	registry.MustRegister(shared)
@@ -131,13 +134,17 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	handler, err := newHandler(cfg, gateway, conn, metrics, log, registry)
+	handler, err := newHandler(cfg, gateway, conn, log, registry)
 	if err != nil {
 		return err
 	}
 	r := &reloader{file: f.Config, environ: p.environ, log: log, shared: shared, gateway: gateway, good: newReloadGauge(registry), cfg: cfg, apps: apps}
+	gatherer := prometheus.Gatherer(registry)
+	if cfg.Metrics.SygnalNames {
+		gatherer = sygnal.WithMetricNames(registry)
+	}
 	err = serve.Run(ctx, serve.Options{
-		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: registry, Registerer: registry,
+		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: gatherer, Registerer: registry,
 		Workers: r.workers(f.Dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})

@@ -77,7 +77,7 @@ func soakedHandler(b *testing.B) http.Handler {
 	}
 	b.Cleanup(flush)
 	registry := prometheus.NewRegistry()
-	metrics := push.NewMetrics(registry, false)
+	metrics := push.NewMetrics(registry)
 	remembered, err := newDedup(cfg, nil)
 	if err != nil {
 		b.Fatal(err)
@@ -93,7 +93,7 @@ func soakedHandler(b *testing.B) http.Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler, err := newHandler(cfg, gateway, nil, metrics, log, registry)
+	handler, err := newHandler(cfg, gateway, nil, log, registry)
 	if err != nil {
 		b.Fatal(err)
 	}

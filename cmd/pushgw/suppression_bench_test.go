@@ -132,7 +132,7 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, remembe
 	}
 	log := slog.New(slog.DiscardHandler)
 	registry := prometheus.NewRegistry()
-	metrics := push.NewMetrics(registry, false)
+	metrics := push.NewMetrics(registry)
 	if remembered == nil {
 		conn, err := openRedis(b.Context(), cfg, log, registry)
 		if err != nil {
@@ -159,7 +159,7 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, remembe
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler, err := httpapi.New(httpapi.Options{Gateway: g, Metrics: metrics, Log: log, Registerer: registry, Timeout: 25 * time.Second})
+	handler, err := httpapi.New(httpapi.Options{Gateway: g, Log: log, Registerer: registry, Timeout: 25 * time.Second})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -25,7 +25,6 @@ const notifyPath = "/_matrix/push/v1/notify"
 // Options configure the API.
 type Options struct {
 	Gateway    *push.Gateway
-	Metrics    *push.Metrics
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	// TrustedProxies are the addresses and ranges whose X-Forwarded-For is
@@ -87,33 +86,23 @@ type notifyResponse struct {
 // services have, and not before as the specification advises, because only then
 // can a homeserver be told to try again.
 func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
-	start := time.Now()
-	a.Metrics.NotifyBegins()
-	defer a.Metrics.NotifyEnds()
-	status, err := a.answer(w, r, start.Add(a.Timeout))
-	a.Metrics.ObserveNotify(status, time.Since(start))
-	return err
-}
-
-// answer writes the answer and returns its status, or returns the error to be
-// answered and the status that one has.
-func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time) (int, error) {
+	deadline := time.Now().Add(a.Timeout)
 	req, err := a.readNotify(w, r)
 	if err != nil {
-		return statusOf(err), err
+		return err
 	}
 	// A homeserver that hangs up does not stop what has begun: it would send the
 	// same again, and the phone would show it twice.
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), deadline)
 	defer cancel()
 	if err := a.limit(ctx, req); err != nil {
-		return statusOf(err), err
+		return err
 	}
 	req.notification.Source = source(mxhttp.ClientAddr(r.Context()))
 	outcomes := a.Gateway.Deliver(ctx, &req.notification, req.devices)
 	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
 	if failed := failure(outcomes); failed != nil {
-		return failed.Status, failed
+		return failed
 	}
 	var res notifyResponse
 	for i, out := range outcomes {
@@ -122,9 +111,9 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, deadline time.Time)
 		}
 	}
 	if res.Rejected == nil { // nearly always
-		return http.StatusOK, mxhttp.WriteBody(w, http.StatusOK, []byte(`{"rejected":[]}`))
+		return mxhttp.WriteBody(w, http.StatusOK, []byte(`{"rejected":[]}`))
 	}
-	return http.StatusOK, mxhttp.WriteJSON(w, http.StatusOK, res)
+	return mxhttp.WriteJSON(w, http.StatusOK, res)
 }
 
 // source stands for the homeserver at addr. Whoever has an IPv6 address has all

@@ -55,14 +55,14 @@ func newAPI(t testing.TB, p push.Provider, change func(*httpapi.Options)) http.H
 	}
 	reg := prometheus.NewRegistry()
 	opts := httpapi.Options{
-		Metrics: push.NewMetrics(reg, false), Registerer: reg, Log: slog.New(slog.DiscardHandler), Timeout: 25 * time.Second,
+		Registerer: reg, Log: slog.New(slog.DiscardHandler), Timeout: 25 * time.Second,
 	}
 	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
 	if err != nil {
 		t.Fatal(err)
 	}
 	opts.Gateway, err = push.NewGateway(apps, push.Options{
-		Log: opts.Log, Metrics: opts.Metrics, UnknownApp: push.UnknownAppFail,
+		Log: opts.Log, Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail,
 		RetryWait: time.Millisecond, Dedup: memory, Health: health.New(health.Options{}),
 	})
 	if err != nil {

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -74,14 +73,6 @@ func failure(outcomes []push.Outcome) *mxhttp.Error {
 		e.Msg = fmt.Sprintf("%d of %d devices not notified: %s", failed, len(outcomes), e.Msg)
 	}
 	return e
-}
-
-// statusOf returns the status err is answered with.
-func statusOf(err error) int {
-	if e, ok := errors.AsType[*mxhttp.Error](err); ok {
-		return e.Status
-	}
-	return http.StatusInternalServerError
 }
 
 // logAttrs describe a request's outcomes for its one line in the log. Requests
