@@ -84,16 +84,6 @@ const (
 	ReasonBadMessage Reason = "bad_message" // the push service finds the payload invalid
 )
 
-// Reach goes away.
-type Reach uint8
-
-// Reaches go away.
-const (
-	ReachDevice Reach = iota
-	ReachUnclear
-	ReachQuota
-)
-
 // Evidence is what an answer says about the push service and our account with
 // it, beside what became of the one push. State that holds back other people's
 // pushes is fed by nothing else. So whatever a token, a payload or an endpoint
@@ -126,7 +116,6 @@ type Outcome struct {
 	// RetryAfter is how long the push service asked to be left alone; 0 when it
 	// did not say. It is only set with Temporary.
 	RetryAfter time.Duration
-	Reach      Reach
 	// Evidence is what the answer says about the push service.
 	Evidence Evidence
 	// Unprocessed says that the push service cannot have accepted the

@@ -61,9 +61,6 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // the project. It shows neither.
 func (p *Provider) Destination(*push.Device) string { return p.destination }
 
-// Quota is Destination under its former name.
-func (p *Provider) Quota() string { return p.destination }
-
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {

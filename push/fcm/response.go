@@ -212,12 +212,6 @@ func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcom
 	case r.status >= http.StatusInternalServerError:
 		out.RetryAfter = failureRetryAfter
 	}
-	switch {
-	case r.about == theProject, r.own && r.status >= http.StatusInternalServerError && r.retryAfter > 0:
-		out.Reach = push.ReachQuota
-	case why == push.ReasonRateLimited, r.retryAfter > 0:
-		out.Reach = push.ReachUnclear // a device has a quota too, and a proxy may speak for itself
-	}
 	text := fmt.Sprintf("fcm answered %d %s", r.status, r.code)
 	if r.member != "" {
 		text += " about " + r.member

@@ -123,7 +123,7 @@ func TestResponses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := message(tokenOf(name))
 			got := provider.Send(t.Context(), d)
-			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(push.Outcome{}, "Err", "Reach")); diff != "" {
+			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(push.Outcome{}, "Err")); diff != "" {
 				t.Errorf("the outcome differs (-want +got):\n%s", diff)
 			}
 			if (got.Err != nil) != (got.Kind == push.Temporary) {
