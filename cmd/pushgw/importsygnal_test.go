@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
