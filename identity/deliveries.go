@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/matrix-herald/herald/identity/signing"
@@ -23,6 +24,9 @@ const (
 	DefaultDeliveryTimeout = 45 * time.Second
 	// DefaultDeliveries is how many homeservers are told at once.
 	DefaultDeliveries = 32
+	// maxEach is how many things one homeserver is told at once, and maxMore how
+	// many are told to all of them together beyond one each.
+	maxEach, maxMore = 16, 64
 
 	defaultRetry    = 10 * time.Second
 	maxRetry        = time.Hour
@@ -72,6 +76,7 @@ type DeliveriesOptions struct {
 // survives a crash, and all replicas may run it.
 type Deliveries struct {
 	opts DeliveriesOptions
+	more atomic.Int64 // what is being told beyond one thing to each homeserver
 }
 
 // NewDeliveries returns Deliveries, or an error if an option is missing.
@@ -102,10 +107,16 @@ func (d *Deliveries) Run(ctx context.Context) error {
 	slots := make(chan struct{}, d.opts.MaxInFlight)
 	freed := make(chan struct{}, 1)
 	for {
-		for _, one := range d.claim(ctx, cap(slots)-len(slots)) {
+		for len(slots) < cap(slots) {
+			batch := d.claim(ctx)
+			if len(batch) == 0 {
+				break
+			}
 			slots <- struct{}{} // nobody else takes any
+			d.more.Add(int64(len(batch)) - 1)
 			running.Go(func() {
-				d.deliver(ctx, one)
+				d.deliver(ctx, batch)
+				d.more.Add(1 - int64(len(batch)))
 				<-slots
 				select { // the homeserver may have more to be told
 				case freed <- struct{}{}:
@@ -125,51 +136,59 @@ func (d *Deliveries) Run(ctx context.Context) error {
 	}
 }
 
-// claim takes up to n deliveries that are due.
-func (d *Deliveries) claim(ctx context.Context, n int) []Delivery {
-	if n == 0 {
-		return nil
-	}
+// claim takes what is due to one homeserver, nothing if there is none.
+func (d *Deliveries) claim(ctx context.Context) []Delivery {
 	now := d.opts.Now()
-	due, err := d.opts.Store.ClaimDeliveries(ctx, rand.Text(), now, now.Add(d.opts.Timeout+recordTime), n)
+	most := min(maxEach, 1+max(0, maxMore-int(d.more.Load())))
+	due, err := d.opts.Store.ClaimDeliveries(ctx, rand.Text(), now, now.Add(d.opts.Timeout+recordTime), most)
 	if err != nil && ctx.Err() == nil {
 		d.opts.Log.ErrorContext(ctx, "cannot find out which homeservers to tell about bindings", "err", err)
 	}
 	return due
 }
 
-// deliver makes one attempt and writes down what came of it.
-func (d *Deliveries) deliver(ctx context.Context, one Delivery) {
-	err := d.attempt(ctx, one)
+// deliver makes one attempt at each delivery to a homeserver, all at once, and
+// writes down what came of them.
+func (d *Deliveries) deliver(ctx context.Context, batch []Delivery) {
+	results := make([]DeliveryResult, len(batch))
+	var attempts sync.WaitGroup
+	for i, one := range batch {
+		attempts.Go(func() { results[i] = d.result(ctx, one, d.attempt(ctx, one)) })
+	}
+	attempts.Wait()
 	record, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
+	if err := d.opts.Store.SettleDeliveries(record, results, d.opts.Now()); err != nil {
+		d.opts.Log.ErrorContext(ctx, "what a homeserver was told is not written down and will be repeated",
+			"server", batch[0].Binding.Server(), "err", err)
+	}
+}
+
+// result counts and logs what came of an attempt, and says what follows.
+func (d *Deliveries) result(ctx context.Context, one Delivery, err error) DeliveryResult {
 	now, refused := d.opts.Now(), (*RefusedError)(nil)
 	log := d.opts.Log.With("server", one.Binding.Server(), "attempt", one.Attempt)
 	if one.Invite != nil {
 		log = log.With("invite", one.InviteID, "room", one.Invite.RoomID)
 	}
-	var written error
+	r := DeliveryResult{Delivery: one, Due: now}
 	switch {
 	case err == nil:
 		d.opts.Metrics.told(nil)
 		log.DebugContext(ctx, "told a homeserver about a binding")
-		written = d.opts.Store.Delivered(record, one, now)
+		r.Told = true
 	case errors.As(err, &refused):
 		d.opts.Metrics.told(errRefused)
 		log.WarnContext(ctx, "homeserver refused to hear about a binding", "err", err)
-		written = d.opts.Store.FailDelivery(record, one, refused.Reason)
+		r.Refused = refused.Reason
 	case ctx.Err() != nil:
 		d.opts.Metrics.told(errAborted)
-		written = d.opts.Store.PostponeDelivery(record, one, now)
 	default:
 		d.opts.Metrics.told(errLater)
-		due := now.Add(d.pause(one, err, now))
-		log.InfoContext(ctx, "homeserver did not hear about a binding", "err", err, "next_attempt", due)
-		written = d.opts.Store.PostponeDelivery(record, one, due)
+		r.Due = now.Add(d.pause(one, err, now))
+		log.InfoContext(ctx, "homeserver did not hear about a binding", "err", err, "next_attempt", r.Due)
 	}
-	if written != nil {
-		log.ErrorContext(ctx, "what a homeserver was told is not written down and will be repeated", "err", written)
-	}
+	return r
 }
 
 // pause returns how long to wait after an attempt that failed.

@@ -273,9 +273,13 @@ type recorder struct {
 	recorded chan<- struct{}
 }
 
-func (r recorder) Delivered(ctx context.Context, d identity.Delivery, now time.Time) error {
-	err := r.DeliveryStore.Delivered(ctx, d, now)
-	r.recorded <- struct{}{}
+func (r recorder) SettleDeliveries(ctx context.Context, results []identity.DeliveryResult, now time.Time) error {
+	err := r.DeliveryStore.SettleDeliveries(ctx, results, now)
+	for _, one := range results {
+		if one.Told {
+			r.recorded <- struct{}{}
+		}
+	}
 	return err
 }
 
@@ -294,6 +298,37 @@ func TestOneHomeserverDoesNotHoldUpOthers(t *testing.T) {
 	quick.next(t)
 	if told := len(slow.heard); told != 0 {
 		t.Errorf("the slow one was told %d more things meanwhile", told)
+	}
+}
+
+// TestAHomeserverThatTakesThingsIsToldSeveralAtOnce has one take the first, and
+// then hold back its answers until it has got as many as it gets at once.
+func TestAHomeserverThatTakesThingsIsToldSeveralAtOnce(t *testing.T) {
+	t.Parallel()
+	s, n := newService(t), newNetwork(t)
+	d := s.directory(t, s.peppers(t, nil), nil)
+	const most = 16
+	for i := range 2*most + 1 {
+		bindAs(t, s, d, "@alice:hs.example", fmt.Sprintf("a%d@example.com", i))
+	}
+	told, answer := make(chan struct{}, 3*most), make(chan struct{})
+	s.deliver(t, n, func(o *identity.DeliveriesOptions) {
+		o.Homeservers = onBindFunc(func(context.Context, string, []byte) error {
+			told <- struct{}{}
+			<-answer
+			return nil
+		})
+	})
+	for _, atOnce := range []int{1, most, most} {
+		for range atOnce {
+			<-told
+		}
+		if extra := len(told); extra > 0 {
+			t.Errorf("%d things at once, want %d", atOnce+extra, atOnce)
+		}
+		for range atOnce {
+			answer <- struct{}{}
+		}
 	}
 }
 
@@ -337,8 +372,8 @@ func (p pauses) ClaimDeliveries(context.Context, string, time.Time, time.Time, i
 	}
 }
 
-func (p pauses) PostponeDelivery(_ context.Context, _ identity.Delivery, due time.Time) error {
-	p.postponed <- due
+func (p pauses) SettleDeliveries(_ context.Context, results []identity.DeliveryResult, _ time.Time) error {
+	p.postponed <- results[0].Due
 	return nil
 }
 

@@ -42,7 +42,7 @@ type network struct {
 	client *homeserver.Client
 }
 
-func newNetwork(t *testing.T) *network {
+func newNetwork(t testing.TB) *network {
 	t.Helper()
 	n := &network{ca: safehttptest.NewCA(t)}
 	var err error
@@ -210,7 +210,7 @@ func (s *service) invites(t testing.TB, change func(*identity.InvitesOptions)) (
 
 // deliver runs the deliveries until the test ends or stop is called, which waits
 // for them.
-func (s *service) deliver(t *testing.T, n *network, change func(*identity.DeliveriesOptions)) (stop func()) {
+func (s *service) deliver(t testing.TB, n *network, change func(*identity.DeliveriesOptions)) (stop func()) {
 	t.Helper()
 	start := time.Now()
 	o := identity.DeliveriesOptions{

@@ -104,7 +104,7 @@ func TestUsedInvitesStayValidForADay(t *testing.T) {
 	if err != nil || len(told) != 1 {
 		t.Fatal(told, err)
 	}
-	if err := s.db.Delivered(t.Context(), told[0], now); err != nil {
+	if err := s.db.SettleDeliveries(t.Context(), []identity.DeliveryResult{{Delivery: told[0], Told: true}}, now); err != nil {
 		t.Fatal(err)
 	}
 	key := mail.all[0].PrivateKey

@@ -128,19 +128,26 @@ type Delivery struct {
 	InviteID int64
 }
 
+// DeliveryResult is what came of an attempt.
+type DeliveryResult struct {
+	Delivery
+
+	Told    bool      // the homeserver knows
+	Refused string    // why it will not hear of it, "" unless it said so
+	Due     time.Time // when to try again, if neither
+}
+
 // DeliveryStore keeps the deliveries that DirectoryStore.Bind begins.
 type DeliveryStore interface {
-	// ClaimDeliveries hands up to limit deliveries that are due to the claim, an
-	// unused name, until the lease ends: those that have been due longest, and one
-	// at a time for each homeserver, so that one which hangs holds up only itself.
-	ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, limit int) ([]Delivery, error)
-	// Delivered ends a delivery, whoever has claimed it, and marks its invite as
-	// used.
-	Delivered(ctx context.Context, d Delivery, now time.Time) error
-	// PostponeDelivery makes a delivery due again later, if the claim is still its
-	// own.
-	PostponeDelivery(ctx context.Context, d Delivery, due time.Time) error
-	// FailDelivery ends a delivery for a reason that is kept with its invite, if
+	// ClaimDeliveries hands what is due to one homeserver, the one that has waited
+	// longest, to the claim, an unused name, until the lease ends. A homeserver is
+	// one claim's at a time, so that one which hangs holds up only itself. It gets
+	// one delivery, or up to most if it took everything that it was told last.
+	ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, most int) ([]Delivery, error)
+	// SettleDeliveries writes down what came of all that a claim was handed for one
+	// homeserver, which may be claimed again then. A delivery that was told ends,
+	// and its invite is used, whoever has claimed the homeserver since. A refused one
+	// ends, with the reason kept with its invite, and any other becomes due again, if
 	// the claim is still its own.
-	FailDelivery(ctx context.Context, d Delivery, reason string) error
+	SettleDeliveries(ctx context.Context, results []DeliveryResult, now time.Time) error
 }

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,12 +35,18 @@ func takeInvites(ctx context.Context, tx *sql.Tx, b identity.Binding) error {
 	}
 	if n > 0 {
 		_, err = tx.ExecContext(ctx, `UPDATE invites SET taken_by = $4`+waiting, medium, address, ts, b.UserID)
+	} else {
+		_, err = tx.ExecContext(ctx,
+			`INSERT INTO deliveries (medium, address, user_id, server, ts_ms, until_ms, due_ms)
+				VALUES ($1, $2, $3, $4, $5, $6, $5)`,
+			medium, address, b.UserID, b.Server(), ts, b.TS.Add(identity.DeliverFor).UnixMilli())
+	}
+	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx,
-		`INSERT INTO deliveries (medium, address, user_id, server, ts_ms, until_ms, due_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $5)`,
-		medium, address, b.UserID, b.Server(), ts, b.TS.Add(identity.DeliverFor).UnixMilli())
+	_, err = tx.ExecContext(ctx, `INSERT INTO delivery_servers (server, due_ms) VALUES ($1, $2)
+		ON CONFLICT (server) DO UPDATE SET due_ms = excluded.due_ms WHERE delivery_servers.due_ms > excluded.due_ms`,
+		b.Server(), ts)
 	return err
 }
 
@@ -51,30 +58,73 @@ func cancelDeliveries(ctx context.Context, tx *sql.Tx, id threepid.ID, userID st
 	return err
 }
 
+// claimedServer is a homeserver that a claim has got.
+type claimedServer struct {
+	name string
+	took bool
+}
+
 // ClaimDeliveries implements identity.DeliveryStore.
-func (db *DB) ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, limit int) ([]identity.Delivery, error) {
-	n, err := affected(db.write.ExecContext(ctx,
-		`UPDATE deliveries SET claim = $1, lease_ms = $3, attempts = attempts + 1 WHERE id IN (
-			SELECT id FROM deliveries WHERE lease_ms <= $2 AND id IN (
-				SELECT id FROM (
-					SELECT id, due_ms, row_number() OVER (PARTITION BY server ORDER BY due_ms, id) AS turn
-						FROM deliveries AS d WHERE due_ms <= $2 AND lease_ms <= $2 AND until_ms > $2 AND NOT EXISTS (
-							SELECT 1 FROM deliveries AS busy WHERE busy.server = d.server AND busy.lease_ms > $2)
-				) AS due WHERE turn = 1 ORDER BY due_ms LIMIT $4
-			)`+db.dialect.skipLocked+`)`, claim, now.UnixMilli(), lease.UnixMilli(), limit))
+func (db *DB) ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, most int) (due []identity.Delivery, err error) {
+	for more := true; more && len(due) == 0; {
+		err = db.write.tx(ctx, func(tx *sql.Tx) error {
+			due, more, err = db.claimServer(ctx, tx, claim, now, lease, most)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("claim deliveries: %w", err)
+		}
+	}
+	for i := range due {
+		due[i].Claim = claim
+	}
+	return due, nil
+}
+
+// claimServer claims the homeserver that has waited longest. It reports whether
+// there was one, and lets go of it if there is nothing to tell it any more.
+func (db *DB) claimServer(ctx context.Context, tx *sql.Tx, claim string, now, lease time.Time, most int) (due []identity.Delivery, found bool, err error) {
+	var s claimedServer
+	err = tx.QueryRowContext(ctx, `UPDATE delivery_servers SET claim = $1, lease_ms = $3 WHERE server IN (
+			SELECT server FROM delivery_servers WHERE due_ms <= $2 AND lease_ms <= $2 ORDER BY due_ms LIMIT 1`+
+		db.dialect.skipLocked+`) RETURNING server, took`, claim, now.UnixMilli(), lease.UnixMilli()).Scan(&s.name, &s.took)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("claim deliveries: %w", err)
+		return nil, false, err
 	}
-	if n == 0 {
-		return nil, nil
+	if !s.took {
+		most = 1
 	}
-	claimed, err := collect(ctx, db.write, scanDelivery,
-		`SELECT d.id, d.claim, d.attempts, d.medium, d.address, d.user_id, d.ts_ms, d.until_ms, COALESCE(d.invite_id, 0), `+inviteColumns+`
-			FROM deliveries AS d LEFT JOIN invites ON invites.id = d.invite_id WHERE d.claim = $1`, claim)
+	due, err = collect(ctx, tx, scanDelivery,
+		`SELECT d.id, d.attempts + 1, d.medium, d.address, d.user_id, d.ts_ms, d.until_ms, COALESCE(d.invite_id, 0), `+inviteColumns+`
+			FROM deliveries AS d LEFT JOIN invites ON invites.id = d.invite_id
+			WHERE d.server = $1 AND d.due_ms <= $2 AND d.until_ms > $2 ORDER BY d.due_ms, d.id LIMIT $3`,
+		s.name, now.UnixMilli(), most)
+	if err == nil && len(due) == 0 { // cancelled, or not worth while any more
+		err = letGo(ctx, tx, claim, s, now)
+	}
+	return due, true, err
+}
+
+// letGo makes a homeserver that a claim has due when its next delivery is.
+func letGo(ctx context.Context, tx *sql.Tx, claim string, s claimedServer, now time.Time) error {
+	const left = `FROM deliveries WHERE server = $1 AND until_ms > $2`
+	_, err := tx.ExecContext(ctx,
+		`DELETE FROM delivery_servers WHERE server = $1 AND claim = $3 AND NOT EXISTS (SELECT 1 `+left+`)`,
+		s.name, now.UnixMilli(), claim)
 	if err != nil {
-		return nil, fmt.Errorf("claimed deliveries: %w", err)
+		return err
 	}
-	return claimed, nil
+	took := 0
+	if s.took {
+		took = 1
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE delivery_servers SET claim = '', lease_ms = 0, took = $4,
+			due_ms = (SELECT due_ms `+left+` ORDER BY due_ms, id LIMIT 1) WHERE server = $1 AND claim = $3`,
+		s.name, now.UnixMilli(), claim, took)
+	return err
 }
 
 func scanDelivery(rows *sql.Rows) (d identity.Delivery, err error) {
@@ -82,7 +132,7 @@ func scanDelivery(rows *sql.Rows) (d identity.Delivery, err error) {
 	var r inviteRow
 	id := &d.Binding.ID
 	err = rows.Scan(append([]any{
-		&d.ID, &d.Claim, &d.Attempt, &id.Medium, &id.Address, &d.Binding.UserID, &ts, &until, &d.InviteID,
+		&d.ID, &d.Attempt, &id.Medium, &id.Address, &d.Binding.UserID, &ts, &until, &d.InviteID,
 	}, r.fields()...)...)
 	d.Binding.TS, d.Until = time.UnixMilli(ts), time.UnixMilli(until)
 	if r.token.Valid {
@@ -92,54 +142,54 @@ func scanDelivery(rows *sql.Rows) (d identity.Delivery, err error) {
 	return d, err
 }
 
-// Delivered implements identity.DeliveryStore.
-func (db *DB) Delivered(ctx context.Context, d identity.Delivery, now time.Time) error {
+// SettleDeliveries implements identity.DeliveryStore.
+func (db *DB) SettleDeliveries(ctx context.Context, results []identity.DeliveryResult, now time.Time) error {
+	if len(results) == 0 {
+		return nil
+	}
+	claim, server := results[0].Claim, claimedServer{name: results[0].Binding.Server(), took: true}
 	err := db.write.tx(ctx, func(tx *sql.Tx) error {
-		if d.Invite != nil { // first, as DeleteInvite does
-			_, err := tx.ExecContext(ctx,
-				`UPDATE invites SET used_ms = $2, failure = '' WHERE token = $1 AND used_ms IS NULL`,
-				d.Invite.Token, now.UnixMilli())
-			if err != nil {
-				return err
-			}
+		if err := lockDirectory(ctx, tx); err != nil {
+			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM deliveries WHERE id = $1`, d.ID)
-		return err
+		held, err := collect(ctx, tx, scanOne[string],
+			`SELECT server FROM delivery_servers WHERE server = $1 AND claim = $2`, server.name, claim)
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
+			if r.Told || len(held) > 0 { // whoever tells the others now knows better
+				if err := settle(ctx, tx, r, now); err != nil {
+					return err
+				}
+			}
+			server.took = server.took && (r.Told || r.Refused != "")
+		}
+		return letGo(ctx, tx, claim, server, now)
 	})
 	if err != nil {
-		return fmt.Errorf("end a delivery: %w", err)
+		return fmt.Errorf("settle deliveries: %w", err)
 	}
 	return nil
 }
 
-// PostponeDelivery implements identity.DeliveryStore.
-func (db *DB) PostponeDelivery(ctx context.Context, d identity.Delivery, due time.Time) error {
-	_, err := db.write.ExecContext(ctx,
-		`UPDATE deliveries SET due_ms = $3, claim = '', lease_ms = 0 WHERE id = $1 AND claim = $2`,
-		d.ID, d.Claim, due.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("postpone a delivery: %w", err)
-	}
-	return nil
-}
-
-// FailDelivery implements identity.DeliveryStore.
-func (db *DB) FailDelivery(ctx context.Context, d identity.Delivery, reason string) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
-		if d.Invite != nil { // first, as DeleteInvite does
-			_, err := tx.ExecContext(ctx,
-				`UPDATE invites SET failure = $4 WHERE token = $3
-					AND EXISTS (SELECT 1 FROM deliveries WHERE id = $1 AND claim = $2)`,
-				d.ID, d.Claim, d.Invite.Token, reason)
-			if err != nil {
-				return err
-			}
-		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM deliveries WHERE id = $1 AND claim = $2`, d.ID, d.Claim)
+// settle writes down what came of one delivery.
+func settle(ctx context.Context, tx *sql.Tx, r identity.DeliveryResult, now time.Time) (err error) {
+	switch {
+	case r.Told && r.Invite != nil:
+		_, err = tx.ExecContext(ctx, `UPDATE invites SET used_ms = $2, failure = '' WHERE token = $1 AND used_ms IS NULL`,
+			r.Invite.Token, now.UnixMilli())
+	case r.Refused != "" && r.Invite != nil:
+		_, err = tx.ExecContext(ctx, `UPDATE invites SET failure = $3 WHERE token = $2
+			AND EXISTS (SELECT 1 FROM deliveries WHERE id = $1)`, r.ID, r.Invite.Token, r.Refused)
+	case !r.Told && r.Refused == "":
+		_, err = tx.ExecContext(ctx, `UPDATE deliveries SET due_ms = $2, attempts = attempts + 1 WHERE id = $1`,
+			r.ID, r.Due.UnixMilli())
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("give a delivery up: %w", err)
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM deliveries WHERE id = $1`, r.ID)
+	return err
 }

@@ -25,7 +25,7 @@ func deliveries() map[string]func(*testing.T, Store) {
 		"a delivery that was made does not come back":            testDelivered,
 		"a delivery that failed does not come back":              testFailed,
 		"whoever lost a claim cannot end the delivery":           testLostClaim,
-		"a homeserver is told one thing at a time":               testOneAtATime,
+		"a homeserver is told one thing, and several if it took": testSeveralIfItTook,
 		"no delivery is made after its time":                     testUntil,
 		"eight replicas share deliveries without a double":       testClaimRace,
 		"cancelling, sweeping and telling at once do not block":  testDeliveryDeadlock,
@@ -62,9 +62,11 @@ func drain(t *testing.T, s Store, now time.Time) []string {
 		if len(due) == 0 {
 			return told(all)
 		}
-		for _, d := range due {
-			ok(t, s.Delivered(t.Context(), d, now))
+		results := make([]identity.DeliveryResult, len(due))
+		for i, d := range due {
+			results[i] = delivered(d)
 		}
+		settle(t, s, now, results...)
 		all = append(all, due...)
 	}
 }
@@ -99,7 +101,7 @@ func testTakeInvites(t *testing.T, s Store) {
 			t.Fatalf("got %+v", d)
 		}
 		got = append(got, d)
-		ok(t, s.Delivered(ctx, d, b.TS))
+		settle(t, s, b.TS, delivered(d))
 	}
 	for i, d := range got {
 		if diff := cmp.Diff(all[i].Token+all[i].Sender+string(all[i].Ephemeral), d.Invite.Token+d.Invite.Sender+string(d.Invite.Ephemeral)); diff != "" {
@@ -183,7 +185,7 @@ func testPostpone(t *testing.T, s Store) {
 	ok(t, s.Bind(ctx, on("example.net", "a")))
 	d := claim(t, s, "c1", begin(), 10)[0]
 	later := begin().Add(time.Hour)
-	ok(t, s.PostponeDelivery(ctx, d, later))
+	settle(t, s, begin(), postponed(d, later))
 	if got := claim(t, s, "c2", later.Add(-time.Millisecond), 10); len(got) != 0 {
 		t.Errorf("due too early: %v", got)
 	}
@@ -199,7 +201,7 @@ func testLease(t *testing.T, s Store) {
 	if got := claim(t, s, "c2", begin().Add(time.Minute-time.Millisecond), 10); len(got) != 0 {
 		t.Errorf("claimed twice: %v", got)
 	}
-	if got := claim(t, s, "c3", begin().Add(time.Minute), 10); len(got) != 1 || got[0].ID != d.ID || got[0].Attempt != 2 {
+	if got := claim(t, s, "c3", begin().Add(time.Minute), 10); len(got) != 1 || got[0].ID != d.ID {
 		t.Errorf("after the lease: %+v", got)
 	}
 }
@@ -211,8 +213,8 @@ func testDelivered(t *testing.T, s Store) {
 	d := claim(t, s, "c1", begin(), 10)[0]
 	claim(t, s, "c2", begin().Add(time.Minute), 10)
 	// The first maker is late, but the homeserver has been told.
-	ok(t, s.Delivered(ctx, d, begin().Add(time.Minute)))
-	ok(t, s.Delivered(ctx, d, begin().Add(2*time.Minute)))
+	settle(t, s, begin().Add(time.Minute), delivered(d))
+	settle(t, s, begin().Add(2*time.Minute), delivered(d))
 	if got := drain(t, s, begin().Add(48*time.Hour)); len(got) != 0 {
 		t.Errorf("told again: %v", got)
 	}
@@ -226,8 +228,8 @@ func testFailed(t *testing.T, s Store) {
 	i := invited(t, s, "a", 1)[0]
 	ok(t, s.Bind(ctx, on("example.net", "a")))
 	ok(t, s.Bind(ctx, on("example.com", "b")))
-	for _, d := range claim(t, s, "c1", begin(), 10) {
-		ok(t, s.FailDelivery(ctx, d, "M_FORBIDDEN"))
+	for _, name := range []string{"c1", "c2"} {
+		settle(t, s, begin(), refused(claim(t, s, name, begin(), 10)[0]))
 	}
 	if got := drain(t, s, begin().Add(time.Hour)); len(got) != 0 {
 		t.Errorf("told again: %v", got)
@@ -244,8 +246,8 @@ func testLostClaim(t *testing.T, s Store) {
 	late := claim(t, s, "c1", begin(), 10)[0]
 	now := begin().Add(time.Minute)
 	claim(t, s, "c2", now, 10)
-	ok(t, s.PostponeDelivery(ctx, late, begin()))
-	ok(t, s.FailDelivery(ctx, late, "M_FORBIDDEN"))
+	settle(t, s, now, postponed(late, begin()))
+	settle(t, s, now, refused(late))
 	if got := claim(t, s, "c3", now, 10); len(got) != 0 {
 		t.Errorf("the second claim was lost: %v", got)
 	}
@@ -254,23 +256,42 @@ func testLostClaim(t *testing.T, s Store) {
 	}
 }
 
-func testOneAtATime(t *testing.T, s Store) {
+func testSeveralIfItTook(t *testing.T, s Store) {
 	ctx := t.Context()
-	for n := range 3 {
-		ok(t, s.Bind(ctx, on("slow.example", fmt.Sprint("slow", n))))
+	for n := range 9 {
+		ok(t, s.Bind(ctx, on("first.example", fmt.Sprint("first", n))))
 	}
-	ok(t, s.Bind(ctx, on("quick.example", "quick")))
-	got := claim(t, s, "c1", begin(), 10)
-	if diff := cmp.Diff([]string{"@user:quick.example quick@example.com", "@user:slow.example slow0@example.com"}, told(got)); diff != "" {
+	later := on("second.example", "second")
+	later.TS = later.TS.Add(time.Second)
+	ok(t, s.Bind(ctx, later))
+	now := later.TS
+	got := claim(t, s, "c1", now, 3)
+	if diff := cmp.Diff([]string{"@user:first.example first0@example.com"}, told(got)); diff != "" {
 		t.Fatal(diff)
 	}
-	if more := claim(t, s, "c2", begin(), 10); len(more) != 0 {
+	if other := claim(t, s, "c2", now, 3); len(other) != 1 || other[0].Binding.UserID != later.UserID {
+		t.Errorf("beside it: %v", told(other))
+	}
+	if more := claim(t, s, "c3", now, 3); len(more) != 0 {
 		t.Errorf("told at the same time: %v", told(more))
 	}
-	// The one that failed gives way to the others.
-	ok(t, s.PostponeDelivery(ctx, got[0], begin().Add(time.Second)))
-	if more := claim(t, s, "c3", begin().Add(time.Second), 10); len(more) != 1 || more[0].Binding.ID.Address != "slow1@example.com" {
-		t.Errorf("next: %v", told(more))
+	settle(t, s, now, delivered(got[0]))
+	got = claim(t, s, "c4", now, 3)
+	want := []string{"@user:first.example first1@example.com", "@user:first.example first2@example.com", "@user:first.example first3@example.com"}
+	if diff := cmp.Diff(want, told(got)); diff != "" {
+		t.Fatal(diff)
+	}
+	// One that failed gives way to the others, and the next one goes alone. One that
+	// was refused is not the homeserver's fault.
+	settle(t, s, now, delivered(got[0]), postponed(got[1], now.Add(time.Second)), refused(got[2]))
+	now = now.Add(time.Second)
+	got = claim(t, s, "c5", now, 3)
+	if diff := cmp.Diff([]string{"@user:first.example first4@example.com"}, told(got)); diff != "" {
+		t.Fatal(diff)
+	}
+	settle(t, s, now, refused(got[0]))
+	if got = claim(t, s, "c6", now, 3); len(got) != 3 {
+		t.Errorf("after a refusal: %v", told(got))
 	}
 }
 
@@ -284,6 +305,13 @@ func testUntil(t *testing.T, s Store) {
 	}
 	if got := claim(t, s, "c2", begin().Add(week), 10); len(got) != 0 {
 		t.Errorf("after the invite has expired: %v", told(got))
+	}
+	// A homeserver that there is nothing to tell any more is told of the next binding.
+	b := on("example.com", "c")
+	b.TS = begin().Add(week)
+	ok(t, s.Bind(ctx, b))
+	if got := claim(t, s, "c3", b.TS, 10); len(got) != 1 || got[0].Binding.ID != b.ID {
+		t.Errorf("a new one: %v", told(got))
 	}
 }
 
@@ -304,13 +332,15 @@ func testClaimRace(t *testing.T, s Store) {
 			if err != nil {
 				return err
 			}
+			var results []identity.DeliveryResult
 			for _, d := range claimed {
 				mu.Lock()
 				made[d.ID]++
 				mu.Unlock()
-				if err := s.Delivered(ctx, d, begin()); err != nil {
-					return err
-				}
+				results = append(results, delivered(d))
+			}
+			if err := s.SettleDeliveries(ctx, results, begin()); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -354,15 +384,16 @@ func testDeliveryDeadlock(t *testing.T, s Store) {
 				if err != nil {
 					return err
 				}
+				var results []identity.DeliveryResult
 				for i, d := range claimed {
 					if i%2 == 0 {
-						err = s.Delivered(ctx, d, now)
+						results = append(results, delivered(d))
 					} else {
-						err = s.FailDelivery(ctx, d, "M_FORBIDDEN")
+						results = append(results, refused(d))
 					}
-					if err != nil {
-						return err
-					}
+				}
+				if err := s.SettleDeliveries(ctx, results, now); err != nil {
+					return err
 				}
 			default:
 				b := on("hs0.example", local)

@@ -204,10 +204,12 @@ func testEraseRace(t *testing.T, s Store) {
 				if err != nil {
 					return err
 				}
+				var results []identity.DeliveryResult
 				for _, d := range claimed {
-					if err := s.Delivered(ctx, d, begin()); err != nil {
-						return err
-					}
+					results = append(results, delivered(d))
+				}
+				if err := s.SettleDeliveries(ctx, results, begin()); err != nil {
+					return err
 				}
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -104,7 +103,7 @@ func testInviteLife(t *testing.T, s Store) {
 	ok(t, s.AddInvite(ctx, told))
 	ok(t, s.Bind(ctx, binding(2, "told")))
 	d := claim(t, s, "c", begin(), 1)[0]
-	ok(t, s.Delivered(ctx, d, begin().Add(time.Hour)))
+	settle(t, s, begin().Add(time.Hour), delivered(d))
 	for _, c := range []struct {
 		after         time.Duration
 		waiting, told bool
@@ -173,9 +172,9 @@ func testListInvites(t *testing.T, s Store) {
 		d := claim(t, s, local, begin(), 1)[0]
 		switch local {
 		case "used":
-			ok(t, s.Delivered(ctx, d, begin()))
+			settle(t, s, begin(), delivered(d))
 		case "failed":
-			ok(t, s.FailDelivery(ctx, d, "M_FORBIDDEN"))
+			settle(t, s, begin(), refused(d))
 		case "stranded":
 			must(s.Unbind(ctx, b.ID, b.UserID))(t)
 		}
@@ -223,7 +222,7 @@ func testSweepInvites(t *testing.T, s Store) {
 	told.Expires = young.Expires
 	ok(t, s.AddInvite(ctx, told))
 	ok(t, s.Bind(ctx, binding(2, "told")))
-	ok(t, s.Delivered(ctx, claim(t, s, "c", begin(), 1)[0], begin()))
+	settle(t, s, begin(), delivered(claim(t, s, "c", begin(), 1)[0]))
 	ok(t, s.Bind(ctx, binding(2, "without"))) // a delivery without an invite
 	sweep := func(now time.Time) (sum int) {
 		for {
@@ -299,7 +298,7 @@ func testInviteBindRace(t *testing.T, s Store) {
 		}
 		for _, d := range due {
 			told++
-			ok(t, s.Delivered(ctx, d, now))
+			settle(t, s, now, delivered(d))
 		}
 	}
 	if told != pairs {
@@ -307,10 +306,26 @@ func testInviteBindRace(t *testing.T, s Store) {
 	}
 }
 
-// claim claims deliveries for a minute, and returns them by their IDs.
-func claim(t *testing.T, s Store, name string, now time.Time, limit int) []identity.Delivery {
+// claim claims deliveries to one homeserver for a minute.
+func claim(t *testing.T, s Store, name string, now time.Time, most int) []identity.Delivery {
 	t.Helper()
-	claimed := must(s.ClaimDeliveries(t.Context(), name, now, now.Add(time.Minute), limit))(t)
-	slices.SortFunc(claimed, func(a, b identity.Delivery) int { return int(a.ID - b.ID) })
-	return claimed
+	return must(s.ClaimDeliveries(t.Context(), name, now, now.Add(time.Minute), most))(t)
+}
+
+// settle writes down what came of deliveries to one homeserver.
+func settle(t *testing.T, s Store, now time.Time, results ...identity.DeliveryResult) {
+	t.Helper()
+	ok(t, s.SettleDeliveries(t.Context(), results, now))
+}
+
+func delivered(d identity.Delivery) identity.DeliveryResult {
+	return identity.DeliveryResult{Delivery: d, Told: true}
+}
+
+func refused(d identity.Delivery) identity.DeliveryResult {
+	return identity.DeliveryResult{Delivery: d, Refused: "M_FORBIDDEN"}
+}
+
+func postponed(d identity.Delivery, due time.Time) identity.DeliveryResult {
+	return identity.DeliveryResult{Delivery: d, Due: due}
 }
