@@ -143,7 +143,7 @@ func TestADeadCollectorDoesNotDelayTheEnd(t *testing.T) {
 }
 
 // TestNothingCapsWhatIsInFlight holds 512 notifications at the push service at
-// once: none is answered before all have arrived.
+// once: none is answered before all have arrived. A connection to FCM takes 100.
 func TestNothingCapsWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	const notifications = 512
@@ -156,7 +156,7 @@ func TestNothingCapsWhatIsInFlight(t *testing.T) {
 				arrived.Wait()
 				return pushtest.APNsAnswer{}
 			}},
-			pushtest.FCMOptions{MaxConcurrentStreams: 1000, Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {
+			pushtest.FCMOptions{MaxConcurrentStreams: 100, Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {
 				arrived.Done()
 				arrived.Wait()
 				return pushtest.FCMAnswer{}
