@@ -127,6 +127,10 @@ func (c *converter) appleCredentials(app *section, opts *options) error {
 	if topic != "" {
 		opts.add("topic", literal(topic))
 	}
+	if strings.HasSuffix(topic, ".voip") {
+		c.warn(app.path+".topic", "is for VoIP: pushgw sends calls that ring and event_id_only there, where Sygnal sends everything, "+
+			"because iOS kills an app that gets anything else")
+	}
 	return nil
 }
 
