@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -61,6 +62,9 @@ func (a *api) confirmLink(medium threepid.Medium) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := r.ParseForm(); err != nil {
+			if refused, ok := errors.AsType[*mxhttp.Error](err); ok {
+				return refused
+			}
 			return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonBroken)
 		}
 		l, err := parseLink(r.PostForm)

@@ -199,13 +199,13 @@ func TestLookupOfTenThousandHashes(t *testing.T) {
 }
 
 // TestALookupOfTooManyIsRefusedWhileItArrives sends ten thousand addresses and the
-// comma before the next one, and then nothing. Lists of other requests are shorter.
+// comma before the next one, and then nothing. Lists of other requests end there, too.
 func TestALookupOfTooManyIsRefusedWhileItArrives(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.com")
 	for path, begin := range map[string]string{
 		lookupPath: `{"algorithm":"sha256","addresses":[` + strings.Repeat(`"",`, 10_000),
-		termsPath:  `{"user_accepts":[` + strings.Repeat(`"",`, 1_000),
+		termsPath:  `{"user_accepts":[` + strings.Repeat(`"",`, 10_000),
 	} {
 		body, more := io.Pipe()
 		t.Cleanup(func() { more.Close() })

@@ -20,10 +20,10 @@ func (e *edge) answer(c *gin.Context, x *exchange, err error) {
 
 // respond writes an answer, or a plain one if that cannot be encoded.
 func (e *edge) respond(c *gin.Context, x *exchange, answer *Error) {
-	x.add(slog.String("errcode", answer.Code))
+	x.add(slog.String("errcode", answer.Code), slog.String("error", answer.Msg))
 	err := WriteError(c.Writer, answer)
 	if err != nil && !c.Writer.Written() {
-		e.logFailed(c.Request.Context(), x, err)
+		x.failed(slog.String("fault", err.Error()))
 		err = WriteError(c.Writer, errInternal())
 	}
 	if err != nil {
@@ -31,7 +31,7 @@ func (e *edge) respond(c *gin.Context, x *exchange, answer *Error) {
 	}
 }
 
-// errorFor finds the answer to err and logs what no one expects.
+// errorFor finds the answer to err. What no one expects stands in the log.
 func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
 	if x.refusal != nil { // which the handler may have taken for a broken body
 		return x.refusal
@@ -55,13 +55,8 @@ func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
 		x.add(slog.String("timeout", err.Error()))
 		return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
 	}
-	e.logFailed(ctx, x, err)
+	x.failed(slog.String("fault", err.Error()))
 	return errInternal()
-}
-
-func (e *edge) logFailed(ctx context.Context, x *exchange, err error) {
-	e.log.LogAttrs(ctx, slog.LevelError, "request failed",
-		slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.String("err", err.Error()))
 }
 
 func errInternal() *Error {

@@ -2,11 +2,13 @@ package mxhttp_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,11 +79,17 @@ func TestErrorsBecomeAnswers(t *testing.T) {
 			if got := w.Header().Get("Retry-After"); got != tc.retry {
 				t.Errorf("Retry-After %q, want %q", got, tc.retry)
 			}
-			if failed := logs.lines(t, "request failed"); (len(failed) == 1) != tc.logged {
-				t.Errorf("logged %v, want %v", failed, tc.logged)
+			lines := strings.Split(strings.TrimSpace(logs.String()), "\n")
+			var line struct{ Level, Errcode, Error, Fault string }
+			var body struct{ Errcode, Error string }
+			if err := errors.Join(json.Unmarshal([]byte(lines[0]), &line), json.Unmarshal(w.Body.Bytes(), &body)); err != nil {
+				t.Fatal(err)
 			}
-			if n := len(logs.lines(t, "request")); n != 1 {
-				t.Errorf("%d access lines, want 1", n)
+			if len(lines) != 1 || (line.Level == "ERROR") != tc.logged || (line.Fault != "") != tc.logged {
+				t.Errorf("logged %v, want one line, an error: %v", lines, tc.logged)
+			}
+			if !tc.logged && (line.Errcode != body.Errcode || line.Error != body.Error) {
+				t.Errorf("the log has %s %q, the answer %s", line.Errcode, line.Error, w.Body)
 			}
 		})
 	}
@@ -144,7 +152,7 @@ func TestPanics(t *testing.T) {
 		t.Error("http.ErrAbortHandler did not break the connection")
 	}
 
-	panics := logs.lines(t, "handler panicked")
+	panics := slices.DeleteFunc(logs.lines(t, "request"), func(line map[string]any) bool { return line["level"] != "ERROR" })
 	if len(panics) != 3 {
 		t.Fatalf("%d panics logged, want 3 (an abort is none)", len(panics))
 	}
@@ -160,7 +168,7 @@ func TestPanics(t *testing.T) {
 	if strings.Contains(logs.String(), "alice") {
 		t.Error("the value of a panic was logged")
 	}
-	if n := len(logs.lines(t, "request")); n != 4 {
-		t.Errorf("%d access lines, want 4", n)
+	if n := strings.Count(logs.String(), "\n"); n != 4 {
+		t.Errorf("%d lines, want 4", n)
 	}
 }

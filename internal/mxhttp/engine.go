@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -81,17 +82,30 @@ func NewEngine(o Options) (*gin.Engine, error) {
 		return nil, fmt.Errorf("register the HTTP metrics: %w", err)
 	}
 	engine.Use(e.handle)
-	engine.NoRoute(Wrap(unrecognized(http.StatusNotFound, "Unrecognized request: there is no such endpoint")))
-	engine.NoMethod(Wrap(unrecognized(http.StatusMethodNotAllowed, "Unrecognized request: this endpoint does not take this method")))
+	engine.NoRoute(func(c *gin.Context) { _ = c.Error(errNoRoute()) })
+	engine.NoMethod(func(c *gin.Context) { e.noMethod(c, engine) })
 	return engine, nil
 }
 
-// unrecognized returns a handler for requests no route takes.
+// errNoRoute is the answer to a request that no route takes.
 // https://spec.matrix.org/v1.19/identity-service-api/#api-standards
-func unrecognized(status int, msg string) func(http.ResponseWriter, *http.Request) error {
-	return func(http.ResponseWriter, *http.Request) error {
-		return &Error{Status: status, Code: codeUnrecognized, Msg: msg}
+func errNoRoute() error {
+	return &Error{Status: http.StatusNotFound, Code: codeUnrecognized, Msg: "Unrecognized request: there is no such endpoint"}
+}
+
+// noMethod answers HEAD like GET, without the body, which net/http leaves out, and
+// refuses what no route takes.
+func (e *edge) noMethod(c *gin.Context, engine *gin.Engine) {
+	if header := c.Writer.Header(); c.Request.Method == http.MethodHead && strings.Contains(header.Get("Allow"), http.MethodGet) {
+		header.Del("Allow")
+		c.Request.Method = http.MethodGet
+		engine.HandleContext(c)
+		c.Request.Method = http.MethodHead
+		return
 	}
+	_ = c.Error(&Error{
+		Status: http.StatusMethodNotAllowed, Code: codeUnrecognized, Msg: "Unrecognized request: this endpoint does not take this method",
+	})
 }
 
 // Wrap makes a gin handler of h. Path parameters are found with
@@ -111,6 +125,11 @@ func Wrap(h func(w http.ResponseWriter, r *http.Request) error) gin.HandlerFunc 
 
 // handle is the middleware around every request, routed or not.
 func (e *edge) handle(c *gin.Context) {
+	if x := exchangeOf(c.Request.Context()); x != nil { // HEAD, by way of noMethod
+		x.route, c.Request.Pattern = c.FullPath(), c.FullPath()
+		e.next(c, x)
+		return
+	}
 	x := newExchange(c)
 	// otelhttp outside the engine reads the pattern from the request it passed in.
 	c.Request.Pattern = c.FullPath()
@@ -132,15 +151,31 @@ func (e *edge) handle(c *gin.Context) {
 		setCORS(c.Writer.Header())
 		if c.Request.Method == http.MethodOptions {
 			c.Writer.Header().Del("Allow")
+			c.Writer.Header().Set("Access-Control-Max-Age", maxAge)
 			c.AbortWithStatus(http.StatusOK)
 			return
 		}
 	}
+	if strings.Contains(strings.ToLower(c.Request.URL.RawPath), "%2f") {
+		// Its routes are those of another path, in which the slash separates.
+		x.route = unmatched
+		_ = c.Error(errNoRoute())
+		c.Abort()
+	}
+	e.next(c, x)
+}
+
+// next has the request handled and answers its error.
+func (e *edge) next(c *gin.Context, x *exchange) {
 	c.Next()
 	if last := c.Errors.Last(); last != nil {
+		c.Errors = nil
 		e.answer(c, x, last.Err)
 	}
 }
+
+// maxAge is for how many seconds a browser need not ask again what it may send.
+const maxAge = "86400"
 
 // setCORS sets the headers that the specification wants on every answer.
 // https://spec.matrix.org/v1.19/identity-service-api/#web-browser-clients

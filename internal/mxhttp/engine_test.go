@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/mxhttp"
@@ -102,6 +103,9 @@ func TestUnroutedRequests(t *testing.T) {
 		"a trailing slash is another path":             {"GET", "/_matrix/a/", 404, ""},
 		"a POST with a trailing slash is not sent on":  {"POST", "/_matrix/p/x/", 404, ""},
 		"case counts":                                  {"GET", "/_MATRIX/a", 404, ""},
+		"an escaped slash separates nothing":           {"GET", "/_matrix%2Fa", 404, ""},
+		"nor does it in a parameter":                   {"POST", "/_matrix/p/x%2fy", 404, ""},
+		"HEAD where there is no GET":                   {"HEAD", "/_matrix/p/1", 405, "POST"},
 		"a known path with another method":             {"DELETE", "/_matrix/a", 405, "GET, PUT"},
 		"OPTIONS is a method like others without CORS": {"OPTIONS", "/_matrix/p/1", 405, "POST"},
 		"an invented method":                           {"BREW", "/_matrix/p/1", 405, "POST"},
@@ -127,6 +131,51 @@ func TestUnroutedRequests(t *testing.T) {
 				t.Errorf("Content-Type %q", got)
 			}
 		})
+	}
+}
+
+func TestHeadIsAnsweredLikeGet(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	engine, logs := newEngine(t, mxhttp.Options{Registerer: reg}, map[string]handler{
+		"GET /a/:id": func(w http.ResponseWriter, r *http.Request) error {
+			return mxhttp.WriteJSON(w, http.StatusOK, r.PathValue("id"))
+		},
+		"GET /fail": func(http.ResponseWriter, *http.Request) error {
+			return &mxhttp.Error{Status: http.StatusForbidden, Code: "M_FORBIDDEN", Msg: "no"}
+		},
+		"GET /own": ok, "HEAD /own": func(w http.ResponseWriter, _ *http.Request) error {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		},
+	})
+	server := httptest.NewServer(engine)
+	defer server.Close()
+	for path, want := range map[string]struct {
+		status int
+		length string
+	}{"/a/some%20id": {200, "9"}, "/fail": {403, "38"}, "/own": {204, ""}} {
+		resp, err := server.Client().Head(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want.status || resp.Header.Get("Content-Length") != want.length || resp.Header.Get("Allow") != "" || resp.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: %s %v, want %v", path, resp.Status, resp.Header, want)
+		}
+	}
+	routes := make(map[any]int)
+	for _, line := range logs.lines(t, "request") {
+		if line["method"] != "HEAD" {
+			t.Errorf("line %v", line)
+		}
+		routes[line["route"]]++
+	}
+	if diff := cmp.Diff(map[any]int{"/a/:id": 1, "/fail": 1, "/own": 1}, routes); diff != "" {
+		t.Errorf("lines of routes (-want +got):\n%s", diff)
+	}
+	if n := gauge(t, reg, "herald_http_requests_in_flight"); n != 0 {
+		t.Errorf("%v requests in flight, want 0", n)
 	}
 }
 
@@ -159,8 +208,8 @@ func TestCORS(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", request, name, got, value)
 			}
 		}
-		if method == http.MethodOptions && (w.Body.Len() > 0 || w.Header().Get("Allow") != "") {
-			t.Errorf("%s: body %q, Allow %q", request, w.Body, w.Header().Get("Allow"))
+		if method == http.MethodOptions && (w.Body.Len() > 0 || w.Header().Get("Allow") != "" || w.Header().Get("Access-Control-Max-Age") != "86400") {
+			t.Errorf("%s: body %q, header %v", request, w.Body, w.Header())
 		}
 	}
 	without, _ := newEngine(t, mxhttp.Options{}, routes)
@@ -231,8 +280,8 @@ func TestAClientThatLeavesIsNoError(t *testing.T) {
 	if line["status"] != 499.0 || line["client_gone"] != true {
 		t.Errorf("line %v", line)
 	}
-	if failed := logs.lines(t, "request failed"); len(failed) > 0 {
-		t.Errorf("logged as an error: %v", failed)
+	if line["level"] != "INFO" {
+		t.Errorf("logged as an error: %v", line)
 	}
 }
 

@@ -30,7 +30,8 @@ type Error struct {
 	Status int
 	// Code is the errcode member, such as M_FORBIDDEN.
 	Code string
-	// Msg is the error member: what happened and what to do, for a human.
+	// Msg is the error member: what happened and what to do, for a human. It also
+	// stands in the log, so it must not hold what the client sent.
 	Msg string
 	// RetryAfter, if positive, is when to come back. It is sent as the header
 	// Retry-After in whole seconds, rounded up, and with M_LIMIT_EXCEEDED also

@@ -39,6 +39,7 @@ type exchange struct {
 
 	mu    sync.Mutex
 	attrs []slog.Attr
+	level slog.Level // of the line in the log
 }
 
 // exchangeKey is the context key of the exchange.
@@ -99,6 +100,14 @@ func (x *exchange) add(attrs ...slog.Attr) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.attrs = append(x.attrs, attrs...)
+}
+
+// failed adds what a fault of ours was, which makes the line in the log an error.
+func (x *exchange) failed(attrs ...slog.Attr) {
+	x.add(attrs...)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.level = slog.LevelError
 }
 
 // AddLogAttrs adds attrs to the access log line of the request that ctx belongs

@@ -55,9 +55,7 @@ func (e *edge) recovered(c *gin.Context, x *exchange, reason any) (started bool)
 	if err, ok := reason.(runtime.Error); ok {
 		text = err.Error()
 	}
-	e.log.LogAttrs(c.Request.Context(), slog.LevelError, "handler panicked",
-		slog.String("request_id", x.id[0]), slog.String("route", x.route),
-		slog.String("panic", text), slog.String("stack", string(debug.Stack())))
+	x.failed(slog.String("panic", text), slog.String("stack", string(debug.Stack())))
 	if c.Writer.Written() {
 		return true
 	}
@@ -65,11 +63,13 @@ func (e *edge) recovered(c *gin.Context, x *exchange, reason any) (started bool)
 	return false
 }
 
-// access writes the line about a request. The path and query stay out of it:
-// they may hold addresses and tokens.
+// access writes the one line about a request, an error if it met a fault of ours.
+// The path and query stay out of it: they may hold addresses and tokens.
 func (e *edge) access(c *gin.Context, x *exchange, status int, took time.Duration) {
 	ctx := c.Request.Context()
-	if !e.log.Enabled(ctx, slog.LevelInfo) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !e.log.Enabled(ctx, x.level) {
 		return
 	}
 	client := ""
@@ -78,7 +78,7 @@ func (e *edge) access(c *gin.Context, x *exchange, status int, took time.Duratio
 	}
 	// No program counter: nobody asks where this line comes from, and to find out
 	// costs as much as the rest of it.
-	line := slog.NewRecord(x.start.Add(took), slog.LevelInfo, "request", 0)
+	line := slog.NewRecord(x.start.Add(took), x.level, "request", 0)
 	line.AddAttrs(
 		slog.String("method", x.method),
 		slog.String("route", x.route),
@@ -87,8 +87,6 @@ func (e *edge) access(c *gin.Context, x *exchange, status int, took time.Duratio
 		slog.String("client", client),
 		slog.String("request_id", x.id[0]),
 		slog.Int("bytes", max(c.Writer.Size(), 0)))
-	x.mu.Lock()
 	line.AddAttrs(x.attrs...)
-	x.mu.Unlock()
 	_ = e.log.Handler().Handle(ctx, line) // as slog does: there is nobody to tell
 }

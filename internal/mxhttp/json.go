@@ -19,7 +19,7 @@ const (
 	maxPath = 128
 	// maxItems is how many items a list, and members an object, may have that ReadJSON
 	// reads.
-	maxItems = 1000
+	maxItems = 10_000
 )
 
 // WriteJSON answers with v as JSON, encoded as by encoding/json but without
@@ -57,7 +57,7 @@ func WriteBody(w http.ResponseWriter, status int, body []byte) error {
 // member as it came, give it the type jsontext.Value.
 //
 // Every error is an [*Error] for the client: 413 M_TOO_LARGE, also for a list or
-// an object of more than a thousand, which is not read any further; 408 M_UNKNOWN
+// an object of more than 10,000, which is not read any further; 408 M_UNKNOWN
 // for what arrives too slowly; 503 for what [Options.BytesInFlight] has no room
 // for; 400 M_NOT_JSON for what is not UTF-8, not JSON or followed by more; 400
 // M_BAD_JSON, naming the member, for JSON of the wrong shape or nested too deeply.

@@ -569,7 +569,7 @@ func TestTheAccessLogTellsDevicesByFingerprint(t *testing.T) {
 			"outcome": "rejected", "reason": "unregistered", "provider_status": 410.0, "provider_detail": "Unregistered",
 		}},
 		"several": {[]string{"alive", "dead", "down"}, map[string]any{
-			"devices": 3.0, "accepted": 1.0, "rejected": 1.0, "temporary": 1.0, "status": 502.0, "errcode": "M_UNKNOWN",
+			"devices": 3.0, "accepted": 1.0, "rejected": 1.0, "temporary": 1.0, "status": 502.0, "errcode": "M_UNKNOWN", "error": "1 of 3 devices not notified: the push service is not available",
 			"not_accepted": []any{push.Fingerprint("dead") + " unregistered", push.Fingerprint("down") + " unavailable"},
 		}},
 		"several that were all notified": {[]string{"alive", "well"}, map[string]any{"devices": 2.0, "accepted": 2.0, "status": 200.0}},
