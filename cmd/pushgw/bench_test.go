@@ -141,7 +141,7 @@ type arena struct {
 
 const benchBody = `{"notification":{"content":{"body":"I'm floating in a most peculiar way","msgtype":"m.text"},"counts":{"unread":2},` +
 	`"devices":[{"app_id":%q,"data":{"default_payload":{"aps":{"mutable-content":1},"cs":"account"}},"pushkey":%q,"pushkey_ts":1795294577,` +
-	`"tweaks":{"sound":"default"}}],"event_id":"$%d","id":"$%d","prio":"high","room_id":"!slw48:example.com","room_name":"Mission Control",` +
+	`"tweaks":{"sound":"default"}}],"event_id":"$%d:example.com","id":"$%d:example.com","prio":"high","room_id":"!slw48:example.com","room_name":"Mission Control",` +
 	`"sender":"@major:example.com","sender_display_name":"Major Tom","type":"m.room.message"}}`
 
 // bodies returns a function that makes notifications of different events for
@@ -158,49 +158,77 @@ func apnsArena(b *testing.B, latency time.Duration) arena {
 	key := pushtest.NewTokenKey(b)
 	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true, Latency: latency})
 	dir := b.TempDir()
-	writeFile(b, filepath.Join(dir, "key.p8"), string(key.P8(b)))
-	token := strings.Repeat("0123456789abcdef", 4)
+	app := apnsApp(b, dir, apns, key)
 	return arena{
-		gateway: startBenchGateway(b, dir, apns.CA(), fmt.Sprintf("{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}",
-			key.KeyID, key.TeamID, apns.URL())),
-		relay: startRelay(b, relayConfig{
-			URL: apns.URL() + "/3/device/" + token, CA: string(apns.CA().PEM()),
-			Header: map[string]string{
-				"Authorization": "bearer " + key.Sign(b, time.Now()), "Apns-Topic": "org.example.ios", "Apns-Push-Type": "alert", "Apns-Priority": "10",
-				"Content-Type": "application/json; charset=utf-8",
-			},
-			Body: `{"aps":{"alert":{"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT","loc-args":["Major Tom","Mission Control","I'm floating in a most peculiar way"]},"badge":2,"mutable-content":1},"cs":"account","room_id":"!slw48:example.com","event_id":"$1"}`,
-		}),
-		body: bodies(token),
+		gateway: startBenchGateway(b, dir, apns.CA(), app),
+		relay:   apnsRelay(b, apns, key),
+		body:    bodies(benchToken),
 	}
+}
+
+const benchToken = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// apnsApp returns the configuration of an app of apns, with its key in dir.
+func apnsApp(b testing.TB, dir string, apns *pushtest.APNs, key pushtest.TokenKey) string {
+	b.Helper()
+	writeFile(b, filepath.Join(dir, "key.p8"), string(key.P8(b)))
+	return fmt.Sprintf("{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}", key.KeyID, key.TeamID, apns.URL())
+}
+
+func apnsRelay(b *testing.B, apns *pushtest.APNs, key pushtest.TokenKey) *contender {
+	return startRelay(b, relayConfig{
+		URL: apns.URL() + "/3/device/" + benchToken, CA: string(apns.CA().PEM()),
+		Header: map[string]string{
+			"Authorization": "bearer " + key.Sign(b, time.Now()), "Apns-Topic": "org.example.ios", "Apns-Push-Type": "alert", "Apns-Priority": "10",
+			"Content-Type": "application/json; charset=utf-8",
+		},
+		Body: `{"aps":{"alert":{"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT","loc-args":["Major Tom","Mission Control","I'm floating in a most peculiar way"]},"badge":2,"mutable-content":1},"cs":"account","room_id":"!slw48:example.com","event_id":"$1"}`,
+	})
 }
 
 func fcmArena(b *testing.B, latency time.Duration) arena {
 	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, Latency: latency, MaxConcurrentStreams: 1000})
 	dir := b.TempDir()
-	account := string(fcm.ServiceAccount("example"))
-	writeFile(b, filepath.Join(dir, "firebase.json"), account)
+	app, account := fcmApp(b, dir, fcm)
 	return arena{
-		gateway: startBenchGateway(b, dir, fcm.CA(), fmt.Sprintf("{type: fcm, service_account_file: firebase.json, endpoint: %q}", fcm.URL())),
-		relay: startRelay(b, relayConfig{
-			URL: fcm.URL() + "/v1/projects/example/messages:send", CA: string(fcm.CA().PEM()), Account: account,
-			Header: map[string]string{"Content-Type": "application/json"},
-			Body:   `{"message":{"data":{"event_id":"$1","type":"m.room.message","sender":"@major:example.com","room_name":"Mission Control","sender_display_name":"Major Tom","room_id":"!slw48:example.com","content_msgtype":"m.text","content_body":"I'm floating in a most peculiar way","prio":"high","unread":"2"},"android":{"priority":"high"},"token":"token"}}`,
-		}),
-		body: bodies("token"),
+		gateway: startBenchGateway(b, dir, fcm.CA(), app),
+		relay:   fcmRelay(b, fcm, account),
+		body:    bodies("token"),
 	}
+}
+
+// fcmApp returns the configuration of an app of fcm, with its service account in
+// dir.
+func fcmApp(b testing.TB, dir string, fcm *pushtest.FCM) (app, account string) {
+	b.Helper()
+	account = string(fcm.ServiceAccount("example"))
+	writeFile(b, filepath.Join(dir, "firebase.json"), account)
+	return fmt.Sprintf("{type: fcm, service_account_file: firebase.json, endpoint: %q}", fcm.URL()), account
+}
+
+func fcmRelay(b *testing.B, fcm *pushtest.FCM, account string) *contender {
+	return startRelay(b, relayConfig{
+		URL: fcm.URL() + "/v1/projects/example/messages:send", CA: string(fcm.CA().PEM()), Account: account,
+		Header: map[string]string{"Content-Type": "application/json"},
+		Body:   `{"message":{"data":{"event_id":"$1","type":"m.room.message","sender":"@major:example.com","room_name":"Mission Control","sender_display_name":"Major Tom","room_id":"!slw48:example.com","content_msgtype":"m.text","content_body":"I'm floating in a most peculiar way","prio":"high","unread":"2"},"android":{"priority":"high"},"token":"token"}}`,
+	})
 }
 
 // startBenchGateway runs the real binary with one app.
 func startBenchGateway(b testing.TB, dir string, ca *pushtest.CA, app string) *contender {
 	b.Helper()
-	writeFile(b, filepath.Join(dir, "ca.pem"), string(ca.PEM()))
+	return startBenchApps(b, dir, string(ca.PEM()), "{app: "+app+"}")
+}
+
+// startBenchApps runs the real binary with these apps, and these authorities (PEM).
+func startBenchApps(b testing.TB, dir, authorities, apps string) *contender {
+	b.Helper()
+	writeFile(b, filepath.Join(dir, "ca.pem"), authorities)
 	config := writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
 http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, drain_delay: 0s}
 ca_file: ca.pem
 log: {format: json}
-apps: {app: `+app+`}
-`)
+apps: `+apps+"\n")
 	name, err := cmdtest.Build()
 	if err != nil {
 		b.Fatal(err)
@@ -313,6 +341,50 @@ func BenchmarkNotify(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkTenDevices posts notifications for ten devices, five of each push
+// service, and compares the CPU time of a request with what the relays take for
+// one push.
+func BenchmarkTenDevices(b *testing.B) {
+	const rounds, roundTime, inFlight = 11, 300 * time.Millisecond, 1
+	key, dir := pushtest.NewTokenKey(b), b.TempDir()
+	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true})
+	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, MaxConcurrentStreams: 1000})
+	ios := apnsApp(b, dir, apns, key)
+	android, account := fcmApp(b, dir, fcm)
+	gateway := startBenchApps(b, dir, string(apns.CA().PEM())+string(fcm.CA().PEM()), "{ios: "+ios+", android: "+android+"}")
+	relays := []*contender{apnsRelay(b, apns, key), fcmRelay(b, fcm, account)}
+	var devices []string
+	for i := range 5 {
+		devices = append(devices, fmt.Sprintf(`{"app_id":"ios","data":{"default_payload":{"aps":{"mutable-content":1},"cs":"account"}},"pushkey":"%064x"}`, i),
+			fmt.Sprintf(`{"app_id":"android","data":{},"pushkey":"token%d"}`, i))
+	}
+	_, rest, _ := strings.Cut(benchBody, `"event_id"`)
+	head, _, _ := strings.Cut(benchBody, `"devices"`)
+	var event atomic.Int64
+	body := func() string {
+		i := event.Add(1)
+		return head + `"devices":[` + strings.Join(devices, ",") + `],"event_id"` + fmt.Sprintf(rest, i, i)
+	}
+	for range b.N {
+		used := make(map[*contender]time.Duration)
+		done := make(map[*contender]int64)
+		for range rounds {
+			for _, c := range append(relays, gateway) {
+				before, of := c.cpu(), bodies("x")
+				if c == gateway {
+					of = body
+				}
+				_, n := c.rate(b, of, inFlight, roundTime)
+				used[c], done[c] = used[c]+c.cpu()-before, done[c]+n
+			}
+		}
+		each := func(c *contender) float64 { return float64(used[c].Microseconds()) / float64(done[c]) }
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(each(gateway), "cpu-us/request")
+		b.ReportMetric(2*each(gateway)/(each(relays[0])+each(relays[1])), "pushes-of-a-relay")
 	}
 }
 
