@@ -440,7 +440,7 @@ func expect(t *testing.T, what string, got, want push.Outcome) {
 // The operator is told of the first refusal of an app, once, until it has a push.
 func TestTheFirstRefusalIsTold(t *testing.T) {
 	t.Parallel()
-	for _, reason := range []push.Reason{push.ReasonCredentials, push.ReasonConfig} {
+	for reason, level := range map[push.Reason]string{push.ReasonCredentials: "level=WARN", push.ReasonConfig: "level=ERROR"} {
 		var logged bytes.Buffer
 		reg := prometheus.NewRegistry()
 		refused := push.Outcome{Kind: push.Temporary, Reason: reason, Status: 403, Detail: "InvalidProviderToken"}
@@ -455,8 +455,8 @@ func TestTheFirstRefusalIsTold(t *testing.T) {
 			if got := count(t, reg, "herald_push_app_refused", "app", "app"); got != step.metric {
 				t.Errorf("%s, push %d: the metric is %v", reason, i, got)
 			}
-			if n := strings.Count(logged.String(), "level=WARN"); n != step.lines {
-				t.Errorf("%s, push %d: %d warnings\n%s", reason, i, n, &logged)
+			if n := strings.Count(logged.String(), level); n != step.lines {
+				t.Errorf("%s, push %d: %d lines of %s\n%s", reason, i, n, level, &logged)
 			}
 		}
 	}

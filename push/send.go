@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -109,7 +110,11 @@ func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change Hea
 	if (refused || out.Reason == ReasonSent) && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
 		g.opts.Metrics.refused(d.app, refused)
 		if refused {
-			g.opts.Log.WarnContext(ctx, "the push service refuses the app's credentials or settings", "app", d.app.Name,
+			level := slog.LevelWarn
+			if out.Reason == ReasonConfig { // nothing but the operator changes that
+				level = slog.LevelError
+			}
+			g.opts.Log.Log(ctx, level, "the push service refuses the app's credentials or settings", "app", d.app.Name,
 				"reason", out.Reason, "status", out.Status, "detail", out.Detail, "err", out.Err)
 		}
 	}

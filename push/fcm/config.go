@@ -67,7 +67,7 @@ type Config struct {
 	// Tweaks sends the sound and highlight of the push rule that matched.
 	Tweaks bool `yaml:"tweaks"`
 	// RejectSenderMismatch rejects a pushkey that belongs to another project's
-	// sender; default true. When false it is a fault of the configuration.
+	// sender; default true. When false homeservers keep it, and try again.
 	RejectSenderMismatch *bool `yaml:"reject_sender_mismatch"`
 
 	// Endpoint is the https URL of another host that speaks FCM's protocol, for

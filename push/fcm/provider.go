@@ -118,7 +118,7 @@ func (p *Provider) outcome(r response) push.Outcome {
 	out := r.outcome()
 	switch {
 	case out.Reason == push.ReasonSenderMismatch && !p.rejectMismatch:
-		out = r.temporary(push.ReasonConfig, out.Evidence)
+		out = r.temporary(push.ReasonWithheld, out.Evidence)
 	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage:
 		wrong := out.Reason == push.ReasonBadMessage
 		p.mu.Lock()
