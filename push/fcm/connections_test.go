@@ -159,20 +159,6 @@ func TestClosedConnectionsAnswerAtOnce(t *testing.T) {
 	connections.Close() // a second time changes nothing
 }
 
-func TestASendThatIsGivenUpWhileItWaitsForATokenIsUnprocessed(t *testing.T) {
-	t.Parallel()
-	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
-	fake.OnToken(func() pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
-	provider := open(t, fake)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	got := provider.Send(ctx, message("token"))
-	expect(t, got, push.Temporary, push.ReasonTimeout)
-	if !got.Unprocessed {
-		t.Error("the outcome does not say that nothing was processed")
-	}
-}
-
 // proxy is an HTTP proxy that answers CONNECT.
 type proxy struct {
 	url string

@@ -44,7 +44,7 @@ func message(pushKey string) push.Delivery {
 		Notification: &push.Notification{
 			EventID: push.NewMember("$e:x"),
 			RoomID:  push.NewMember("!r:x"),
-			Content: map[string]any{"msgtype": "m.text", "body": "a secret text"},
+			Content: map[string]any{"msgtype": "m.text", "body": "a <secret> & text"},
 		},
 	}
 }

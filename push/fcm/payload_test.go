@@ -229,24 +229,27 @@ var everything = fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: tru
 // valid and within FCM's bounds, apps find the event by it, and it does not
 // matter whether other devices of the request got it before.
 func FuzzMessage(f *testing.F) {
-	f.Add(`{"msgtype":"m.text","body":"hello"}`, "m.room.message", "Room", "Alice", "!r:x", `{"cs":"secret"}`, int64(1))
-	f.Add(`null`, "", "", "", "", `null`, int64(0))
-	f.Add(`{"a":`+strings.Repeat("[", 62)+strings.Repeat("]", 62)+`}`, "m.room.member", "r", "s", strings.Repeat("r", 255), `{"content":{"a":1}}`, int64(9))
-	f.Add(`["`+strings.Repeat("😀", 1400)+`"]`, strings.Repeat("t", 255), strings.Repeat("é", 700), strings.Repeat("<", 3000), "!r:x",
-		`{"from":"x","google":[1],"content_a":"`+strings.Repeat("y", 3000)+`"}`, int64(-60))
-	f.Add(`{"":"\ud800","body":"`+strings.Repeat("b", 5000)+`","`+strings.Repeat("k", 5000)+`":"v","a":"1","b":"1","content":"x"}`,
-		"\xff\xfe", "\xf0\x9f", "s", "!r:x", `{"a":"\ud800"}`, int64(1)<<62)
-	f.Fuzz(func(t *testing.T, contentText, kind, room, sender, roomID, defaults string, unread int64) {
+	f.Add(`{"msgtype":"m.text","body":"hello"}`, "m.room.message", "Room", "!r:x", `{"cs":"secret"}`, int64(1), uint16(0))
+	f.Add(`null`, "", "", "", `null`, int64(0), uint16(9))
+	f.Add(`{"a":[[[[]]]],"":"\\ud800"}`, "m.room.member", "é", "r", `{"content":{"a":1},"from":"x","google":[1]}`, int64(-60), uint16(100))
+	f.Add(`["😀"]`, "\xff\xfe", "\xf0\x9f<", "\x00", `{"content_x0":"y","event_id":[]}`, int64(1)<<62, uint16(2000))
+	f.Fuzz(func(t *testing.T, contentText, kind, room, id, defaults string, unread int64, times uint16) {
 		content, ok := tryDecode(contentText)
 		payload, ok2 := tryDecode(defaults)
 		if !ok || !ok2 {
 			return
 		}
-		roomID = roomID[:min(len(roomID), 255)]
+		if members, ok := content.(map[string]any); ok {
+			for i := range int(times) % 3000 {
+				members[kind+strconv.Itoa(i)] = strings.Repeat(room, i%50)
+			}
+			members["body"] = strings.Repeat(room, int(times))
+		}
+		kind, id, room = kind[:min(len(kind), 255)], id[:min(len(id), 255)], strings.Repeat(room, int(times)%500)
 		n := push.Notification{
-			EventID: push.NewText("$" + strings.Repeat("e", 43)), RoomID: push.NewText(roomID), Type: push.NewText(kind[:min(len(kind), 255)]),
-			RoomName: push.NewText(room), RoomAlias: push.NewText(room), Sender: push.NewText(sender[:min(len(sender), 255)]),
-			SenderDisplayName: push.NewText(sender), Membership: push.NewText(kind), Content: content,
+			EventID: push.NewText(id), RoomID: push.NewText(id), Type: push.NewText(kind),
+			RoomName: push.NewText(room), RoomAlias: push.NewText(room), Sender: push.NewText(kind),
+			SenderDisplayName: push.NewText(room), Membership: push.NewText(kind), Content: content,
 			Counts: push.Counts{Unread: &unread},
 		}
 		d := push.Delivery{Notification: &n, Device: &push.Device{PushKey: "token", Data: map[string]any{"default_payload": payload}}}
@@ -267,7 +270,7 @@ func FuzzMessage(f *testing.F) {
 		if size := weight(data); size > 4096 || !utf8.Valid(body) {
 			t.Errorf("the data has %d bytes", size)
 		}
-		if data["event_id"] != n.EventID.String() || utf8.ValidString(roomID) && data["room_id"] != roomID {
+		if utf8.ValidString(id) && (data["event_id"] != id || data["room_id"] != id) {
 			t.Errorf("nobody finds the event by %v", data)
 		}
 		d.Common = new(push.Common)
@@ -365,6 +368,25 @@ func dropLongest(data map[string]string, content map[string]any) map[string]stri
 		delete(all, others[0])
 	}
 	return all
+}
+
+// FCM counts what fcm_options show, too.
+func TestOptionsTakeTheirRoom(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	cfg := configFor(fake)
+	cfg.Options = map[string]any{"notification": map[string]any{"title": strings.Repeat("t", 500)}}
+	d := message("token")
+	content := map[string]any{"body": strings.Repeat("b", 1000)}
+	for i := range 100 {
+		content[strconv.Itoa(i)] = strings.Repeat("x", 100)
+	}
+	d.Notification.Content = content
+	expect(t, openWith(t, connect(t, fcm.Options{RootCAs: fake.CA().Pool()}), cfg).Send(t.Context(), d), push.Accepted, push.ReasonSent)
+	request := fake.Requests()[0].Message
+	if size := weight(request.Data) + len(request.Notification); size > 4096 || size < 3800 || len(request.Data["content_body"]) != 1000 {
+		t.Errorf("data and notification have %d bytes, the body has %d", size, len(request.Data["content_body"]))
+	}
 }
 
 // TestAnEventIsReadOnce: what a room member wrote is looked at once for all devices

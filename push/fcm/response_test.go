@@ -1,6 +1,7 @@
 package fcm_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strings"
@@ -267,33 +268,11 @@ func TestRequestsAreWhatFCMExpects(t *testing.T) {
 	if got := requests[0].Header.Get("X-Goog-Api-Format-Version"); got != "2" {
 		t.Errorf("the format version is %q", got)
 	}
+	if !bytes.Contains(requests[0].Body, []byte(`"content_body":"a <secret> & text"`)) {
+		t.Errorf("the message is %s", requests[0].Body)
+	}
 	if n := fake.TokenCount(); n != 1 {
 		t.Errorf("two projects of one account needed %d tokens", n)
-	}
-}
-
-func TestNothingIsSentTwice(t *testing.T) {
-	t.Parallel()
-	for name, answer := range map[string]pushtest.FCMAnswer{
-		"503":                      {Status: 503},
-		"503 with a Retry-After":   {Status: 503, RetryAfter: "1"},
-		"500":                      {Status: 500},
-		"429":                      {Status: 429, RetryAfter: "1"},
-		"404":                      {Status: 404},
-		"a connection that is cut": {Cut: true},
-		"a bare 302":               {Status: 302},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer { return answer }})
-			provider := open(t, fake)
-			if got := provider.Send(t.Context(), message("token")); got.Kind != push.Temporary {
-				t.Errorf("got %s (%s)", got.Kind, got.Reason)
-			}
-			if n := fake.Count(); n != 1 {
-				t.Errorf("FCM got %d messages", n)
-			}
-		})
 	}
 }
 

@@ -73,13 +73,16 @@ type FCM struct {
 	close    func()
 }
 
+// accountKey is the key of all service accounts: to make one takes a while.
+var accountKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 // StartFCM starts an FCM that ends with the test.
 func StartFCM(tb testing.TB, opts FCMOptions) *FCM {
 	tb.Helper()
 	if opts.TokenLife == 0 {
 		opts.TokenLife = time.Hour
 	}
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := accountKey()
 	if err != nil {
 		tb.Fatal(err)
 	}
