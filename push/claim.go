@@ -54,7 +54,7 @@ func (g *Gateway) complete(ctx context.Context, n *Notification, deliveries []*d
 			continue
 		}
 		if err := errors.Join(doubt(d.outcome.Reason, d.claimed.Guard), doubt(d.outcome.Reason, guards[i])); err != nil {
-			g.opts.Metrics.withheld(d.app)
+			g.opts.Metrics.withhelds.WithLabelValues(d.app.Name, d.app.ProviderName).Inc()
 			d.outcome = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: d.outcome.Status, Detail: d.outcome.Detail, Err: err}
 		}
 	}
@@ -110,7 +110,7 @@ func (o *Outcome) verdict() Verdict {
 func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
 	if d.state.proven.Load() != guard.Proven {
 		d.state.proven.Store(guard.Proven)
-		g.opts.Metrics.guardProven(d.app, guard.Proven)
+		set(g.opts.Metrics.proven, d.app, guard.Proven)
 	}
 	of := 0
 	if d.claimed.Accepted {
@@ -127,7 +127,7 @@ func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
 		}
 		return
 	}
-	g.opts.Metrics.guardTripped(d.app, guard.Tripped)
+	set(g.opts.Metrics.tripped, d.app, guard.Tripped)
 	if guard.Tripped {
 		log.ErrorContext(ctx, "most pushes of an app come back dead: pushers are kept until it accepts them again; "+
 			"check its environment, topic and project")

@@ -99,9 +99,9 @@ func (g *Gateway) SetApps(apps *Apps) {
 	g.opts.Metrics.setApps(apps)
 	for _, app := range apps.All() {
 		s := states[app.Name]
-		g.opts.Metrics.refused(app, s.refused.Load())
-		g.opts.Metrics.guardProven(app, s.proven.Load())
-		g.opts.Metrics.guardTripped(app, s.tripped[1].Load())
+		set(g.opts.Metrics.refusals, app, s.refused.Load())
+		set(g.opts.Metrics.proven, app, s.proven.Load())
+		set(g.opts.Metrics.tripped, app, s.tripped[1].Load())
 	}
 	g.routes.Store(&routes{apps, states})
 }

@@ -131,10 +131,6 @@ func (m *Metrics) attempt(app *App, out Outcome, took time.Duration) {
 	}
 }
 
-func (m *Metrics) retry(app *App, reason Reason) {
-	m.retries.WithLabelValues(app.Name, app.ProviderName, string(reason)).Inc()
-}
-
 // duplicate is what was done about a notification that a device has had or is
 // about to have. It is a metric label.
 type duplicate string
@@ -149,26 +145,12 @@ func (m *Metrics) duplicate(app *App, d duplicate) {
 	m.duplicates.WithLabelValues(app.Name, app.ProviderName, string(d)).Inc()
 }
 
-func (m *Metrics) withheld(app *App) {
-	m.withhelds.WithLabelValues(app.Name, app.ProviderName).Inc()
-}
-
-func (m *Metrics) guardTripped(app *App, is bool) { set(m.tripped, app, is) }
-
-func (m *Metrics) guardProven(app *App, is bool) { set(m.proven, app, is) }
-
-func (m *Metrics) refused(app *App, is bool) { set(m.refusals, app, is) }
-
 func set(gauge *prometheus.GaugeVec, app *App, is bool) {
 	value := 0.0
 	if is {
 		value = 1
 	}
 	gauge.WithLabelValues(app.Name, app.ProviderName).Set(value)
-}
-
-func (m *Metrics) uncertain(app *App) {
-	m.uncertains.WithLabelValues(app.Name, app.ProviderName).Inc()
 }
 
 // codeLabel keeps the set of status labels closed: whoever answers for the

@@ -19,20 +19,7 @@ const (
 )
 
 // String returns the name of the kind as metrics and logs show it.
-func (k Kind) String() string {
-	switch k {
-	case Accepted:
-		return "accepted"
-	case Rejected:
-		return "rejected"
-	case Temporary:
-		return "temporary"
-	case Dropped:
-		return "dropped"
-	default:
-		return "invalid"
-	}
-}
+func (k Kind) String() string { return [...]string{"accepted", "rejected", "temporary", "dropped"}[k] }
 
 // Reason says why a delivery ended as it did. The set is closed: a Reason is a
 // metric label.

@@ -48,25 +48,18 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 		out := g.attempt(ctx, source, d)
 		uncertain := out.Kind == Temporary && out.Reason == ReasonUncertain
 		if uncertain {
-			g.opts.Metrics.uncertain(d.app)
+			g.opts.Metrics.uncertains.WithLabelValues(d.app.Name, d.app.ProviderName).Inc()
 		}
-		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < attemptsFor(out) &&
+		// A connection that is refused as idle (APNs' 400 IdleTimeout) is tried once more.
+		last400 := out.Status == 400 && attempt > 1
+		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < maxAttempts && !last400 &&
 			(out.Unprocessed || uncertain && !resent)
 		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
 			return out
 		}
 		last, resent = out, resent || uncertain
-		g.opts.Metrics.retry(d.app, out.Reason)
+		g.opts.Metrics.retries.WithLabelValues(d.app.Name, d.app.ProviderName, string(out.Reason)).Inc()
 	}
-}
-
-// attemptsFor returns how many attempts an outcome allows. A push service that
-// refuses the connection as idle (APNs' 400 IdleTimeout) is asked once more.
-func attemptsFor(out Outcome) int {
-	if out.Status == 400 {
-		return 2
-	}
-	return maxAttempts
 }
 
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
@@ -108,7 +101,7 @@ func (g *Gateway) callProvider(ctx context.Context, d *delivery) (out Outcome) {
 func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change HealthChange) {
 	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
 	if (refused || out.Reason == ReasonSent) && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
-		g.opts.Metrics.refused(d.app, refused)
+		set(g.opts.Metrics.refusals, d.app, refused)
 		if refused {
 			level := slog.LevelWarn
 			if out.Reason == ReasonConfig { // nothing but the operator changes that

@@ -14,6 +14,7 @@ import (
 	"github.com/sideshow/apns2"
 
 	"github.com/matrix-herald/herald/internal/h2pool"
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -159,14 +160,14 @@ func (r *response) outcome(d *push.Device, now time.Time, rejectTopic bool) push
 	if out.Kind != push.Temporary {
 		return out
 	}
-	out.RetryAfter = push.RetryAfter(r.retryAfter, now)
+	out.RetryAfter = outbound.RetryAfter(r.retryAfter, now)
 	if out.Evidence == push.EvidenceQuota {
 		out.RetryAfter = cmp.Or(out.RetryAfter, tokenRetryAfter)
 	}
 	// Apple that asks for patience is not asked again within a request.
 	out.Unprocessed = rule.unprocessed && r.retryAfter == ""
 	if r.reason == apns2.ReasonExpiredProviderToken || r.reason == apns2.ReasonInvalidProviderToken {
-		out.Err = push.ClockError(r.date, now)
+		out.Err = outbound.ClockError(r.date, now)
 	}
 	return out
 }

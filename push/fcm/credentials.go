@@ -19,6 +19,7 @@ import (
 	"golang.org/x/oauth2/jwt"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -245,7 +246,7 @@ func (t *tokens) outcome(err error) push.Outcome {
 				out.Reason, out.Evidence = push.ReasonCredentials, push.EvidenceRefused
 			}
 		}
-		if wrong := push.ClockError(answer.Response.Header.Get("Date"), t.now()); wrong != nil {
+		if wrong := outbound.ClockError(answer.Response.Header.Get("Date"), t.now()); wrong != nil {
 			err = fmt.Errorf("%w; %w", err, wrong)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/internal/h2pool"
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -103,7 +104,7 @@ type response struct {
 }
 
 func parseResponse(status int, header http.Header, body []byte, now time.Time) response {
-	r := response{status: status, retryAfter: push.RetryAfter(header.Get("Retry-After"), now)}
+	r := response{status: status, retryAfter: outbound.RetryAfter(header.Get("Retry-After"), now)}
 	var parsed struct {
 		Name  string `json:"name"`
 		Error struct {

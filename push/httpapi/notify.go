@@ -100,8 +100,7 @@ func (p parser) notificationMember(n *push.Notification, name []byte) (err error
 	case `"type"`:
 		n.Type, err = p.id()
 	case `"room_id"`:
-		n.RoomID, err = p.text()
-		if len(n.RoomID.String()) > maxID {
+		if n.RoomID, err = p.text(); len(n.RoomID.String()) > maxID {
 			n.RoomID = push.Member{}
 		}
 	case `"room_name"`:
@@ -203,13 +202,13 @@ func (p parser) devices() ([]push.Device, error) {
 
 func (p parser) device(i int) (push.Device, error) {
 	var d push.Device
-	var appID, pushKey required
+	var appID, pushKey *push.Member
 	isObject, err := p.Members(func(name []byte) (err error) {
 		switch string(name) {
 		case `"app_id"`:
-			return p.required(&appID)
+			appID, err = p.present()
 		case `"pushkey"`:
-			return p.required(&pushKey)
+			pushKey, err = p.present()
 		case `"pushkey_ts"`:
 			var v any
 			if v, err = p.Value(); err == nil {
@@ -232,33 +231,30 @@ func (p parser) device(i int) (push.Device, error) {
 	case !isObject:
 		return d, badJSON("notification.devices[" + strconv.Itoa(i) + "]: expected an object")
 	}
-	if d.AppID, err = appID.value("app_id", i); err != nil {
+	if d.AppID, err = required(appID, "app_id", i); err != nil {
 		return d, err
 	}
-	d.PushKey, err = pushKey.value("pushkey", i)
+	d.PushKey, err = required(pushKey, "pushkey", i)
 	return d, err
 }
 
-// required is a member that must be there and be a string.
-type required struct {
-	text            string
-	there, isString bool
+// present is a member that is there, whatever its type.
+func (p parser) present() (*push.Member, error) {
+	m, err := p.text()
+	return &m, err
 }
 
-func (p parser) required(r *required) (err error) {
-	r.there = true
-	r.text, r.isString, err = p.Text()
-	return err
-}
-
-func (r required) value(name string, i int) (string, error) {
-	switch path := "notification.devices[" + strconv.Itoa(i) + "]." + name; {
-	case !r.there:
+// required returns the text of a member that must be there.
+func required(m *push.Member, name string, i int) (string, error) {
+	path := "notification.devices[" + strconv.Itoa(i) + "]." + name
+	if m == nil {
 		return "", missing(path)
-	case !r.isString:
+	}
+	text, ok := m.Text()
+	if !ok {
 		return "", badJSON(path + ": expected a string")
 	}
-	return r.text, nil
+	return text, nil
 }
 
 // year3000 is in seconds since the epoch. What is later is in milliseconds.

@@ -1,4 +1,6 @@
-package push
+// Package outbound holds what all that ask services outside have in common: how
+// to read the headers of their answers. It opens no connection.
+package outbound
 
 import (
 	"fmt"

@@ -1,11 +1,11 @@
-package push_test
+package outbound_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/internal/outbound"
 )
 
 func TestRetryAfter(t *testing.T) {
@@ -25,7 +25,7 @@ func TestRetryAfter(t *testing.T) {
 		"Fri, 02 Jan 2099 03:05:05 GMT":  time.Hour,
 		"Sun, 06 Nov 1994 08:49:37 GMT":  0,
 	} {
-		if got := push.RetryAfter(header, now); got != want {
+		if got := outbound.RetryAfter(header, now); got != want {
 			t.Errorf("%q: %v, want %v", header, got, want)
 		}
 	}
@@ -40,7 +40,7 @@ func TestClockError(t *testing.T) {
 		"":                              "<nil>",
 		"now":                           "<nil>",
 	} {
-		if got := fmt.Sprint(push.ClockError(date, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))); got != want {
+		if got := fmt.Sprint(outbound.ClockError(date, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))); got != want {
 			t.Errorf("%q: %s, want %s", date, got, want)
 		}
 	}
