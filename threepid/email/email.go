@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,12 +54,9 @@ type Sender struct {
 	templates *wording.Set
 	warnings  []string
 	slots     *sending.Slots
-	transport transport
-}
-
-// transport takes a mail where it goes. It returns nil or a *sending.Failure.
-type transport interface {
-	deliver(ctx context.Context, m message) error
+	relay     *relay // nil without one
+	// deliver takes a mail where it goes. It returns nil or a *sending.Failure.
+	deliver func(ctx context.Context, m message) error
 }
 
 // New checks the configuration and the templates and returns a Sender that uses
@@ -73,28 +69,35 @@ func New(opts Options) (*Sender, error) {
 	}
 	s.warnings = append(opts.Config.Warnings(), s.warnings...)
 	if set.Host == "" {
-		s.transport = disabled{}
+		s.deliver = func(context.Context, message) error {
+			return &sending.Failure{Outcome: sending.Disabled, Kind: threepid.ErrMailOff, Reason: "every mail is refused"}
+		}
 		return s, nil
 	}
 	now := opts.Now
 	if now == nil {
 		now = time.Now
 	}
-	s.transport, err = newRelay(set, s.base.Hostname(), now)
-	if err != nil {
+	if s.relay, err = newRelay(set, s.base.Hostname(), now); err != nil {
 		return nil, err
 	}
+	s.deliver = s.relay.deliver
 	return s, nil
 }
 
-// NewPrinter returns a Sender that writes the text of each mail to w and sends
-// nothing, for trying things out. The configured relay is not used.
+// NewPrinter returns a Sender that writes the text of each mail to w, in one piece,
+// and sends nothing, for trying things out. The configured relay is not used.
 func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 	s, _, err := newSender(opts)
 	if err != nil {
 		return nil, err
 	}
-	s.transport = &printer{w: w}
+	s.deliver = func(_ context.Context, m message) error {
+		if _, err := fmt.Fprintf(w, "--- mail to %s: %s\n%s\n---\n", m.to, m.subject, strings.TrimSpace(m.text)); err != nil {
+			return failed(sending.Lost, "the mail could not be printed")
+		}
+		return nil
+	}
 	return s, nil
 }
 
@@ -111,9 +114,8 @@ func newSender(opts Options) (*Sender, settings, error) {
 		return nil, settings{}, err
 	}
 	base, err := url.Parse(opts.BaseURL)
-	if err != nil || base.Scheme != "https" && base.Scheme != "http" || base.Hostname() == "" ||
-		base.User != nil || base.RawQuery != "" || base.Fragment != "" {
-		return nil, settings{}, fmt.Errorf("base URL %q: must be an https URL without a query", opts.BaseURL)
+	if err != nil || base.Hostname() == "" {
+		return nil, settings{}, fmt.Errorf("base URL %q: must be an https URL", opts.BaseURL)
 	}
 	files, err := fs.Sub(builtin, "templates")
 	if err != nil {
@@ -157,10 +159,10 @@ func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format 
 // Probe asks the relay whether it takes mail from this service: connection, TLS and
 // log-in, without a mail. It returns a *sending.Failure if not.
 func (s *Sender) Probe(ctx context.Context) error {
-	if r, ok := s.transport.(*relay); ok {
-		return r.probe(ctx)
+	if s.relay == nil {
+		return nil
 	}
-	return nil
+	return s.relay.probe(ctx)
 }
 
 // SendInvitation mails an invitation to Invitation.To. It returns as Send does.
@@ -171,28 +173,5 @@ func (s *Sender) SendInvitation(ctx context.Context, i threepid.Invitation) erro
 }
 
 func (s *Sender) send(ctx context.Context, template string, m message, err error) error {
-	return s.slots.Send(ctx, template, err, func(ctx context.Context) error { return s.transport.deliver(ctx, m) })
-}
-
-// disabled is the transport without a relay.
-type disabled struct{}
-
-func (disabled) deliver(context.Context, message) error {
-	return &sending.Failure{Outcome: sending.Disabled, Kind: threepid.ErrMailOff, Reason: "every mail is refused"}
-}
-
-// printer writes mails for a person to read.
-type printer struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (p *printer) deliver(_ context.Context, m message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, err := fmt.Fprintf(p.w, "--- mail to %s: %s\n%s\n---\n", m.to, m.subject, strings.TrimSpace(m.text))
-	if err != nil {
-		return failed(sending.Lost, "the mail could not be printed")
-	}
-	return nil
+	return s.slots.Send(ctx, template, err, func(ctx context.Context) error { return s.deliver(ctx, m) })
 }

@@ -2,10 +2,8 @@ package email
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/textproto"
 	"regexp"
 
@@ -43,15 +41,16 @@ func explain(step string, late bool, err error) *sending.Failure {
 		return failed(sending.Timeout, "time ran out at "+step)
 	case errors.As(err, &own):
 		return own
-	case errors.As(err, &cert):
-		return failed(sending.TLS, describeCertificate(cert.Err))
-	case errors.As(err, &alert), errors.As(err, &plain):
-		return failed(sending.TLS, "no TLS connection to the relay")
-	case step == stepConnect:
-		return failed(sending.Unreachable, "the relay cannot be reached: "+describeDial(err))
-	default:
-		return failed(sending.Lost, "the connection to the relay broke at "+step)
 	}
+	f := failed(sending.Lost, "the connection to the relay broke at "+step)
+	switch {
+	case errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &plain):
+		f = failed(sending.TLS, "there is no safe TLS connection to the relay")
+	case step == stepConnect:
+		f = failed(sending.Unreachable, "the relay cannot be reached")
+	}
+	f.Said = err.Error()
+	return f
 }
 
 func explainReply(step string, reply *textproto.Error) *sending.Failure {
@@ -72,36 +71,4 @@ func explainReply(step string, reply *textproto.Error) *sending.Failure {
 		f.Outcome = sending.Refused
 	}
 	return f
-}
-
-func describeCertificate(err error) string {
-	var (
-		host    x509.HostnameError
-		unknown x509.UnknownAuthorityError
-	)
-	switch {
-	case errors.As(err, &host):
-		return "the relay's certificate is for another name"
-	case errors.As(err, &unknown):
-		return "the relay's certificate is from an unknown authority"
-	default:
-		return "the relay's certificate is not valid"
-	}
-}
-
-func describeDial(err error) string {
-	var (
-		dns *net.DNSError
-		op  *net.OpError
-	)
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
-		return "no such host"
-	case errors.As(err, &dns):
-		return "name lookup failed"
-	case errors.As(err, &op):
-		return op.Err.Error()
-	default:
-		return "connection failed"
-	}
 }

@@ -86,7 +86,6 @@ func (r *relay) deliver(ctx context.Context, m message) error {
 	c := &conn{relay: r, message: m}
 	f, final := c.attempt(ctx, half, data)
 	if f != nil && !final && ctx.Err() == nil {
-		m.say("%v", f)
 		f, _ = c.attempt(ctx, ctx, data)
 	}
 	if f != nil {
@@ -114,11 +113,13 @@ func (c *conn) attempt(ctx, early context.Context, data []byte) (f *sending.Fail
 	err := c.dial(early)
 	if err == nil {
 		err = c.transfer(ctx, early, data)
-		if reply, ok := errors.AsType[*textproto.Error](err); ok {
-			c.say("< %d %s", reply.Code, reply.Msg) // the mail client shows only what it expects
-		}
-		c.quit()
 	}
+	if reply, ok := errors.AsType[*textproto.Error](err); ok {
+		c.say("< %d %s", reply.Code, reply.Msg) // the mail client shows only what it expects
+	} else if err != nil {
+		c.say("%v", err)
+	}
+	c.quit()
 	if err == nil {
 		return nil, true
 	}
@@ -157,7 +158,7 @@ func (r *relay) probe(ctx context.Context) error {
 }
 
 func (c *conn) dial(ctx context.Context) (err error) {
-	c.client = nil
+	c.raw, c.client = nil, nil
 	if c.tokens != nil {
 		c.step = stepToken
 		c.say("the access token")
@@ -302,7 +303,9 @@ func (c *conn) quit() {
 		_ = c.raw.SetDeadline(time.Now().Add(farewell))
 		_ = c.client.Quit()
 	}
-	c.raw.Close()
+	if c.raw != nil {
+		c.raw.Close()
+	}
 }
 
 // transcript shows what goes over a connection, but for passwords and mails.

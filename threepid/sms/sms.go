@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"regexp"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,8 +101,8 @@ func New(opts Options) (*Sender, error) {
 	return s, nil
 }
 
-// NewPrinter returns a Sender that writes each message to w and sends nothing,
-// for trying things out. It asks no provider, and takes every country if the
+// NewPrinter returns a Sender that writes each message to w, in one piece, and sends
+// nothing, for trying things out. It asks no provider, and takes every country if the
 // configuration lists none.
 func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 	opts.Config.Provider = ""
@@ -114,7 +113,7 @@ func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.provider = &printer{w: w}
+	s.provider = printer{w}
 	return s, nil
 }
 
@@ -190,14 +189,9 @@ func (s *Sender) word(c threepid.Challenge) (message, error) {
 }
 
 // printer writes messages for a person to read.
-type printer struct {
-	mu sync.Mutex
-	w  io.Writer
-}
+type printer struct{ w io.Writer }
 
-func (p *printer) send(_ context.Context, m message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p printer) send(_ context.Context, m message) error {
 	if _, err := fmt.Fprintf(p.w, "--- SMS to +%s: %s\n", m.to, m.text); err != nil {
 		return failed(sending.Unreachable, "the message could not be printed")
 	}
