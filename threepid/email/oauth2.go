@@ -1,6 +1,7 @@
 package email
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -45,15 +46,16 @@ func (c OAuth2Config) validate(path string, p *conf.Problems) {
 	if c.ClientSecret == "" {
 		p.Add(path+".client_secret", nil, "is missing: write it here or its file's name in client_secret_file")
 	}
+	endpoint := c.TokenURL
 	if key, isKey, err := c.serviceAccount(); isKey {
 		if block, _ := pem.Decode(key.PrivateKey); err != nil || block == nil || key.Email == "" {
 			p.Add(path+".client_secret", nil, "is not the JSON key of a service account")
 		}
-		c.TokenURL, c.ClientID = key.TokenURL, key.Email
+		endpoint = key.TokenURL
 	} else if c.ClientID == "" {
 		p.Add(path+".client_id", nil, "is missing: the ID of the application that may send mail")
 	}
-	if u, err := url.Parse(c.TokenURL); err != nil || u.Scheme != "https" || u.Host == "" {
+	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "https" || u.Host == "" {
 		p.Add(path+".token_url", nil, "must be the https URL of the token endpoint, such as https://login.microsoftonline.com/TENANT/oauth2/v2.0/token")
 	}
 	if len(c.Scopes) == 0 {
@@ -74,11 +76,10 @@ func (c OAuth2Config) serviceAccount() (account *jwt.Config, isKey bool, err err
 		TokenURL     string `json:"token_uri"`
 	}
 	err = json.Unmarshal([]byte(text), &key)
-	account = &jwt.Config{Email: key.Email, PrivateKey: []byte(key.PrivateKey), PrivateKeyID: key.PrivateKeyID, TokenURL: key.TokenURL, Scopes: c.Scopes}
-	if c.TokenURL != "" {
-		account.TokenURL = c.TokenURL
-	}
-	return account, true, err
+	return &jwt.Config{
+		Email: key.Email, PrivateKey: []byte(key.PrivateKey), PrivateKeyID: key.PrivateKeyID, Scopes: c.Scopes,
+		TokenURL: cmp.Or(c.TokenURL, key.TokenURL),
+	}, true, err
 }
 
 // tokens keeps an access token. The library's own source would have mails wait for

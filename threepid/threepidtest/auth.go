@@ -80,8 +80,9 @@ func (t *token) Next(response []byte) (challenge []byte, done bool, err error) {
 	if t.refused != nil {
 		return nil, false, t.refused
 	}
-	if t.refused = t.done(string(response)); t.refused != nil {
-		return []byte(`{"status":"401","schemes":"bearer"}`), false, nil
+	t.refused = t.done(string(response))
+	if t.refused == nil {
+		return nil, true, nil
 	}
-	return nil, true, nil
+	return []byte(`{"status":"401","schemes":"bearer"}`), false, nil
 }
