@@ -85,8 +85,7 @@ func message(content any) (msgtype any, body string, shown, known bool) {
 	default:
 		return nil, "", false, false
 	}
-	body, _ = cut(body, MaxVoIPPayload, perEncoded) // more never fits
-	return msgtype, body, known && push.NewMember(m["body"]).Truthy(), known
+	return msgtype, cut(body, MaxPayload), known && push.NewMember(m["body"]).Truthy(), known
 }
 
 // offersVideo reports whether the session description of a call's offer
@@ -108,8 +107,7 @@ func senderName(n *push.Notification) string {
 	if !named {
 		name = n.Sender.String()
 	}
-	name, _ = cut(name, maxName, perCharacter)
-	return name
+	return shorten(name, maxName)
 }
 
 // roomName is the name to show for the room, "" when there is none.
@@ -118,6 +116,5 @@ func roomName(n *push.Notification) string {
 	if name == "" {
 		name = n.RoomAlias.String()
 	}
-	name, _ = cut(name, maxName, perCharacter)
-	return name
+	return shorten(name, maxName)
 }

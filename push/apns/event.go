@@ -33,8 +33,8 @@ func newEvent(n *push.Notification, now time.Time) *event {
 	a := alertOf(n)
 	e.alertKey = a.key
 	args := a.args
-	if lengths, total := encodedLens(args); total > MaxVoIPPayload { // more never fits
-		args = level(args, lengths, MaxVoIPPayload)
+	if lengths, total := encodedLens(args); total > MaxPayload { // more never fits, and calls have short ones
+		args = level(args, lengths, MaxPayload)
 	}
 	e.alertArgs = make([]any, len(args))
 	for i, arg := range args {

@@ -3,7 +3,6 @@ package apns
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"unicode"
@@ -140,9 +139,8 @@ func level(texts []string, lengths []int, room int) []string {
 		if lengths[i] < sorted[len(sorted)-longest] {
 			continue
 		}
-		var used int
-		leveled[i], used = cut(text, share+spare, perEncoded)
-		spare += share - used
+		leveled[i] = cut(text, share+spare)
+		spare += share - encodedLen(leveled[i])
 	}
 	return leveled
 }
@@ -151,21 +149,31 @@ func level(texts []string, lengths []int, room int) []string {
 // what goes on beyond it is a heap of marks on one letter.
 const maxCharacter = 100
 
-// cut returns the longest prefix of s that costs at most limit and does not end
-// within what a reader takes for one character, and what it costs.
-func cut(s string, limit int, cost func(r rune, size int) int) (prefix string, total int) {
-	for i := 0; i < len(s); {
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if total += cost(r, size); total > limit {
-			end := characterStart(s, i)
-			for _, r := range s[end : i+size] {
-				total -= cost(r, utf8.RuneLen(r))
+// cut returns the longest prefix of s that takes at most limit bytes in a JSON
+// string and does not end within what a reader takes for one character.
+func cut(s string, limit int) string {
+	used := 0
+	for i := range len(s) {
+		if used += encodedSize(s[i]); used > limit {
+			for i > 0 && !utf8.RuneStart(s[i]) {
+				i--
 			}
-			return s[:end], total
+			return s[:characterStart(s, i)]
 		}
-		i += size
 	}
-	return s, total
+	return s
+}
+
+// shorten returns at most the first limit code points of s, and no part of what a
+// reader takes for one character.
+func shorten(s string, limit int) string {
+	for i := range s {
+		if limit == 0 {
+			return s[:characterStart(s, i)]
+		}
+		limit--
+	}
+	return s
 }
 
 // characterStart returns the start of the character that goes on at i, if it does.
@@ -204,25 +212,8 @@ func joins(before, after string) bool {
 
 func isFlag(r rune) bool { return r >= 0x1f1e6 && r <= 0x1f1ff }
 
-// perCharacter costs one for each character.
-func perCharacter(rune, int) int { return 1 }
-
-// perEncoded costs what a character takes in a JSON string as push.EncodeJSON
-// writes it, in bytes.
-func perEncoded(r rune, size int) int {
-	switch r {
-	case '"', '\\', '\b', '\f', '\n', '\r', '\t':
-		return 2
-	case utf8.RuneError: // not UTF-8, and written as this character
-		return utf8.RuneLen(r)
-	}
-	if r < ' ' {
-		return 6
-	}
-	return size
-}
-
-// encodedLens are the lengths of texts in JSON strings, and their sum.
+// encodedLens are the lengths of texts in JSON strings, without their quotes, and
+// their sum.
 func encodedLens(texts []string) (lengths []int, total int) {
 	lengths = make([]int, len(texts))
 	for i, text := range texts {
@@ -232,8 +223,24 @@ func encodedLens(texts []string) (lengths []int, total int) {
 	return lengths, total
 }
 
-// encodedLen is the length of s in a JSON string, without its quotes.
 func encodedLen(s string) int {
-	_, n := cut(s, math.MaxInt, perEncoded)
+	n := 0
+	for i := range len(s) {
+		n += encodedSize(s[i])
+	}
 	return n
+}
+
+// encodedSize is what a byte of UTF-8 takes in a JSON string as push.EncodeJSON
+// writes it.
+func encodedSize(c byte) int {
+	switch {
+	case c > '\\':
+		return 1
+	case c == '"', c == '\\', c == '\b', c == '\f', c == '\n', c == '\r', c == '\t':
+		return 2
+	case c < ' ':
+		return 6
+	}
+	return 1
 }
