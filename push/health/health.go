@@ -9,6 +9,7 @@ package health
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,9 @@ const (
 	ofLast      = 10
 	slot        = 100 * time.Millisecond
 
-	// A pause for all takes 429 for so many different devices, of which so many
-	// from one source count, among so many last answers, half of which are 429.
+	// A pause for all takes 429 for so many devices, of which so many from one
+	// source count, and for half of the last so many devices. One device counts
+	// once, however often somebody asks for it.
 	pauseDevices = 10
 	perSource    = 2
 	pauseOfLast  = 40
@@ -74,11 +76,11 @@ type destination struct {
 	lastFailure time.Time
 
 	paused  time.Time // until then
-	answers []answer  // the last ones, a ring
+	answers []answer  // to the last devices, a ring
 	next    int
 }
 
-// answer is one of the last answers.
+// answer is the last one to a device.
 type answer struct {
 	by        push.Witness
 	throttled bool
@@ -195,9 +197,13 @@ func (h *Health) pause(d *destination, by push.Witness, out push.Outcome) time.D
 		return 0
 	}
 	a := answer{by, out.Evidence == push.EvidenceThrottled}
-	if len(d.answers) < pauseOfLast {
+	known := slices.IndexFunc(d.answers, func(other answer) bool { return other.by.Device == by.Device })
+	switch {
+	case known >= 0:
+		d.answers[known] = a
+	case len(d.answers) < pauseOfLast:
 		d.answers = append(d.answers, a)
-	} else {
+	default:
 		d.answers[d.next] = a
 		d.next = (d.next + 1) % pauseOfLast
 	}
@@ -212,19 +218,17 @@ func (h *Health) pause(d *destination, by push.Witness, out push.Outcome) time.D
 // throttlesAll reports whether so many of the last answers are 429 that it is not
 // about some devices alone.
 func (d *destination) throttlesAll() bool {
-	throttled := 0
-	devices, sources := make(map[push.Key]struct{}), make(map[string]int)
+	throttled, counted, sources := 0, 0, make(map[string]int)
 	for _, a := range d.answers {
 		if !a.throttled {
 			continue
 		}
 		throttled++
-		if _, known := devices[a.by.Device]; !known && sources[a.by.Source] < perSource {
-			devices[a.by.Device] = struct{}{}
-			sources[a.by.Source]++
+		if sources[a.by.Source]++; sources[a.by.Source] <= perSource {
+			counted++
 		}
 	}
-	return len(devices) >= pauseDevices && 2*throttled >= len(d.answers)
+	return counted >= pauseDevices && 2*throttled >= len(d.answers)
 }
 
 // State implements push.Health.

@@ -182,6 +182,12 @@ func TestWhetherATooManyIsForAll(t *testing.T) {
 			}
 		}, push.ReasonPaused},
 		"ten devices beside more that get their push": {func(c *crowd) { c.next(25, works); c.next(15, throttled) }, ""},
+		"ten devices, as often as they like, beside as many more that get their push": {func(c *crowd) {
+			c.next(11, works)
+			for i := range 200 {
+				c.ask(fmt.Sprint(i%10), fmt.Sprint(i%10/2), throttled)
+			}
+		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
