@@ -83,7 +83,10 @@ func (r *Redis) Claim(ctx context.Context, claims []push.Claim) []push.Claimed {
 		q, a := &queries[i], &answers[i]
 		known := readApp(q.app.Val())
 		kept, isRejected := readPushKey(q.pushKey.Val())
-		a.Accepted, a.Dead = kept.accepted || q.pushKey.Val() == "a", isRejected
+		isAlive := q.pushKey.Val() == "a"
+		// What the process has seen itself counts, also where Redis has forgotten it.
+		a.Accepted = a.Accepted || kept.accepted || isAlive
+		a.Dead = isRejected || a.Dead && !isAlive
 		if kept.believed && kept.trips == known.guard(kept.accepted).trips {
 			a.Rejected, a.PushKeyTS = true, max(a.PushKeyTS, kept.pushKeyTS)
 		}
@@ -197,6 +200,9 @@ func (r *Redis) record(ctx context.Context, pipe redis.Pipeliner, res *push.Resu
 		pipe.Del(ctx, event)
 	}
 	switch pushKey := r.key("pushkey:", res.PushKey); {
+	case res.Verdict == push.Dead && !res.Reject && !res.Accepted:
+		// Anybody can make up as many of these as they like. That each counts once is
+		// the process's own to know.
 	case res.Verdict == push.Dead && res.Shared:
 		pipe.Set(ctx, pushKey, writePushKey(rejected{
 			pushKeyTS: res.RejectedTS, trips: res.Guard.Trips, believed: res.Reject, accepted: res.Accepted,

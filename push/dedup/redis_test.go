@@ -46,6 +46,8 @@ func TestRedisGoesAndComesBack(t *testing.T) {
 	for _, event := range []string{"before", "alone"} {
 		b.expect(event+" at another process", event, "k", 7, push.Claimed{State: push.Delivered, Counts: counts(event), Accepted: true})
 	}
+	server.FlushAll()
+	a.expect("a phone that Redis has forgotten", "new", "k", 8, push.Claimed{Accepted: true})
 }
 
 func counts(event string) uint32 {
@@ -87,6 +89,9 @@ func TestKeysExpireAndHoldNoPushkey(t *testing.T) {
 	p.end("secret event", "secret alive", 1, sent)
 	p.end("secret event", "secret dead", 1, dead(5))
 	p.end("secret failure", "secret alive", 1, failed)
+	for range 2 { // which anybody can make up, as many as they like
+		p.end("secret event", "secret made up", 1, func(r *push.Result) { r.Verdict = push.Dead })
+	}
 	p.claim("secret claim", "secret alive", 1)
 	client, err := cfg.Open()
 	if err != nil {
@@ -106,7 +111,7 @@ func TestKeysExpireAndHoldNoPushkey(t *testing.T) {
 			t.Errorf("Redis holds %s", name)
 		}
 	}
-	if fmt.Sprint(seen) != "map[app:1 event:2 pushkey:2]" { // nothing of what failed
+	if fmt.Sprint(seen) != "map[app:1 event:2 pushkey:2]" { // nothing of what failed or is not believed
 		t.Errorf("keys: %v", seen)
 	}
 }
