@@ -69,7 +69,8 @@ func (d *delivery) result(n *Notification) Result {
 		r.SentCounts = d.claimed.Counts
 	}
 	r.Reject = r.Verdict == Dead && doubt(d.outcome.Reason, d.claimed.Guard) == nil
-	r.RejectedTS = d.push.Device.PushKeyTS
+	// A later one would have the pushkey be dead when it is registered again.
+	r.RejectedTS = min(d.push.Device.PushKeyTS, time.Now().Unix())
 	return r
 }
 

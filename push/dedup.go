@@ -128,11 +128,16 @@ type Result struct {
 }
 
 // identity tells devices of one request apart. Two accounts on one phone share
-// app_id and pushkey; their data differs, and both must get the notification.
-type identity struct{ appID, pushKey, data string }
+// app_id and pushkey; their data differs, and both must get the notification. So
+// do their tweaks count: nobody can have an event count as shown by sending it
+// without its sound.
+type identity struct {
+	appID, pushKey, data string
+	tweaks               Tweaks
+}
 
 func (d *Device) identity() identity {
-	id := identity{appID: d.AppID, pushKey: d.PushKey}
+	id := identity{appID: d.AppID, pushKey: d.PushKey, tweaks: d.Tweaks}
 	if len(d.Data) > 0 {
 		// What was decoded from JSON cannot fail.
 		data, _ := EncodeJSON(d.Data)
@@ -141,12 +146,13 @@ func (d *Device) identity() identity {
 	return id
 }
 
-// key stands for the device at app: for Web Push the pushkey is only half of its
-// address.
-func (d *Device) key(app *App) Key {
-	endpoint, _ := d.Data["endpoint"].(string)
-	auth, _ := d.Data["auth"].(string)
-	return keyOf(string(app.key[:]), d.PushKey, endpoint, auth)
+// event is the key of the notification of a digest at the device, the zero Key
+// without a digest.
+func (id *identity) event(digest string) Key {
+	if digest == "" {
+		return Key{}
+	}
+	return keyOf(digest, id.appID, id.pushKey, id.data, id.tweaks.Sound, strconv.FormatBool(id.tweaks.Highlight))
 }
 
 // digest stands for n without its counts, "" for what may be repeated: what has

@@ -2,7 +2,10 @@ package push_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,8 +41,9 @@ var (
 
 // request is a notification for one device.
 type request struct {
-	n    *push.Notification
-	data map[string]any
+	n     *push.Notification
+	data  map[string]any
+	sound string
 }
 
 func TestADeviceGetsAnEventOnce(t *testing.T) {
@@ -55,9 +59,9 @@ func TestADeviceGetsAnEventOnce(t *testing.T) {
 	}{
 		"the same event twice":          {nil, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{sent, duplicate}, 1},
 		"two events":                    {nil, []request{{n: event("$1")}, {n: event("$2")}}, []push.Outcome{sent, sent}, 2},
-		"two accounts on one phone":     {nil, []request{{event("$1"), account("a")}, {event("$1"), account("b")}}, []push.Outcome{sent, sent}, 2},
-		"one account twice":             {nil, []request{{event("$1"), account("a")}, {event("$1"), account("a")}}, []push.Outcome{sent, duplicate}, 1},
-		"empty data is no data":         {nil, []request{{event("$1"), nil}, {event("$1"), map[string]any{}}}, []push.Outcome{sent, duplicate}, 1},
+		"two accounts on one phone":     {nil, []request{{n: event("$1"), data: account("a")}, {n: event("$1"), data: account("b")}}, []push.Outcome{sent, sent}, 2},
+		"one account twice":             {nil, []request{{n: event("$1"), data: account("a")}, {n: event("$1"), data: account("a")}}, []push.Outcome{sent, duplicate}, 1},
+		"empty data is no data":         {nil, []request{{n: event("$1"), data: nil}, {n: event("$1"), data: map[string]any{}}}, []push.Outcome{sent, duplicate}, 1},
 		"counts alone may be repeated":  {nil, []request{{n: withUnread(withID(""), 1)}, {n: withUnread(withID(""), 1)}}, []push.Outcome{sent, sent}, 2},
 		"an event_id that is no string": {nil, []request{{n: withID(true)}, {n: withID(true)}}, []push.Outcome{sent, sent}, 2},
 		// Element, Element X and SchildiChat test pushes with it.
@@ -66,6 +70,8 @@ func TestADeviceGetsAnEventOnce(t *testing.T) {
 			[]push.Outcome{sent, duplicate}, 1},
 		"the same id with another event": {nil, []request{{n: &push.Notification{EventID: push.NewText("$1:example.org"), Type: push.NewText("m.room.member")}}, {n: event("$1")}},
 			[]push.Outcome{sent, sent}, 2},
+		"the same event without its sound": {nil, []request{{n: event("$1")}, {n: event("$1"), sound: "default"}, {n: event("$1"), sound: "default"}},
+			[]push.Outcome{sent, sent, duplicate}, 2},
 		"what was not sent is not remembered": {[]push.Outcome{nothing}, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{nothing, sent}, 2},
 		"a failure is tried again":            {[]push.Outcome{unavailable}, []request{{n: event("$1")}, {n: event("$1")}, {n: event("$1")}}, []push.Outcome{unavailable, sent, duplicate}, 2},
 		"an uncertain one is tried again":     {[]push.Outcome{cut, cut}, []request{{n: event("$1")}, {n: event("$1")}}, []push.Outcome{cut, sent}, 3},
@@ -86,7 +92,7 @@ func TestADeviceGetsAnEventOnce(t *testing.T) {
 				var got []push.Outcome
 				for _, r := range tt.requests {
 					ds := devices("k")
-					ds[0].Data = r.data
+					ds[0].Data, ds[0].Tweaks.Sound = r.data, r.sound
 					got = append(got, g.Deliver(t.Context(), r.n, ds)...)
 				}
 				if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -200,6 +206,57 @@ func TestADuplicateGivesUpWaitingAtItsDeadline(t *testing.T) {
 	})
 }
 
+// Anybody can post one event for the same hundred devices as often as they like. While
+// one request has it, the others cost one call a turn, and a goroutine or two.
+func TestWaitingForManyDevicesCostsNoMoreThanForOne(t *testing.T) { // not parallel: it counts goroutines
+	synctest.Test(t, func(t *testing.T) {
+		const requests, turns = 10, 8
+		s := &service{delay: turns*250*time.Millisecond + 10*time.Millisecond}
+		counted := &counting{Dedup: newMemory(t, dedup.Options{})}
+		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.Dedup = counted })
+		var same [10]string
+		for i := range same {
+			same[i] = fmt.Sprint("device ", i)
+		}
+		var posting sync.WaitGroup
+		post := func() {
+			for i, out := range g.Deliver(t.Context(), event("$1"), devices(same[:]...)) {
+				if out.Kind != push.Accepted {
+					t.Errorf("device %d: %+v", i, out)
+				}
+			}
+		}
+		posting.Go(post)
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		for range requests {
+			posting.Go(post)
+		}
+		synctest.Wait()
+		if more := runtime.NumGoroutine() - before; more > 3*requests {
+			t.Errorf("%d goroutines wait for %d requests", more, requests)
+		}
+		posting.Wait()
+		if n := counted.claims.Load(); n > 1+requests*(turns+2) {
+			t.Errorf("%d calls of Claim", n)
+		}
+		if n := len(s.sent); n != len(same) {
+			t.Errorf("%d pushes to %d devices", n, len(same))
+		}
+	})
+}
+
+// counting counts the calls of Claim.
+type counting struct {
+	push.Dedup
+	claims atomic.Int64
+}
+
+func (c *counting) Claim(ctx context.Context, claims []push.Claim) []push.Claimed {
+	c.claims.Add(1)
+	return c.Dedup.Claim(ctx, claims)
+}
+
 // Each of two requests has what the other waits for.
 func TestRequestsDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
@@ -270,6 +327,9 @@ func TestARetryGoesOnlyToTheDevicesThatNeedIt(t *testing.T) {
 	})
 }
 
+// startOfBubble is when a synctest bubble begins, in seconds since the epoch.
+const startOfBubble = 946_684_800
+
 func TestADeadPushkeyIsRemembered(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -286,6 +346,7 @@ func TestADeadPushkeyIsRemembered(t *testing.T) {
 		"without a time":                {0, 0, 0, "", remembered},
 		"but not with new settings":     {100, 100, 0, "other", sent},
 		"one that has a time only then": {0, 1, 0, "", sent},
+		"a time that is still to come":  {1 << 50, startOfBubble + 3601, time.Hour, "", sent},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,8 @@ type routes struct {
 type appState struct {
 	key      Key // of the settings it is about
 	inFlight *inFlight
-	refused  atomic.Bool // its credentials or settings, since the last accepted push
+	refused  atomic.Bool  // its credentials or settings, since the last accepted push
+	warned   atomic.Int64 // of that, in seconds since the epoch
 	proven   atomic.Bool
 	tripped  [2]atomic.Bool // for pushkeys that never had an accepted push, and for the others
 }
@@ -133,18 +134,27 @@ type delivery struct {
 func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device) []Outcome {
 	all, open := g.prepare(ctx, n, devices)
 	g.claim(ctx, open)
-	own, waiting := open[:0:0], sync.WaitGroup{}
-	for _, d := range open {
-		if d.claimed.State == InFlight && !d.remembered() {
-			waiting.Go(func() { g.await(ctx, n, d) })
-		} else {
-			own = append(own, d)
-		}
+	ready, elsewhere := split(open)
+	var waiting sync.WaitGroup
+	if len(elsewhere) > 0 {
+		waiting.Go(func() { g.await(ctx, n, elsewhere) })
 	}
-	inParallel(own, func(d *delivery) { g.serve(ctx, n, d) })
-	g.complete(ctx, n, own) // others may wait for these
+	g.serveAll(ctx, n, ready)
 	waiting.Wait()
 	return g.report(ctx, all)
+}
+
+// split tells those deliveries apart that can be served from those that another
+// request has on its way.
+func split(all []*delivery) (ready, elsewhere []*delivery) {
+	for _, d := range all {
+		if d.claimed.State == InFlight && !d.remembered() {
+			elsewhere = append(elsewhere, d)
+		} else {
+			ready = append(ready, d)
+		}
+	}
+	return ready, elsewhere
 }
 
 // prepare finds the app of each device, merges equal devices and refuses what
@@ -168,9 +178,9 @@ func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device
 			continue
 		}
 		d.state = r.states[d.app.Name]
-		d.claim = Claim{Owner: owner, Lease: lease, App: d.app.key, PushKey: device.key(d.app)}
-		if digest != "" {
-			d.claim.Event = keyOf(digest, id.appID, id.pushKey, id.data)
+		d.claim = Claim{
+			Event: id.event(digest), Owner: owner, Lease: lease, App: d.app.key,
+			PushKey: keyOf(string(d.app.key[:]), d.app.Provider.Address(device)),
 		}
 		open = append(open, d)
 	}
@@ -186,22 +196,25 @@ func (g *Gateway) refuse(d *delivery) Outcome {
 		return Outcome{Kind: Rejected, Reason: ReasonUnknownApp}
 	case d.app == nil:
 		return Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
+	case d.app.Provider.Address(d.push.Device) == "":
+		return Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
 	}
 	return Outcome{}
 }
 
-// inParallel calls do for all deliveries. The last one, mostly the only one, needs
-// no goroutine.
-func inParallel(all []*delivery, do func(*delivery)) {
+// serveAll serves deliveries in parallel and records what became of them. The last
+// one, mostly the only one, needs no goroutine.
+func (g *Gateway) serveAll(ctx context.Context, n *Notification, all []*delivery) {
 	if len(all) == 0 {
 		return
 	}
 	var others sync.WaitGroup
 	for _, d := range all[:len(all)-1] {
-		others.Go(func() { do(d) })
+		others.Go(func() { g.serve(ctx, n, d) })
 	}
-	do(all[len(all)-1])
+	g.serve(ctx, n, all[len(all)-1])
 	others.Wait()
+	g.complete(ctx, n, all)
 }
 
 // serve finds the outcome of a delivery that no other request has, but does not
@@ -236,23 +249,26 @@ const pollInterval = 250 * time.Millisecond
 
 var errStillInFlight = errors.New("another request still delivers the same notification")
 
-// await waits until the request that has the notification has delivered it, or
-// delivers it where that one could not.
-func (g *Gateway) await(ctx context.Context, n *Notification, d *delivery) {
-	d.waited = true
-	g.opts.Metrics.duplicate(d.app, waited)
-	inTime := true
-	for inTime && d.claimed.State == InFlight && !d.remembered() {
-		if inTime = wait(ctx, pollInterval); inTime {
-			g.claim(ctx, []*delivery{d})
-		}
+// await waits until the requests that have the notification have delivered it, and
+// delivers it where they could not. It asks for all devices at once: a hundred
+// that wait must not cost a hundred times as much as one.
+func (g *Gateway) await(ctx context.Context, n *Notification, waiting []*delivery) {
+	for _, d := range waiting {
+		d.waited = true
+		g.opts.Metrics.duplicate(d.app, waited)
 	}
-	if inTime {
-		g.serve(ctx, n, d)
-	} else {
+	var serving sync.WaitGroup
+	for len(waiting) > 0 && wait(ctx, pollInterval) {
+		g.claim(ctx, waiting)
+		var ready []*delivery
+		ready, waiting = split(waiting)
+		serving.Go(func() { g.serveAll(ctx, n, ready) })
+	}
+	for _, d := range waiting {
 		d.outcome = Outcome{Kind: Temporary, Reason: ReasonInFlight, RetryAfter: busyRetryAfter, Err: errStillInFlight}
 	}
-	g.complete(ctx, n, []*delivery{d})
+	g.complete(ctx, n, waiting)
+	serving.Wait()
 }
 
 // report counts and logs what became of each device.

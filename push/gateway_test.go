@@ -36,6 +36,15 @@ type service struct {
 
 func (s *service) Destination(*push.Device) string { return "service" }
 
+// Address passes over how often a pushkey is written with a "+", and takes none
+// with a "?".
+func (s *service) Address(d *push.Device) string {
+	if strings.Contains(d.PushKey, "?") {
+		return ""
+	}
+	return strings.ReplaceAll(d.PushKey, "+", "")
+}
+
 func (s *service) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	s.mu.Lock()
 	s.sent = append(s.sent, d)
@@ -275,6 +284,8 @@ type faulty struct{}
 
 func (faulty) Destination(*push.Device) string { return "" }
 
+func (faulty) Address(d *push.Device) string { return d.PushKey }
+
 func (faulty) Send(context.Context, push.Delivery) push.Outcome { panic("secret-text") }
 
 func TestAPanicCostsOneDelivery(t *testing.T) {
@@ -298,6 +309,31 @@ func TestAPanicCostsOneDelivery(t *testing.T) {
 	if text := logged.String(); !strings.Contains(text, "provider panicked") || strings.Contains(text, "secret-text") {
 		t.Errorf("log:\n%s", text)
 	}
+}
+
+// A stranger whose data the push service refuses, again and again between the good
+// pushes of others, fills neither the log nor anybody's night.
+func TestARefusalIsToldOnceInAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		reg := prometheus.NewRegistry()
+		wrong := push.Outcome{Kind: push.Temporary, Reason: push.ReasonConfig, Status: 400, Detail: "BadTopic"}
+		s := &service{script: map[string][]push.Outcome{"k": {wrong, sent, wrong, sent, wrong, sent, wrong, sent, wrong}}}
+		g := newGateway(t, reg, s, func(o *push.Options) { o.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
+		for i := range 9 {
+			g.Deliver(t.Context(), &push.Notification{}, devices("k"))
+			if got := count(t, reg, "herald_push_app_refused", "app", "app"); got != float64(1-i%2) {
+				t.Errorf("after %d pushes the metric is %v", i+1, got)
+			}
+			if i < 8 {
+				<-time.After(2 * time.Minute)
+			}
+		}
+		if got := strings.Count(logged.String(), "refuses the app's credentials or settings"); got != 2 {
+			t.Errorf("told %d times in 16 minutes:\n%s", got, &logged)
+		}
+	})
 }
 
 func TestDevicesInTheLogAreShort(t *testing.T) {

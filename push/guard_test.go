@@ -204,12 +204,38 @@ func TestADeadPushkeyCountsOnce(t *testing.T) {
 	}
 }
 
+// One phone whose token is written in many ways is one phone, for the guard too.
+func TestATokenIsOneHoweverItIsWritten(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, prometheus.NewRegistry(), nil)
+	phones := c.known(1)
+	var written []string
+	for i := range 120 {
+		written = append(written, "mine"+strings.Repeat("+", i))
+	}
+	for _, pushKey := range written {
+		c.g.Deliver(t.Context(), event("$1"), devices(pushKey))
+	}
+	for _, pushKey := range written {
+		c.die(pushKey)
+	}
+	if got := c.die(phones[0]); got != gone {
+		t.Errorf("another phone that dies: %+v", got)
+	}
+	asked := len(c.s.sent)
+	if got := c.g.Deliver(t.Context(), event("$2"), devices("no token?"))[0]; got != malformed || len(c.s.sent) != asked {
+		t.Errorf("what cannot be a token: %+v after %d pushes", got, len(c.s.sent)-asked)
+	}
+}
+
 // slow answers for one device late, and takes all others.
 type slow struct {
 	asked, answer chan struct{}
 }
 
 func (slow) Destination(*push.Device) string { return "" }
+
+func (slow) Address(d *push.Device) string { return d.PushKey }
 
 func (s slow) Send(_ context.Context, d push.Delivery) push.Outcome {
 	if d.Device.PushKey != "k" {

@@ -17,6 +17,9 @@ type Provider interface {
 	// known about a destination's health counts for all that share it. It is ""
 	// where the pusher's owner chose the host: then nothing is remembered.
 	Destination(d *Device) string
+	// Address is what the push service knows the device by, written in one way:
+	// pushkeys can be written in many. It is "" where there is no such device.
+	Address(d *Device) string
 }
 
 // Delivery is one notification on its way to one device.

@@ -19,6 +19,9 @@ const (
 	// busyRetryAfter is what a device is told when its app is at its limit: long
 	// enough to shed load, short against the homeservers' backoff.
 	busyRetryAfter = 2 * time.Second
+	// warnEvery is the time between two warnings about one app. What one device's
+	// data brings about may come in turns with the good pushes of others.
+	warnEvery = 10 * time.Minute
 )
 
 // send takes one of the app's places and asks the push service, again where that
@@ -102,7 +105,8 @@ func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change Hea
 	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
 	if (refused || out.Reason == ReasonSent) && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
 		set(g.opts.Metrics.refusals, d.app, refused)
-		if refused {
+		now, last := time.Now().Unix(), d.state.warned.Load()
+		if refused && now-last >= int64(warnEvery.Seconds()) && d.state.warned.CompareAndSwap(last, now) {
 			level := slog.LevelWarn
 			if out.Reason == ReasonConfig { // nothing but the operator changes that
 				level = slog.LevelError

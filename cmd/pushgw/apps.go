@@ -132,6 +132,8 @@ const unsupportedRetryAfter = 10 * time.Minute
 
 func (unsupported) Destination(*push.Device) string { return "" }
 
+func (unsupported) Address(d *push.Device) string { return d.PushKey }
+
 func (unsupported) Send(context.Context, push.Delivery) push.Outcome {
 	return push.Outcome{Kind: push.Temporary, Reason: push.ReasonUnsupported, RetryAfter: unsupportedRetryAfter}
 }

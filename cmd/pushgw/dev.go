@@ -54,6 +54,9 @@ func newPrinter(out io.Writer) *printer { return &printer{out: out} }
 // Destination is nothing that could fail.
 func (p *printer) Destination(*push.Device) string { return "" }
 
+// Address is the pushkey, whatever it is.
+func (p *printer) Address(d *push.Device) string { return d.PushKey }
+
 // Send prints the delivery.
 func (p *printer) Send(_ context.Context, d push.Delivery) push.Outcome {
 	var b bytes.Buffer

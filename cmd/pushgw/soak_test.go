@@ -28,6 +28,8 @@ type generous struct{}
 
 func (generous) Destination(*push.Device) string { return "generous" }
 
+func (generous) Address(d *push.Device) string { return d.PushKey }
+
 func (generous) Send(context.Context, push.Delivery) push.Outcome {
 	return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Status: http.StatusOK}
 }

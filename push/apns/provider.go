@@ -69,6 +69,12 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // team share. It shows neither.
 func (p *Provider) Destination(*push.Device) string { return p.destination }
 
+// Address returns the device token that the pushkey stands for.
+func (p *Provider) Address(d *push.Device) string {
+	token, _ := DeviceToken(d.PushKey, p.settings.format)
+	return token
+}
+
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {

@@ -61,6 +61,16 @@ func (p *Provider) Fingerprint() string { return p.fingerprint }
 // the project. It shows neither.
 func (p *Provider) Destination(*push.Device) string { return p.destination }
 
+// Address returns the registration token or installation ID that the pushkey
+// stands for.
+func (p *Provider) Address(d *push.Device) string {
+	var m message
+	if !p.payload.address(&m, d.PushKey) {
+		return ""
+	}
+	return m.Token + m.FID
+}
+
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {

@@ -36,6 +36,8 @@ type phone struct {
 
 func (p *phone) Destination(*push.Device) string { return "phone" }
 
+func (p *phone) Address(d *push.Device) string { return "phone " + d.PushKey }
+
 func (p *phone) Send(_ context.Context, d push.Delivery) push.Outcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -482,6 +484,8 @@ func TestPathsAndMethods(t *testing.T) {
 type held struct{ begun, answer chan struct{} }
 
 func (held) Destination(*push.Device) string { return "" }
+
+func (held) Address(d *push.Device) string { return d.PushKey }
 
 func (h held) Send(ctx context.Context, _ push.Delivery) push.Outcome {
 	h.begun <- struct{}{}

@@ -53,6 +53,7 @@ func TestProvider(t *testing.T, device push.Device, open func(*testing.T, Behavi
 	t.Run("an answer that makes no sense is temporary", c.garbage)
 	t.Run("pushes at the same time do not disturb each other", c.concurrent)
 	t.Run("odd notifications get an outcome", c.odd)
+	t.Run("a pushkey has one address, however it is written", c.address)
 }
 
 type contract struct {
@@ -219,6 +220,18 @@ func (c contract) odd(t *testing.T) {
 		case outcome.Kind != push.Accepted && !strings.HasPrefix(name, "device: "):
 			t.Errorf("%s: %s (%s) because of an event", name, outcome.Kind, outcome.Reason)
 		}
+	}
+}
+
+func (c contract) address(t *testing.T) {
+	t.Parallel()
+	provider, _ := c.open(t, Accept)
+	written := push.Device{PushKey: " " + c.device.PushKey[:5] + "\r\n" + c.device.PushKey[5:], Data: c.device.Data}
+	if got, want := provider.Address(&written), provider.Address(&c.device); got != want || want == "" {
+		t.Errorf("the address is %q and with white space %q", want, got)
+	}
+	if got := provider.Address(&push.Device{PushKey: "é"}); got != "" {
+		t.Errorf("what cannot be a pushkey has the address %q", got)
 	}
 }
 
