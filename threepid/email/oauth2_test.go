@@ -109,7 +109,8 @@ func TestTheConversationShowsNoPassword(t *testing.T) {
 			secrets.Add("the password", password)
 			var shown strings.Builder
 			err := newSender(t, c).Try(t.Context(), challenge(), func(format string, args ...any) { fmt.Fprintf(&shown, format+"\n", args...) })
-			if (err == nil) != (right == password) || len(secrets.In(shown.String())) > 0 || !strings.Contains(shown.String(), "> EHLO") {
+			if (err == nil) != (right == password) || len(secrets.In(shown.String())) > 0 || !strings.Contains(shown.String(), "> EHLO") ||
+				strings.Contains(shown.String(), "RSET") || strings.Contains(shown.String(), "NOOP") { // which some relays refuse
 				t.Errorf("%s: %v\n%s", mechanism, err, shown.String())
 			}
 		}
