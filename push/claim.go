@@ -29,9 +29,10 @@ func (g *Gateway) claim(ctx context.Context, deliveries []*delivery) {
 	for i, d := range deliveries {
 		claims[i] = d.claim
 	}
-	for i, claimed := range g.opts.Dedup.Claim(ctx, claims) {
-		deliveries[i].claimed = claimed
-		g.observe(ctx, deliveries[i], claimed.Guard)
+	claimed := g.opts.Dedup.Claim(ctx, claims)
+	for i, d := range deliveries {
+		d.claimed = claimed[i]
+		g.observe(ctx, d, d.claimed.Guard)
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/cmdline"
+	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
@@ -108,7 +110,6 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	metrics := push.NewMetrics(registry)
 	shared := newConnections(cfg, roots, log, tracer.Transport)
 	defer shared.close()
 	registry.MustRegister(shared)
@@ -123,14 +124,7 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if conn != nil {
 		defer func() { _ = conn.Close() }()
 	}
-	remembered, err := newDedup(cfg, conn)
-	if err != nil {
-		return err
-	}
-	gateway, err := push.NewGateway(apps.apps, push.Options{
-		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, Dedup: remembered, Health: health.New(health.Options{}),
-		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
-	})
+	gateway, err := newGateway(cfg, apps.apps, conn, log, registry)
 	if err != nil {
 		return err
 	}
@@ -150,6 +144,19 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	})
 	telemetry.End(ctx, stopTracing, log)
 	return err
+}
+
+// newGateway makes what delivers to apps. conn is where it remembers; nil is the
+// process's own memory.
+func newGateway(cfg *Config, apps *push.Apps, conn *redisconn.Conn, log *slog.Logger, reg prometheus.Registerer) (*push.Gateway, error) {
+	remembered, err := newDedup(cfg, conn)
+	if err != nil {
+		return nil, err
+	}
+	return push.NewGateway(apps, push.Options{
+		Log: log, Metrics: push.NewMetrics(reg), UnknownApp: cfg.UnknownApp, Dedup: remembered, Health: health.New(health.Options{}),
+		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
+	})
 }
 
 // announce says on standard output what a developer can do now.

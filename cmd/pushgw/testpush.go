@@ -47,24 +47,16 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	if err != nil {
 		return err
 	}
-	var names []push.App
-	for _, name := range cfg.appNames() {
-		names = append(names, push.App{Name: name})
-	}
-	apps, err := push.NewApps(names)
+	name, err := cfg.appFor(*appID)
 	if err != nil {
 		return err
-	}
-	found := apps.Find(*appID)
-	if found == nil {
-		return fmt.Errorf("no app is configured for the app_id %q", *appID)
 	}
 	var heard answer
 	shared := newConnections(cfg, roots, log, heard.listen)
 	defer shared.close()
-	app, release, err := openApp(found.Name, cfg.Apps[found.Name], shared)
+	app, release, err := openApp(name, cfg.Apps[name], shared)
 	if err != nil {
-		return fmt.Errorf("apps[%q]: %w", found.Name, err)
+		return fmt.Errorf("apps[%q]: %w", name, err)
 	}
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, cfg.Delivery.AttemptTimeout.Std())
@@ -79,6 +71,23 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	took := time.Since(start)
 	heard.print(p.stdout)
 	return p.printOutcome(app, out, took)
+}
+
+// appFor returns the name of the app that is configured for an app_id.
+func (c *Config) appFor(appID string) (string, error) {
+	var names []push.App
+	for _, name := range c.appNames() {
+		names = append(names, push.App{Name: name})
+	}
+	apps, err := push.NewApps(names)
+	if err != nil {
+		return "", err
+	}
+	found := apps.Find(appID)
+	if found == nil {
+		return "", fmt.Errorf("no app is configured for the app_id %q", appID)
+	}
+	return found.Name, nil
 }
 
 // answer is what the push service answered, in full: it is shown to the person

@@ -31,9 +31,12 @@ func RetryAfter(header string, now time.Time) time.Duration {
 // where they agree within two minutes, and where there is no date.
 func ClockError(date string, now time.Time) error {
 	theirs, err := http.ParseTime(date)
+	if err != nil {
+		theirs = now // there is nothing to compare with
+	}
 	wrong := now.Sub(theirs).Round(time.Minute)
 	switch {
-	case err != nil || wrong.Abs() < 2*time.Minute:
+	case wrong.Abs() < 2*time.Minute:
 		return nil
 	case wrong < 0:
 		return fmt.Errorf("the clock is %.0f minutes slow", -wrong.Minutes())

@@ -178,8 +178,8 @@ func (m *Memory) Claim(_ context.Context, claims []push.Claim) []push.Claimed {
 		if c.Event != (push.Key{}) {
 			a.State, a.Counts = m.shard(c.Event).claim(c, now, m.opts.Lifetime)
 		}
-		r, known := rejected{}, false
-		a.Accepted, r, known = m.shard(c.PushKey).pushKey(c.PushKey, now)
+		isAccepted, r, known := m.shard(c.PushKey).pushKey(c.PushKey, now)
+		a.Accepted = isAccepted
 		m.mu.Lock()
 		app := m.app(c.App)
 		a.Guard = answer(app.proven, *app.guard(a.Accepted), m.opts)

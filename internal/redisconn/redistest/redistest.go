@@ -3,12 +3,10 @@
 package redistest
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-	"io"
-	"log/slog"
-
 	"crypto/rand"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/matrix-herald/herald/internal/conf"
