@@ -1,9 +1,7 @@
 package fcm
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,7 +19,7 @@ const (
 	// of them together are measured.
 	maxField = 1024
 	// maxID is the longest id of a room or an event (Appendices, "Common
-	// Identifier Format"). What is longer is none, and no app finds anything by it.
+	// Identifier Format"). No app finds anything by a longer one.
 	maxID = 255
 
 	ellipsis      = "…"
@@ -45,18 +43,17 @@ func newEvent(n *push.Notification) *event {
 	for _, m := range [...]struct {
 		key   string
 		value push.Member
-		isID  bool
 	}{
-		{"event_id", n.EventID, true},
-		{"room_id", n.RoomID, true},
-		{"type", n.Type, false},
-		{"sender", n.Sender, false},
-		{"room_name", n.RoomName, false},
-		{"room_alias", n.RoomAlias, false},
-		{"membership", n.Membership, false},
-		{"sender_display_name", n.SenderDisplayName, false},
+		{"event_id", n.EventID},
+		{"room_id", n.RoomID},
+		{"type", n.Type},
+		{"sender", n.Sender},
+		{"room_name", n.RoomName},
+		{"room_alias", n.RoomAlias},
+		{"membership", n.Membership},
+		{"sender_display_name", n.SenderDisplayName},
 	} {
-		if s, ok := m.value.Text(); ok && (len(s) <= maxID || !m.isID) {
+		if s, ok := m.value.Text(); ok && (len(s) <= maxID || !strings.HasSuffix(m.key, "_id")) {
 			e.members = append(e.members, field{m.key, cut(s, maxField)})
 		}
 	}
@@ -162,13 +159,8 @@ func text(value any) (string, bool) {
 	if s, ok := value.(string); ok {
 		return strings.ToValidUTF8(s, "\uFFFD"), true
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(value); err != nil {
-		return "", false
-	}
-	return strings.TrimSuffix(b.String(), "\n"), true
+	text, err := push.EncodeJSON(value)
+	return string(text), err == nil
 }
 
 // cut returns s if it has at most limit bytes, else as much of its beginning as

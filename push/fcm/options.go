@@ -40,6 +40,10 @@ type (
 	sdkAlert         messaging.ApsAlert
 	sdkCriticalSound messaging.CriticalSound
 
+	// others are members of the app's own.
+	others struct {
+		Members jsontext.Value `json:",inline"` //nolint:revive // an option of this library's
+	}
 	androidConfig struct {
 		sdkAndroid
 
@@ -58,8 +62,7 @@ type (
 	}
 	webpushNotification struct {
 		sdkWebpush
-
-		Others jsontext.Value `json:",inline"` // the app's own
+		others
 	}
 	webpushFCMOptions struct {
 		messaging.WebpushFCMOptions
@@ -67,17 +70,18 @@ type (
 		AnalyticsLabel string `json:"analytics_label"` // which the SDK does not know
 	}
 	apnsPayload struct {
-		Aps    *messaging.Aps `json:"aps"`
-		Others jsontext.Value `json:",inline"`
+		others
+
+		Aps *messaging.Aps `json:"aps"`
 	}
 	aps struct {
 		sdkAps
+		others
 
 		Alert            textOr[sdkAlert]         `json:"alert"`
 		Sound            textOr[sdkCriticalSound] `json:"sound"`
 		ContentAvailable int                      `json:"content-available"`
 		MutableContent   int                      `json:"mutable-content"`
-		Others           jsontext.Value           `json:",inline"`
 	}
 	criticalSound struct {
 		sdkCriticalSound

@@ -20,9 +20,6 @@ const (
 	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
 	// /pushers/set).
 	maxPushKey = 512
-	// roomForEvent is what a pusher's default_payload has to leave: the members
-	// event_id, room_id and prio.
-	roomForEvent = len("event_id") + len("room_id") + 2*maxID + len("prionormal")
 	// nameFloor is what stays of a long name while anything else can be cut, in
 	// bytes: people still see who writes, and where.
 	nameFloor = 64
@@ -104,26 +101,31 @@ func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
 	if m.Data = p.data(d, defaults, counts); m.Data == nil {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
-	m.Android = maps.Clone(p.base.Android)
-	if m.Android == nil {
-		m.Android = make(map[string]jsontext.Value, 1)
-	}
+	m.Android = make(map[string]jsontext.Value, len(p.base.Android)+2)
+	maps.Copy(m.Android, p.base.Android)
 	m.Android["priority"] = jsontext.Value(`"high"`)
+	if n.Low || alone { // FCM holds it against an app if urgent messages show nothing
+		m.Android["priority"] = jsontext.Value(`"normal"`)
+	}
 	if room := n.RoomID.String(); p.CollapseRoom && room != "" {
-		// Hashed because FCM bounds the key and only needs to compare it.
-		m.Android["collapse_key"] = jsontext.Value(strconv.Quote(push.Fingerprint(room)))
+		m.Android["collapse_key"] = collapseKey(room, d.Device)
 	}
 	if alone {
 		m.silence(n.Counts.Badge())
-	}
-	if n.Low || alone { // FCM holds it against an app if urgent messages show nothing
-		m.Android["priority"] = jsontext.Value(`"normal"`)
 	}
 	body, err := json.Marshal(map[string]*message{"message": &m}, json.Deterministic(true), jsontext.AllowDuplicateNames(true))
 	if err != nil { // cannot be: all texts are UTF-8
 		return nil, push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
 	}
 	return body, push.Outcome{}
+}
+
+// collapseKey stands for a room at a device, because FCM bounds the key. It covers
+// the pusher's data: two accounts on one device must not replace each other's
+// messages.
+func collapseKey(room string, d *push.Device) jsontext.Value {
+	text, _ := push.EncodeJSON([]any{room, d.Data}) // what was decoded from JSON cannot fail
+	return jsontext.Value(strconv.Quote(push.Fingerprint(string(text))))
 }
 
 // silence takes from a message about counts alone what would be shown or heard,
@@ -190,7 +192,7 @@ func (p Payload) counts(d push.Delivery, alone bool) []field {
 }
 
 // data returns the data of a message, nil if the pusher's defaults leave no room
-// for the event.
+// for what is in every one: ids of up to 255 bytes and prio.
 func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field) jsontext.Value {
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
 	content := e.content

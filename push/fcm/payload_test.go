@@ -389,6 +389,28 @@ func TestOptionsTakeTheirRoom(t *testing.T) {
 	}
 }
 
+// Two accounts on one device share its token, and must not replace each other's
+// messages.
+func TestAccountsOfOneDeviceCollapseApart(t *testing.T) {
+	t.Parallel()
+	key := func(data map[string]any, room string) string {
+		d := message("token")
+		d.Device.Data, d.Notification.RoomID = data, push.NewText(room)
+		body, _ := fcm.Payload{CollapseRoom: true}.Message(d)
+		var request struct {
+			Message pushtest.FCMMessage `json:"message"`
+		}
+		if err := json.Unmarshal(body, &request); err != nil {
+			t.Fatal(err)
+		}
+		return request.Message.Android.CollapseKey
+	}
+	one, other := map[string]any{"default_payload": map[string]any{"cs": "1"}}, map[string]any{"default_payload": map[string]any{"cs": "2"}}
+	if key(one, "!r:x") != key(one, "!r:x") || key(one, "!r:x") == key(one, "!s:x") || key(one, "!r:x") == key(other, "!r:x") {
+		t.Error("the collapse key is not that of one account's room")
+	}
+}
+
 // TestAnEventIsReadOnce: what a room member wrote is looked at once for all devices
 // of a request, of whatever app.
 func TestAnEventIsReadOnce(t *testing.T) {

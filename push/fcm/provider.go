@@ -18,10 +18,8 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-const (
-	// maxResponse bounds FCM's response to a message, in bytes.
-	maxResponse = 64 << 10
-)
+// maxResponse bounds FCM's response to a message, in bytes.
+const maxResponse = 64 << 10
 
 // Provider delivers the notifications of one app through FCM. It implements
 // push.Provider.

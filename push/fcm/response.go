@@ -24,7 +24,7 @@ const (
 )
 
 // FCM's error codes that decide more than the status does (Firebase,
-// "ErrorCode"), and one of Google's that is none of FCM's.
+// "ErrorCode"), and one of Google's other services.
 const (
 	codeUnregistered   = "UNREGISTERED"
 	codeSenderMismatch = "SENDER_ID_MISMATCH"
@@ -98,7 +98,7 @@ type response struct {
 	// code is FCM's errorCode, else Google's status, such as UNREGISTERED.
 	code  string
 	about subject
-	// member is the member of the message that is the settings', and wrong.
+	// member is the path of a member that fcm_options has wrong.
 	member     string
 	retryAfter time.Duration // 0 when not said
 }
@@ -127,7 +127,7 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 	if errorCode.MatchString(parsed.Error.Status) {
 		r.code, r.own = parsed.Error.Status, true
 	}
-	switch text := parsed.Error.Message; { // there is no other sign
+	switch text := parsed.Error.Message; { // these two are not always said otherwise
 	case strings.Contains(text, "registration token is not a valid FCM registration token"):
 		r.blame("message.token")
 	case strings.Contains(text, "Invalid package name"):
@@ -150,14 +150,14 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 	return r
 }
 
-// What of an answer goes into logs has one of these forms: it may come from
-// anywhere.
+// Only what has one of these forms goes from a response into logs: it may come
+// from anywhere.
 var (
 	errorCode  = regexp.MustCompile(`^[A-Z_]{1,64}$`)
 	memberPath = regexp.MustCompile(`^[a-z0-9_.\[\]]{1,64}$`)
 )
 
-// blame is told the path of a member that FCM refuses.
+// blame notes the path of a member that FCM refuses.
 func (r *response) blame(member string) {
 	switch {
 	case member == "", strings.HasPrefix(member, "message.data"):
@@ -233,7 +233,7 @@ func failure(ctx context.Context, err error, sent bool) push.Outcome {
 	default:
 		out.Reason, out.Unprocessed = push.ReasonConnection, true
 	}
-	// That whoever asked has gone, or that we stop, is nothing of FCM's.
+	// If the caller has gone, or we stop, that says nothing about FCM.
 	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, h2pool.ErrClosed) {
 		out.Evidence = push.EvidenceNone
 	}
