@@ -137,7 +137,8 @@ type HomeserversConfig struct {
 	Settings map[string]HomeserverSettings `yaml:"settings"`
 	// Timeout bounds one exchange, finding the server included.
 	Timeout conf.Duration `yaml:"timeout"`
-	// MaxInFlight is how many exchanges may run at once.
+	// MaxInFlight is how many exchanges may run at once for registrations, for keys
+	// and for deliveries each.
 	MaxInFlight int `yaml:"max_in_flight"`
 	// AllowNetworks are private networks in which homeservers may be.
 	AllowNetworks []string `yaml:"allow_networks"`
@@ -180,7 +181,7 @@ func defaultConfig() *Config {
 			Life: conf.Duration(identity.DefaultInviteLife), ShownLocal: identity.DefaultShown, ShownDomain: identity.DefaultShown,
 		},
 		Accounts:    AccountsConfig{IdleLife: conf.Duration(identity.DefaultIdleLife)},
-		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 256},
+		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 128},
 		V1:          V1Config{Keys: true, Links: true, Lookup: true},
 		Limits:      defaultLimits(),
 		Redis:       redisconn.DefaultConfig("herald:identity:"),

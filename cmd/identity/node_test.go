@@ -32,21 +32,21 @@ type site struct {
 	homeserver string // the server name
 }
 
-// newSite makes a site with a database. Of the homeserver's users an OpenID
-// token is the user ID; any other token is refused.
+// newSite makes a site with a database. Of the homeserver's users, whatever name it
+// is called by, an OpenID token is the user ID; any other token is refused.
 func newSite(t testing.TB, database, more string) *site {
 	t.Helper()
 	s := &site{database: database, relay: threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})}
 	ca := safehttptest.NewCA(t)
 	hs := ca.Server(t, "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token := r.URL.Query().Get("access_token")
-		if !strings.HasSuffix(token, ":"+s.homeserver) {
+		if port := s.homeserver[strings.LastIndex(s.homeserver, ":"):]; !strings.HasSuffix(token, port) {
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, `{"errcode":"M_UNKNOWN_TOKEN","error":"unknown"}`)
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]string{"sub": token})
-	}), "127.0.0.1")
+	}), "127.0.0.1", "localhost")
 	s.homeserver = hs.Listener.Addr().String()
 
 	where := fmt.Sprintf("url: %q", database)

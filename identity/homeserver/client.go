@@ -26,7 +26,7 @@ import (
 const (
 	defaultTimeout       = 10 * time.Second
 	defaultOnBindTimeout = 30 * time.Second
-	defaultMaxInFlight   = 256
+	defaultMaxInFlight   = 128
 
 	maxReplyBytes = 64 << 10
 )
@@ -40,8 +40,9 @@ type Options struct {
 	// OnBindTimeout is Timeout for [Client.OnBind], which waits for a homeserver
 	// to join rooms. Zero means 30 s.
 	OnBindTimeout time.Duration
-	// MaxInFlight is how many exchanges may run at once; more are refused with
-	// [ErrBusy]. Zero means 256.
+	// MaxInFlight is how many exchanges may run at once for registrations, for keys
+	// and for deliveries each; more are refused with [ErrBusy], and so are earlier
+	// those with servers that have not answered lately. Zero means 128.
 	MaxInFlight int
 	// AllowNets are networks that may be reached although they are not public.
 	AllowNets []netip.Prefix
@@ -96,7 +97,7 @@ type Client struct {
 	http          *safehttp.Client
 	timeout       time.Duration
 	onBindTimeout time.Duration
-	slots         chan struct{}
+	places        *places
 	now           func() time.Time
 	keys          *cache[serverKeys]
 	keyFlights    flights[serverKeys]
@@ -121,6 +122,7 @@ func New(opts Options) (*Client, error) {
 		Proxy:        opts.Proxy, // the resolver's client has warned already
 		Resolver:     opts.Resolver,
 		UserAgent:    opts.UserAgent,
+		Connecting:   connecting,
 	})
 	if err != nil {
 		return nil, err
@@ -130,7 +132,7 @@ func New(opts Options) (*Client, error) {
 		http:          client,
 		timeout:       opts.Timeout,
 		onBindTimeout: opts.OnBindTimeout,
-		slots:         make(chan struct{}, opts.MaxInFlight),
+		places:        newPlaces(opts.MaxInFlight, opts.Now),
 		now:           opts.Now,
 		keys:          newCache[serverKeys](maxKeyServers),
 	}, nil
@@ -144,6 +146,7 @@ func (c *Client) CloseIdleConnections() {
 
 // request is what a homeserver is asked.
 type request struct {
+	purpose purpose
 	method  string
 	uri     string        // path and query
 	body    []byte        // JSON, nil for none
@@ -160,18 +163,29 @@ type reply struct {
 // exchange finds server and makes req there. It returns ErrBusy, or an
 // unreachableError when there is no HTTP answer. A body may arrive twice: at a
 // target that breaks off, and at the next one.
-func (c *Client) exchange(ctx context.Context, server ServerName, req request) (reply, error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	default:
-		return reply{}, ErrBusy
+func (c *Client) exchange(ctx context.Context, server ServerName, req request) (r reply, err error) {
+	place, err := c.places.take(req.purpose, server)
+	if err != nil {
+		return reply{}, err
 	}
+	defer func() {
+		answered := err == nil
+		if errors.Is(err, ErrBusy) || !answered && ctx.Err() != nil {
+			place.leave(nil)
+		} else {
+			place.leave(&answered)
+		}
+	}()
+	return c.exchangeAt(place.context(ctx), server, req)
+}
+
+// exchangeAt is exchange with a place.
+func (c *Client) exchangeAt(ctx context.Context, server ServerName, req request) (reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, req.timeout, errTimeout)
 	defer cancel()
 	dest, err := c.resolver.Resolve(ctx, server)
 	if err != nil {
-		return reply{}, &unreachableError{cause: err}
+		return reply{}, notReached(err)
 	}
 	for i, addr := range dest.Addrs {
 		var r reply
@@ -183,7 +197,15 @@ func (c *Client) exchange(ctx context.Context, server ServerName, req request) (
 		}
 	}
 	c.resolver.unreachable(server)
-	return reply{}, &unreachableError{cause: err}
+	return reply{}, notReached(err)
+}
+
+// notReached returns the error of an exchange without an answer.
+func notReached(err error) error {
+	if errors.Is(err, ErrBusy) {
+		return ErrBusy
+	}
+	return &unreachableError{cause: err}
 }
 
 // attempt makes r at addr, the first of left addresses still to be tried. It

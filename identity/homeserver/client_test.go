@@ -291,40 +291,6 @@ func TestUserInfoEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestMoreExchangesThanAllowedAreRefused(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, "a.example")
-	arrived, release := make(chan struct{}), make(chan struct{})
-	var name string
-	server := w.custom(t, func(rw http.ResponseWriter, _ *http.Request) {
-		arrived <- struct{}{}
-		<-release
-		fmt.Fprintf(rw, `{"sub":"@alice:%s"}`, name)
-	}, "a.example")
-	name = fmt.Sprintf("a.example:%d", server.port)
-	opts := w.options()
-	opts.MaxInFlight = 2
-	c := newClient(t, opts)
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			if _, err := c.UserInfo(t.Context(), parse(t, name), token); err != nil {
-				t.Error(err)
-			}
-		})
-		<-arrived
-	}
-	_, err := c.UserInfo(t.Context(), parse(t, name), token)
-	wantError(t, err, homeserver.ErrBusy)
-	close(release)
-	wg.Wait()
-	wg.Go(func() { <-arrived })
-	if _, err := c.UserInfo(t.Context(), parse(t, name), token); err != nil {
-		t.Errorf("with a slot free again: %v", err)
-	}
-	wg.Wait()
-}
-
 func TestEverythingGoesThroughTheProxy(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -62,6 +62,7 @@ func NewResolver(opts Options) (*Resolver, error) {
 		Proxy:        opts.Proxy,
 		Resolver:     opts.Resolver,
 		UserAgent:    opts.UserAgent,
+		Connecting:   connecting,
 		Log:          opts.Log,
 	})
 	if err != nil {
@@ -92,7 +93,11 @@ func (r *Resolver) CloseIdleConnections() { r.http.CloseIdleConnections() }
 // discover follows steps 3 to 6. Every step after .well-known treats the
 // delegated name just as it would treat the original one.
 func (r *Resolver) discover(ctx context.Context, name ServerName) (Destination, error) {
-	if delegated, ok := r.wellKnown(ctx, name.host); ok {
+	delegated, err := r.wellKnown(ctx, name.host)
+	if err != nil {
+		return Destination{}, err
+	}
+	if delegated.name != "" {
 		name = delegated
 	}
 	if ctx.Err() != nil {

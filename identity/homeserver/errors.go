@@ -23,7 +23,8 @@ var (
 	// homeserver does not have (any more), a signature of something else. Its
 	// text is always the same; the reason stands behind it for the log.
 	ErrBadSignature = errors.New("request is not signed by the homeserver it names")
-	// ErrBusy means that Options.MaxInFlight exchanges are running already.
+	// ErrBusy means that as many exchanges are running already as may, with all
+	// servers or with those at the same place.
 	ErrBusy = errors.New("too many requests to homeservers at once")
 
 	errTimeout = errors.New("homeserver took too long")

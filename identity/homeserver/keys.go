@@ -104,7 +104,7 @@ func (c *Client) refreshKeys(ctx context.Context, server ServerName) (serverKeys
 // fetchKeys asks server for its keys (Server-Server API, "Retrieving server
 // keys"). It returns ErrBusy or an unreachableError.
 func (c *Client) fetchKeys(ctx context.Context, server ServerName, now time.Time) (serverKeys, error) {
-	r, err := c.exchange(ctx, server, request{method: http.MethodGet, uri: "/_matrix/key/v2/server", timeout: c.timeout})
+	r, err := c.exchange(ctx, server, request{purpose: forKeys, method: http.MethodGet, uri: "/_matrix/key/v2/server", timeout: c.timeout})
 	if err != nil {
 		return serverKeys{}, err
 	}

@@ -205,32 +205,6 @@ func TestACallerDoesNotWaitForAnotherBeyondItsContext(t *testing.T) {
 	wg.Wait()
 }
 
-func TestKeysAreNotAskedForBeyondTheRequestsInFlight(t *testing.T) {
-	t.Parallel()
-	key := newSigner("1", 1)
-	k := newKeyRing(t, key)
-	opts := k.options()
-	opts.MaxInFlight = 1
-	k.client = newClient(t, opts)
-	arrived, release := make(chan struct{}), make(chan struct{})
-	slow := k.custom(t, func(rw http.ResponseWriter, _ *http.Request) {
-		close(arrived)
-		<-release
-		rw.WriteHeader(http.StatusOK)
-	}, "a.example")
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := k.client.OnBind(t.Context(), parse(t, fmt.Sprintf("a.example:%d", slow.port)), []byte("{}")); err != nil {
-			t.Error(err)
-		}
-	})
-	<-arrived
-	k.want(t, key, homeserver.ErrBusy, 0)
-	close(release)
-	wg.Wait()
-	k.want(t, key, nil, 1)
-}
-
 func TestKeyServersDoNotReachPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	key := newSigner("1", 1)

@@ -62,6 +62,7 @@ func (e *RetryError) Unwrap() error { return e.cause }
 // sent, or what the homeserver says beyond its errcode.
 func (c *Client) OnBind(ctx context.Context, server ServerName, body []byte) error {
 	r, err := c.exchange(ctx, server, request{
+		purpose: forOnBind,
 		method:  http.MethodPost,
 		uri:     "/_matrix/federation/v1/3pid/onbind",
 		body:    body,

@@ -244,28 +244,6 @@ func TestOnBindTriesTheNextSRVTarget(t *testing.T) {
 	}
 }
 
-func TestOnBindTakesNoMoreThanTheRequestsInFlight(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, "a.example")
-	opts := w.options()
-	opts.MaxInFlight = 1
-	c := newClient(t, opts)
-	var name string
-	var inner error
-	server := w.custom(t, func(rw http.ResponseWriter, r *http.Request) {
-		inner = c.OnBind(r.Context(), parse(t, name), []byte("{}"))
-		fmt.Fprint(rw, "{}")
-	}, "a.example")
-	name = fmt.Sprintf("a.example:%d", server.port)
-	if err := c.OnBind(t.Context(), parse(t, name), []byte(notification)); err != nil {
-		t.Fatal(err)
-	}
-	var retry *homeserver.RetryError
-	if !errors.As(inner, &retry) || !errors.Is(inner, homeserver.ErrBusy) {
-		t.Errorf("got %v", inner)
-	}
-}
-
 func FuzzErrcode(f *testing.F) {
 	for _, s := range []string{`{"errcode":"M_FORBIDDEN"}`, `{"errcode":"\ud800"}`, `{"errcode":"a b"}`, `{"Errcode":"M_X"}`, `[]`, ``, "{\"errcode\":\"\xff\"}"} {
 		f.Add([]byte(s))

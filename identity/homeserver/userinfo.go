@@ -24,6 +24,7 @@ func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) 
 	}
 	query := url.Values{"access_token": {token}}
 	r, err := c.exchange(ctx, server, request{
+		purpose: forUserInfo,
 		method:  http.MethodGet,
 		uri:     "/_matrix/federation/v1/openid/userinfo?" + query.Encode(),
 		timeout: c.timeout,

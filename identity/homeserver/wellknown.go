@@ -32,19 +32,23 @@ type entry struct {
 	answered  bool // an HTTP answer came, whatever it said
 }
 
-// wellKnown returns the server name that host delegates to, if it does. The
-// answer, or the lack of one, comes from the cache where possible.
-func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, bool) {
+// wellKnown returns the server name that host delegates to, the zero one if it does
+// not. The answer, or the lack of one, comes from the cache where possible. It
+// fails with ErrBusy.
+func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, error) {
 	key := strings.ToLower(host)
 	e, ok := r.cache.get(key, r.now())
 	if !ok {
-		e = r.fetchWellKnown(ctx, host)
+		var err error
+		if e, err = r.fetchWellKnown(ctx, host); err != nil {
+			return ServerName{}, err
+		}
 		// What we broke off ourselves says nothing about the server.
 		if ctx.Err() == nil {
 			r.cache.put(key, e, e.expires, r.now())
 		}
 	}
-	return e.delegated, e.delegated.name != ""
+	return e.delegated, nil
 }
 
 // unreachable is told that a server could not be reached at the destination
@@ -55,31 +59,34 @@ func (r *Resolver) unreachable(name ServerName) {
 	r.cache.dropIf(strings.ToLower(name.host), func(e entry) bool { return !e.answered })
 }
 
-func (r *Resolver) fetchWellKnown(ctx context.Context, host string) entry {
+func (r *Resolver) fetchWellKnown(ctx context.Context, host string) (entry, error) {
 	failed := entry{expires: r.now().Add(errorLifetime)}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/.well-known/matrix/server", http.NoBody)
 	if err != nil {
-		return failed
+		return failed, nil
 	}
 	resp, err := r.http.DoAt(req, joinHostPort(host, r.wellKnownPort))
+	if errors.Is(err, ErrBusy) {
+		return entry{}, ErrBusy
+	}
 	if err != nil {
-		return failed
+		return failed, nil
 	}
 	defer resp.Body.Close()
 	fresh := lifetime(resp.Header, r.now())
 	failed = entry{expires: r.now().Add(min(fresh, errorLifetime)), answered: true}
 	if resp.StatusCode != http.StatusOK {
-		return failed
+		return failed, nil
 	}
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return failed
+		return failed, nil
 	}
 	delegated, err := parseWellKnown(body)
 	if err != nil {
-		return failed
+		return failed, nil
 	}
-	return entry{delegated: delegated, expires: r.now().Add(fresh), answered: true}
+	return entry{delegated: delegated, expires: r.now().Add(fresh), answered: true}, nil
 }
 
 // parseWellKnown reads a .well-known/matrix/server file.

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -64,6 +65,10 @@ type Options struct {
 	Resolver *net.Resolver
 	// UserAgent is sent with requests that have no User-Agent of their own.
 	UserAgent string
+	// Connecting, unless nil, is asked right before each connection, with the context
+	// of the request that it is for and the address, which the guard let through. Its
+	// error is that of the connection. It is not asked about what a proxy connects to.
+	Connecting func(ctx context.Context, addr netip.Addr) error
 	// Log receives the warning about Proxy; nil discards it.
 	Log *slog.Logger
 }
@@ -136,7 +141,16 @@ func newDial(opts Options) (dialFunc, error) {
 		}
 		return p.dial, nil
 	}
-	dialer.Control = guard.control
+	dialer.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		if err := guard.control(network, address, c); err != nil || opts.Connecting == nil {
+			return err
+		}
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		return opts.Connecting(ctx, to.Addr())
+	}
 	return dialer.DialContext, nil
 }
 

@@ -1,6 +1,7 @@
 package safehttp_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
@@ -268,5 +271,28 @@ func TestNewRefusesOptionsThatMakeNoSense(t *testing.T) {
 				t.Error("no error")
 			}
 		})
+	}
+}
+
+func TestConnectionsMayBeRefused(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	srv := plainServer(t, func(http.ResponseWriter, *http.Request) {})
+	full := errors.New("full")
+	var asked []any
+	c := newClient(t, safehttp.Options{AllowNets: loopback(), Connecting: func(ctx context.Context, addr netip.Addr) error {
+		asked = append(asked, ctx.Value(key{}), addr.String())
+		return full
+	}})
+	req := request(t, http.MethodGet, srv.URL, nil)
+	_, err := c.Do(req.WithContext(context.WithValue(req.Context(), key{}, "mine")))
+	if !errors.Is(err, full) || strings.Contains(err.Error(), "full") {
+		t.Errorf("%v", err)
+	}
+	if diff := cmp.Diff([]any{"mine", "127.0.0.1"}, asked); diff != "" {
+		t.Error(diff)
+	}
+	if _, _, err := get(t, c, "http://10.0.0.1/"); !errors.Is(err, safehttp.ErrBlocked) || len(asked) != 2 {
+		t.Errorf("a private address: %v", err)
 	}
 }

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/identity/storetest"
+)
+
+// field is a service with the limits that it has by default, behind a proxy that
+// says who asks: honest clients with an address each, and attackers.
+type field struct {
+	*node
+	t          testing.TB
+	homeserver string
+	honest     atomic.Int64
+	silent     string // a port on which nothing is ever said, on each address of this machine
+}
+
+func newField(t testing.TB) *field {
+	t.Helper()
+	s := newSite(t, storetest.SQLite(t), "")
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(config), noLimits(), "", 1)
+	writeFile(t, s.config, strings.Replace(text, "http: {", "http: {trusted_proxies: [127.0.0.1], ", 1))
+	ln, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	_, silent, _ := net.SplitHostPort(ln.Addr().String())
+	return &field{node: s.start(t), t: t, homeserver: s.homeserver, silent: silent}
+}
+
+// from sends a request of a client at ip, and decodes a successful answer.
+func (f *field) from(ctx context.Context, ip, method, path, authorization string, body []byte, into any) (status int, err error) {
+	r, err := http.NewRequestWithContext(ctx, method, f.url+"/_matrix/identity/v2"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("X-Forwarded-For", ip)
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	res, err := f.client.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode == http.StatusOK && into != nil {
+		err = json.Unmarshal(answer, into)
+	}
+	return res.StatusCode, err
+}
+
+// registerFrom returns an access token, "" if there is none to be had.
+func (f *field) registerFrom(ctx context.Context, ip, server, user string) string {
+	var answer struct{ Token string }
+	body := fmt.Sprintf(`{"matrix_server_name":%q,"access_token":"@%s:%s","token_type":"Bearer","expires_in":3600}`, server, user, server)
+	_, _ = f.from(ctx, ip, http.MethodPost, "/account/register", "", []byte(body), &answer)
+	return answer.Token
+}
+
+// seen is what honest clients saw.
+type seen struct {
+	asked, answered int
+	took            []time.Duration
+}
+
+func (s *seen) add(ok bool, took time.Duration) {
+	s.asked++
+	if ok {
+		s.answered++
+		s.took = append(s.took, took)
+	}
+}
+
+func (s *seen) median() time.Duration {
+	slices.Sort(s.took)
+	return s.took[len(s.took)/2]
+}
+
+// live has one honest client after the other register and look addresses up.
+func (f *field) live(clients int) (registrations, lookups seen) {
+	f.t.Helper()
+	ctx := f.t.Context()
+	for range clients {
+		n := f.honest.Add(1)
+		ip := fmt.Sprintf("2001:db8:%x::1", n)
+		begin := time.Now()
+		token := f.registerFrom(ctx, ip, f.homeserver, fmt.Sprint("honest", n))
+		registrations.add(token != "", time.Since(begin))
+		if token == "" {
+			continue
+		}
+		var details struct {
+			Pepper string `json:"lookup_pepper"`
+		}
+		if _, err := f.from(ctx, ip, http.MethodGet, "/hash_details", "Bearer "+token, nil, &details); err != nil {
+			f.t.Fatal(err)
+		}
+		var hashes []string
+		for i := range 100 {
+			hashes = append(hashes, hash(filledAddress(int(n)*100+i), "email", details.Pepper))
+		}
+		body, err := json.Marshal(map[string]any{"algorithm": "sha256", "pepper": details.Pepper, "addresses": hashes})
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		begin = time.Now()
+		status, _ := f.from(ctx, ip, http.MethodPost, "/lookup", "Bearer "+token, body, nil)
+		lookups.add(status == http.StatusOK, time.Since(begin))
+	}
+	return registrations, lookups
+}
+
+// attack is what attackers do again and again, so often in a second and so many at
+// once at most. i counts. The machine that measures makes the attack as well: one
+// as fast as it can would tell what it takes to make it.
+type attack struct {
+	name            string
+	attackers, rate int
+	prepare         func(f *field) func(ctx context.Context, i int)
+}
+
+func attacks() []attack {
+	return []attack{
+		// Lists that are far too long, from one account with many addresses.
+		{"lists", 20, 20, func(f *field) func(context.Context, int) {
+			token := f.registerFrom(f.t.Context(), "192.0.2.1", f.homeserver, "mallory")
+			list := []byte(`{"algorithm":"sha256","pepper":"x","addresses":["` + strings.Repeat(`","`, 2<<20-100) + `"]}`)
+			return func(ctx context.Context, i int) {
+				_, _ = f.from(ctx, fmt.Sprintf("192.0.2.%d", i%20), http.MethodPost, "/lookup", "Bearer "+token, list, nil)
+			}
+		}},
+		// Requests that make the service ask servers which never answer: without any
+		// account, from many addresses, in the name of many servers.
+		{"unbind", 200, 73, func(f *field) func(context.Context, int) {
+			return func(ctx context.Context, i int) {
+				auth := fmt.Sprintf(`X-Matrix origin="127.0.%d.%d:%s",key="ed25519:a",sig=%q`, 1+i%4, 1+i%250, f.silent, strings.Repeat("A", 86))
+				body := []byte(`{"mxid":"@a:x","threepid":{"medium":"email","address":"a@example.com"}}`)
+				_, _ = f.from(ctx, fmt.Sprintf("192.0.2.%d", i%250), http.MethodPost, "/3pid/unbind", auth, body, nil)
+			}
+		}},
+		{"register", 200, 73, func(f *field) func(context.Context, int) {
+			return func(ctx context.Context, i int) {
+				f.registerFrom(ctx, fmt.Sprintf("2001:db8:ffff:%x::1", i), fmt.Sprintf("127.0.%d.%d:%s", 1+i%4, 1+i%250, f.silent), "mallory")
+			}
+		}},
+		// Accounts of one homeserver under many names, which invite and look up.
+		{"spellings", 20, 100, func(f *field) func(context.Context, int) {
+			var tokens, users []string
+			_, port, _ := net.SplitHostPort(f.homeserver)
+			for i := range 40 {
+				name := []byte("localhost")
+				for bit := range name {
+					if i>>bit&1 == 1 {
+						name[bit] -= 'a' - 'A'
+					}
+				}
+				server := string(name) + ":" + port
+				tokens = append(tokens, f.registerFrom(f.t.Context(), fmt.Sprintf("192.0.2.%d", i), server, "mallory"))
+				users = append(users, "@mallory:"+server)
+			}
+			return func(ctx context.Context, i int) {
+				who := i % len(tokens)
+				body := fmt.Sprintf(`{"medium":"email","address":"victim%d@example.com","room_id":"!r:x","sender":%q}`, i, users[who])
+				_, _ = f.from(ctx, fmt.Sprintf("192.0.2.%d", who), http.MethodPost, "/store-invite", "Bearer "+tokens[who], []byte(body), nil)
+			}
+		}},
+	}
+}
+
+// begin lets the attackers loose and returns what stops them.
+func (f *field) begin(a attack) (stop func()) {
+	f.t.Helper()
+	do := a.prepare(f)
+	ctx, cancel := context.WithCancel(f.t.Context())
+	var attackers, begun sync.WaitGroup
+	var count atomic.Int64
+	pace := time.NewTicker(time.Second / time.Duration(a.rate))
+	begun.Add(1)
+	once := sync.OnceFunc(begun.Done)
+	for range a.attackers {
+		attackers.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-pace.C:
+				}
+				do(ctx, int(count.Add(1)))
+				if count.Load() >= int64(a.rate) {
+					once()
+				}
+			}
+		})
+	}
+	begun.Wait() // for the first second
+	return func() {
+		cancel()
+		attackers.Wait()
+		pace.Stop()
+	}
+}
+
+// TestHonestClientsBesideAttacks has them register and look up while servers that
+// never answer are named in the ways that need no account.
+func TestHonestClientsBesideAttacks(t *testing.T) {
+	t.Parallel()
+	for _, a := range attacks() {
+		if a.name != "unbind" && a.name != "register" {
+			continue // BenchmarkHostileAttacks has them all
+		}
+		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
+			f := newField(t)
+			f.live(1) // the homeserver is known then
+			stop := f.begin(a)
+			defer stop()
+			const clients, atLeast = 40, 38
+			if r, l := f.live(clients); r.answered < atLeast || l.answered < atLeast {
+				t.Errorf("of %d honest clients %d were registered, %d looked up", clients, r.answered, l.answered)
+			}
+		})
+	}
+}
+
+// BenchmarkHostileAttacks tells what honest clients see beside each attack: how
+// many of their registrations and lookups are answered (in percent, at least 95),
+// and how long these take compared with calm (the median, at most twice).
+func BenchmarkHostileAttacks(b *testing.B) {
+	const clients = 200
+	for _, a := range attacks() {
+		b.Run(a.name, func(b *testing.B) {
+			for range b.N {
+				f := newField(b)
+				calmRegistrations, calmLookups := f.live(clients)
+				stop := f.begin(a)
+				registrations, lookups := f.live(clients)
+				stop()
+				b.ReportMetric(0, "ns/op")
+				for name, s := range map[string][2]*seen{"registrations": {&calmRegistrations, &registrations}, "lookups": {&calmLookups, &lookups}} {
+					share := 100 * float64(s[1].answered) / float64(clients)
+					b.ReportMetric(share, name+"-%")
+					b.ReportMetric(float64(s[1].median())/float64(s[0].median()), name+"-ratio")
+					if share < 95 {
+						b.Errorf("%v%% of %s", share, name)
+					}
+				}
+			}
+		})
+	}
+}
