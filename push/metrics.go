@@ -22,7 +22,7 @@ var reasons = map[Kind][]Reason{
 		ReasonBusy, ReasonInFlight, ReasonRateLimited, ReasonPaused, ReasonUnavailable, ReasonConnection, ReasonUncertain, ReasonTimeout,
 		ReasonCredentials, ReasonThirdParty, ReasonConfig, ReasonWithheld, ReasonBreaker, ReasonOutage, ReasonStaleReport, ReasonInternal, ReasonUnsupported,
 	},
-	Dropped: {ReasonTooLarge, ReasonBadMessage},
+	Dropped: {ReasonTooLarge, ReasonBadMessage, ReasonNotAllowed},
 }
 
 // latencyBuckets are in seconds. Push services answer within tens of

@@ -69,6 +69,7 @@ const (
 const (
 	ReasonTooLarge   Reason = "too_large"   // the push service finds the payload too large
 	ReasonBadMessage Reason = "bad_message" // the push service finds the payload invalid
+	ReasonNotAllowed Reason = "not_allowed" // the operator does not let notifications go to the endpoint's host
 )
 
 // Evidence is what an answer says about the push service and our account with

@@ -49,6 +49,7 @@ type FCMAnswer struct {
 	Status     int    // 0 is 200
 	RetryAfter string // the header
 	Location   string // the header
+	Header     string // a further one, such as "Name: value"
 	Body       string
 	Hang       bool // never answer
 	Cut        bool // close the connection without an answer

@@ -1,0 +1,112 @@
+package webpush
+
+import (
+	"cmp"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/safehttp"
+)
+
+const userAgent = "Herald"
+
+// Options configure Connections. The zero value works.
+type Options struct {
+	// Proxy is an HTTP CONNECT proxy, nil for none. It has to refuse private
+	// addresses itself.
+	Proxy *url.URL
+	// RootCAs are the authorities to trust, nil for the system's.
+	RootCAs *x509.CertPool
+	// Wrap, unless nil, is put around what sends messages, to trace them.
+	Wrap func(http.RoundTripper) http.RoundTripper
+	Log  *slog.Logger     // default: discard
+	Now  func() time.Time // default: time.Now
+}
+
+// Connections are the connections to push services that all apps of a process
+// share, across reloads of its configuration.
+type Connections struct {
+	opts Options
+
+	mu      sync.Mutex
+	clients map[string]*safehttp.Client // by the private networks they may reach
+}
+
+// NewConnections returns Connections that are not open to anything yet.
+func NewConnections(opts Options) *Connections {
+	if opts.Wrap == nil {
+		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return next }
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
+	return &Connections{opts: opts, clients: make(map[string]*safehttp.Client)}
+}
+
+// Open returns the provider of the app with this name, which appears in errors
+// and logs, and which has places for so many deliveries at once. Every fault of
+// cfg is in the error.
+func (c *Connections) Open(name string, cfg Config, places int) (*Provider, error) {
+	var problems conf.Problems
+	s := cfg.resolve(fmt.Sprintf("apps[%q]", name), &problems)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	if len(s.keys) == 0 {
+		return nil, fmt.Errorf("open app %q: vapid_key_file has not been read", name)
+	}
+	return c.open(name, s, places)
+}
+
+// OpenUnifiedPush does the same for an app whose pushkeys are endpoints.
+func (c *Connections) OpenUnifiedPush(name string, cfg UnifiedPush, places int) (*Provider, error) {
+	var problems conf.Problems
+	s := cfg.resolve(fmt.Sprintf("apps[%q]", name), &problems)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return c.open(name, s, places)
+}
+
+func (c *Connections) open(name string, s settings, places int) (*Provider, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := fmt.Sprint(s.networks)
+	client := c.clients[id]
+	if client == nil {
+		var err error
+		client, err = safehttp.New(safehttp.Options{
+			RequireHTTPS: true, AllowNets: s.networks, RootCAs: c.opts.RootCAs, Proxy: c.opts.Proxy, UserAgent: userAgent, Log: c.opts.Log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open app %q: %w", name, err)
+		}
+		c.clients[id] = client
+	}
+	if len(s.keys) > 0 {
+		c.opts.Log.Info("web pages subscribe with this applicationServerKey", "app", name, "key", s.keys[0].public)
+	}
+	sender := c.opts.Wrap(roundTripper(client.Do))
+	return &Provider{settings: s, connections: c, sender: sender, places: places}, nil
+}
+
+// Close ends the connections that are idle.
+func (c *Connections) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, client := range c.clients {
+		client.CloseIdleConnections()
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

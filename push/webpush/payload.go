@@ -1,0 +1,367 @@
+package webpush
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"maps"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+const (
+	// maxBody is where Sygnal cuts a text, in characters, and maxCiphertext from
+	// where it leaves a ciphertext out.
+	maxBody       = 1000
+	maxCiphertext = 2000
+	// maxField is what one text of an event may weigh, in bytes, before all of
+	// them together are measured; nameFloor is what stays of it at least.
+	maxField  = 1024
+	nameFloor = 64
+	// maxID is the longest id of a room or an event (Appendices, "Common
+	// Identifier Format").
+	maxID = 255
+	// roomForEvent is what a pusher's own data has to leave.
+	roomForEvent = 1024
+	// smallPlain fits into what Mozilla passes on to Firefox for Android.
+	smallPlain = 2600
+
+	ellipsis = "…"
+)
+
+// event is what a notification brings to every message about it. It is made
+// once for all devices of a request, and nobody may change it.
+type event map[string]any
+
+// newEvent returns the members that Sygnal's Web Push sends.
+func newEvent(n *push.Notification) event {
+	e := make(event, 10)
+	for name, member := range map[string]push.Member{
+		"event_id": n.EventID, "room_id": n.RoomID, "type": n.Type, "room_name": n.RoomName, "room_alias": n.RoomAlias,
+		"membership": n.Membership, "sender": n.Sender, "sender_display_name": n.SenderDisplayName,
+	} {
+		isID := strings.HasSuffix(name, "_id")
+		if !member.Truthy() || isID && len(member.String()) > maxID {
+			continue
+		}
+		e[name] = member.Value()
+		if text, ok := member.Text(); ok {
+			e[name] = cut(text, maxField)
+		}
+	}
+	if n.UserIsTarget {
+		e["user_is_target"] = true
+	}
+	return e
+}
+
+// newSygnalEvent adds the content as Sygnal shortens it.
+func newSygnalEvent(n *push.Notification) event {
+	e := newEvent(n)
+	content, _ := n.Content.(map[string]any)
+	if len(content) == 0 {
+		return e
+	}
+	content = maps.Clone(content)
+	delete(content, "formatted_body")
+	if body, ok := content["body"].(string); ok && utf8.RuneCountInString(body) > maxBody {
+		content["body"] = string([]rune(body)[:maxBody-1]) + ellipsis
+	}
+	if text, ok := content["ciphertext"].(string); ok && utf8.RuneCountInString(text) > maxCiphertext {
+		delete(content, "ciphertext")
+	}
+	return e.with(content)
+}
+
+// relayed is what goes on to a UnifiedPush server: the notification without its
+// devices.
+type relayed event
+
+func newRelayed(n *push.Notification) relayed {
+	e := newEvent(n)
+	e["prio"] = "high"
+	if n.Low {
+		e["prio"] = "low"
+	}
+	if content, ok := n.Content.(map[string]any); ok {
+		e = e.with(maps.Clone(content))
+	}
+	return relayed(e)
+}
+
+// with returns e with content, of which only what apps show stays if it is larger
+// than any message.
+func (e event) with(content map[string]any) event {
+	if len(encode(content)) > recordSize {
+		shown := make(map[string]any, 2)
+		for _, name := range []string{"body", "msgtype"} {
+			if text, ok := content[name].(string); ok {
+				shown[name] = cut(text, recordSize)
+			}
+		}
+		content = shown
+	}
+	if len(content) > 0 {
+		e["content"] = content
+	}
+	return e
+}
+
+// fit has write make the message of as much of e as the limit allows: the body is
+// cut, then goes the content, then names and all but what apps find the event by, its
+// id last.
+// It returns nil where not even that fits.
+func fit(limit int, e event, write func(event) []byte) []byte {
+	text := write(e)
+	if len(text) <= limit {
+		return text
+	}
+	e = maps.Clone(e)
+	if content, ok := e["content"].(map[string]any); ok {
+		content = maps.Clone(content)
+		e["content"] = content
+		for range 3 { // escapes make a text longer than it is
+			body, _ := content["body"].(string)
+			if body == "" || len(text) <= limit {
+				break
+			}
+			content["body"] = cut(body, max(0, len(body)-(len(text)-limit)))
+			text = write(e)
+		}
+		if len(text) > limit {
+			delete(e, "content")
+			text = write(e)
+		}
+	}
+	if len(text) > limit {
+		for _, name := range []string{"room_name", "room_alias", "sender_display_name"} {
+			if value, ok := e[name].(string); ok {
+				e[name] = cut(value, nameFloor)
+			}
+		}
+		text = write(e)
+	}
+	if len(text) > limit {
+		e = e.ids()
+		text = write(e)
+	}
+	if len(text) > limit {
+		delete(e, "room_id")
+		text = write(e)
+	}
+	if len(text) > limit {
+		return nil
+	}
+	return text
+}
+
+// ids is what apps find the event by.
+func (e event) ids() event {
+	ids := make(event, 3)
+	for _, name := range []string{"event_id", "room_id", "prio"} {
+		if v, ok := e[name]; ok {
+			ids[name] = v
+		}
+	}
+	return ids
+}
+
+// message is what is sent to one device.
+type message struct {
+	plain   []byte
+	ttl     int // seconds
+	urgency string
+	topic   string
+}
+
+// message returns the message for a delivery, at most limit bytes of text; small
+// sends nothing of the event but its ids. Without a message the outcome says why.
+func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) (*message, push.Outcome) {
+	defaults, ok := d.Device.DefaultPayload()
+	if !ok && !p.unified {
+		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+	}
+	n := d.Notification
+	alone := !n.EventID.Truthy() && !n.RoomID.Truthy()
+	switch skip := alone && (d.Device.BadgeDisabled() || !p.unified && e.name == appleHost); {
+	// Safari takes a subscription away that shows nothing.
+	case skip, !p.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy():
+		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
+	}
+	if !p.unified && len(encode(defaults)) > limit-roomForEvent {
+		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+	}
+	m := &message{ttl: p.ttl, urgency: p.urgency(n, alone), topic: topic(d.Device, n, alone)}
+	whole, write := p.writer(d, defaults, alone)
+	if small {
+		whole = whole.ids()
+	}
+	if m.plain = fit(limit, whole, write); m.plain == nil {
+		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
+	}
+	return m, push.Outcome{}
+}
+
+// writer returns the event of a delivery, and what makes a text of it.
+func (p *Provider) writer(d push.Delivery, defaults map[string]any, alone bool) (event, func(event) []byte) {
+	n, counts := d.Notification, counts(d, alone)
+	switch {
+	case p.unified:
+		return event(push.Once(d.Common, func() relayed { return newRelayed(n) })), func(e event) []byte {
+			e = maps.Clone(e)
+			if len(counts) > 0 {
+				e["counts"] = counts
+			}
+			if p.ownDevice {
+				e["devices"] = []any{own(d.Device)}
+			}
+			return encode(map[string]any{"notification": map[string]any(e)})
+		}
+	case p.declarative && !alone:
+		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
+			return encode(p.declare(overlay(defaults, e, counts), e, n))
+		}
+	default:
+		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
+			return encode(overlay(defaults, e, counts))
+		}
+	}
+}
+
+func overlay(all ...map[string]any) map[string]any {
+	m := make(map[string]any, 16)
+	for _, o := range all {
+		maps.Copy(m, o)
+	}
+	return m
+}
+
+// counts returns the counts to send. Without an event the homeserver left them
+// out where they are zero (Push Gateway API, "counts").
+func counts(d push.Delivery, alone bool) map[string]any {
+	m := make(map[string]any, 2)
+	if d.Device.BadgeDisabled() {
+		return m
+	}
+	for name, count := range map[string]*int64{"unread": d.Notification.Counts.Unread, "missed_calls": d.Notification.Counts.MissedCalls} {
+		if count != nil {
+			m[name] = *count
+		}
+	}
+	if alone && len(m) == 0 {
+		m["unread"] = int64(0)
+	}
+	return m
+}
+
+// own is a device as its homeserver listed it, for apps that look for themselves
+// among the devices.
+func own(d *push.Device) map[string]any {
+	m := map[string]any{"app_id": d.AppID, "pushkey": d.PushKey}
+	if d.PushKeyTS != 0 {
+		m["pushkey_ts"] = d.PushKeyTS
+	}
+	if d.Data != nil {
+		m["data"] = d.Data
+	}
+	tweaks := make(map[string]any, 2)
+	if d.Tweaks.Sound != "" {
+		tweaks["sound"] = d.Tweaks.Sound
+	}
+	if d.Tweaks.Highlight {
+		tweaks["highlight"] = true
+	}
+	if len(tweaks) > 0 {
+		m["tweaks"] = tweaks
+	}
+	return m
+}
+
+// declare returns a declarative message, which Safari shows without asking a
+// service worker (https://webkit.org/blog/16535). For others it is a push like
+// any other, with everything in notification.data.
+func (p *Provider) declare(data map[string]any, e event, n *push.Notification) map[string]any {
+	text := func(name string) string { s, _ := e[name].(string); return s }
+	sender := cmp.Or(text("sender_display_name"), text("sender"))
+	title := cmp.Or(text("room_name"), text("room_alias"), sender)
+	notification := map[string]any{"navigate": p.navigate(n), "data": data}
+	content, _ := e["content"].(map[string]any)
+	body, _ := content["body"].(string)
+	if body != "" && sender != "" && sender != title {
+		body = sender + ": " + body
+	}
+	for name, value := range map[string]string{"title": cmp.Or(title, p.title), "body": body, "tag": topicOf("room", text("room_id"))} {
+		if value != "" {
+			notification[name] = value
+		}
+	}
+	m := map[string]any{"web_push": int64(8030), "notification": notification}
+	if unread, ok := data["unread"].(int64); ok { // older Safaris look for it in the notification
+		m["app_badge"], notification["app_badge"] = unread, unread
+	}
+	return m
+}
+
+// navigate returns the page that shows the event.
+func (p *Provider) navigate(n *push.Notification) string {
+	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+	return strings.NewReplacer("{room_id}", escape(n.RoomID.String()), "{event_id}", escape(n.EventID.String())).Replace(p.page)
+}
+
+// urgency says what a phone may wait with (RFC 8030, section 5.3).
+func (p *Provider) urgency(n *push.Notification, alone bool) string {
+	switch {
+	case n.Low, alone && !p.likeSygnal:
+		return "low"
+	case p.likeSygnal:
+		return "normal"
+	default:
+		return "high"
+	}
+}
+
+// topic is what a message replaces that still waits (RFC 8030, section 5.4): one
+// of its room if the app wants that, and earlier counts.
+func topic(d *push.Device, n *push.Notification, alone bool) string {
+	switch {
+	case alone:
+		return topicOf("counts", string(encode(d.Data["default_payload"])))
+	case d.Data["only_last_per_room"] == true:
+		return topicOf("", n.RoomID.String())
+	}
+	return ""
+}
+
+// topicOf has 32 characters, which all services take: Apple decodes them.
+func topicOf(kind, of string) string {
+	if of == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(kind + of))
+	return base64.RawURLEncoding.EncodeToString(sum[:24])
+}
+
+func encode(v any) []byte {
+	text, _ := push.EncodeJSON(v) // what was decoded from JSON cannot fail
+	return text
+}
+
+// cut returns s if it has at most limit bytes, else as much of its beginning as
+// fits before an ellipsis without splitting a character.
+func cut(s string, limit int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	end := limit - len(ellipsis)
+	if end < 0 {
+		return ""
+	}
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + ellipsis
+}

@@ -1,0 +1,174 @@
+package webpush_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/pushtest"
+	"github.com/matrix-herald/herald/push/webpush"
+)
+
+func number(n int64) *int64 { return &n }
+
+// The golden payloads are what Sygnal sends for the same.
+func TestPayloadsAreThoseOfSygnal(t *testing.T) {
+	t.Parallel()
+	session := map[string]any{"session_id": "s"}
+	for name, tc := range map[string]struct {
+		change func(*push.Notification, *push.Device)
+		want   string // "" sends nothing
+		urgent string
+		topic  string
+	}{
+		"an event": {nil, `{"session_id":"s","room_id":"!r:x","room_name":"R","event_id":"$e:x","sender":"@a:x","type":"m.room.message",` +
+			`"unread":2,"content":{"msgtype":"m.text","body":"hallo"}}`, "high", ""},
+		"event_id_only": {func(n *push.Notification, _ *push.Device) {
+			*n = push.Notification{EventID: n.EventID, RoomID: n.RoomID, Counts: n.Counts}
+		}, `{"session_id":"s","room_id":"!r:x","event_id":"$e:x","unread":2}`, "high", ""},
+		"counts of Synapse alone": {func(n *push.Notification, _ *push.Device) {
+			*n = push.Notification{Sender: push.NewText(""), Counts: n.Counts}
+		}, `{"session_id":"s","unread":2}`, "low", "any"},
+		"neither an event nor counts": {func(n *push.Notification, _ *push.Device) { *n = push.Notification{} },
+			`{"session_id":"s","unread":0}`, "low", "any"},
+		"counts alone for Safari, which must show something": {func(n *push.Notification, d *push.Device) {
+			*n, d.Data["endpoint"] = push.Notification{Counts: n.Counts}, "https://web.push.apple.com/Q"
+		}, "", "", ""},
+		"counts alone with events_only": {func(n *push.Notification, d *push.Device) {
+			*n, d.Data["events_only"] = push.Notification{Counts: n.Counts}, true
+		}, "", "", ""},
+		"counts alone for who counts by himself": {func(n *push.Notification, d *push.Device) {
+			*n, d.Data["disable_badge_count"] = push.Notification{Counts: n.Counts}, true
+		}, "", "", ""},
+		"what default_payload says too": {func(n *push.Notification, d *push.Device) {
+			d.Data["default_payload"] = map[string]any{"type": "mine", "room_alias": "#mine:x", "x": json.Number("1")}
+			*n = push.Notification{EventID: n.EventID, RoomID: n.RoomID, Type: n.Type, Membership: push.NewText("join"), UserIsTarget: true,
+				SenderDisplayName: push.NewText("A"), Low: true, Counts: push.Counts{Unread: number(0), MissedCalls: number(1)}}
+		}, `{"type":"m.room.message","room_alias":"#mine:x","x":1,"room_id":"!r:x","event_id":"$e:x","membership":"join","user_is_target":true,` +
+			`"sender_display_name":"A","unread":0,"missed_calls":1}`, "low", ""},
+		"a long body, HTML and ciphertext": {func(n *push.Notification, _ *push.Device) {
+			n.Content = map[string]any{"body": strings.Repeat("ü", 1001), "formatted_body": "<b>", "ciphertext": strings.Repeat("c", 2001), "x": "<&>"}
+		}, `{"session_id":"s","room_id":"!r:x","room_name":"R","event_id":"$e:x","sender":"@a:x","type":"m.room.message","unread":2,` +
+			`"content":{"body":"` + strings.Repeat("ü", 999) + `…","x":"<&>"}}`, "high", ""},
+		"one for each room": {func(n *push.Notification, d *push.Device) {
+			d.Data["only_last_per_room"] = true
+			*n = push.Notification{EventID: n.EventID, RoomID: n.RoomID}
+		}, `{"session_id":"s","room_id":"!r:x","event_id":"$e:x"}`, "high", "Vjv6LBXUmaccH8pC0-SfHhpI9AwqSwWF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := pushtest.StartWebPush(t, nil)
+			d := message(browser(fake, mozilla))
+			d.Device.Data["default_payload"] = session
+			if tc.change != nil {
+				tc.change(d.Notification, d.Device)
+			}
+			out := open(t, fake, nil).Send(t.Context(), d)
+			if tc.want == "" {
+				expect(t, out, push.Accepted, push.ReasonNothingToSend)
+				return
+			}
+			expect(t, out, push.Accepted, push.ReasonSent)
+			var want map[string]any
+			if err := json.Unmarshal([]byte(tc.want), &want); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, last(t, fake)); diff != "" {
+				t.Errorf("payload (-want +got):\n%s", diff)
+			}
+			header := fake.Requests()[0].Header
+			if got := header.Get("Urgency"); got != tc.urgent {
+				t.Errorf("urgency %s, want %s", got, tc.urgent)
+			}
+			if got := header.Get("Topic"); got != tc.topic && (tc.topic != "any" || len(got) != 32) {
+				t.Errorf("topic %q, want %q", got, tc.topic)
+			}
+		})
+	}
+}
+
+func TestUrgencyOfSygnal(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	provider := open(t, fake, func(c *webpush.Config) { c.Urgency = webpush.UrgencySygnal })
+	for low, want := range map[bool]string{false: "normal", true: "low"} {
+		d := message(browser(fake, mozilla))
+		d.Notification.Low = low
+		expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+		all := fake.Requests()
+		if got := all[len(all)-1].Header.Get("Urgency"); got != want {
+			t.Errorf("urgency %s, want %s", got, want)
+		}
+	}
+}
+
+func TestADeclarativePayloadShowsItself(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	provider := open(t, fake, func(c *webpush.Config) {
+		c.Payload, c.Navigate, c.Title = webpush.PayloadDeclarative, "https://app.example.org/#/{room_id}/{event_id}", "Chat"
+	})
+	d := message(browser(fake, "https://web.push.apple.com/Q"))
+	expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+	got := last(t, fake)
+	notification, _ := got["notification"].(map[string]any)
+	data, _ := notification["data"].(map[string]any)
+	if tag, _ := notification["tag"].(string); len(tag) != 32 {
+		t.Errorf("the tag is %q", tag)
+	}
+	if data["event_id"] != "$e:x" || data["unread"] != 2.0 {
+		t.Errorf("the data is %v", data)
+	}
+	delete(notification, "tag")
+	delete(notification, "data")
+	want := map[string]any{"web_push": 8030.0, "app_badge": 2.0, "notification": map[string]any{
+		"title": "R", "body": "@a:x: hallo", "navigate": "https://app.example.org/#/%21r%3Ax/%24e%3Ax", "app_badge": 2.0,
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("payload (-want +got):\n%s", diff)
+	}
+	d = message(browser(fake, mozilla))
+	*d.Notification = push.Notification{EventID: push.NewText("$e:x"), RoomID: push.NewText("!r:x")}
+	expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+	if title := last(t, fake)["notification"].(map[string]any)["title"]; title != "Chat" {
+		t.Errorf("without names the title is %v", title)
+	}
+}
+
+// Whatever a member of the room writes, the message fits and names the event, and
+// the pusher lives.
+func TestEveryEventFitsAndKeepsItsIDs(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	web := open(t, fake, nil)
+	unified := openUnified(t, fake, webpush.Options{}, nil)
+	long := strings.Repeat("<\u2028\x01\U0001F468", 4000)
+	for name, change := range map[string]func(*push.Notification){
+		"a long body": func(n *push.Notification) { n.Content = map[string]any{"msgtype": "m.text", "body": long} },
+		"long names": func(n *push.Notification) {
+			n.RoomName, n.SenderDisplayName, n.RoomAlias, n.Sender = push.NewText(long), push.NewText(long), push.NewText(long), push.NewText(long)
+		},
+		"much content": func(n *push.Notification) { n.Content = map[string]any{"x": long, "body": long, "msgtype": long} },
+		"long ids": func(n *push.Notification) {
+			n.EventID, n.RoomID = push.NewText("$"+strings.Repeat("\x01", 254)), push.NewText("!"+strings.Repeat("\x01", 254))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := message(browser(fake, mozilla))
+			d.Device.Data["default_payload"] = map[string]any{"x": strings.Repeat("x", 400)}
+			change(d.Notification)
+			expect(t, web.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+			if got := last(t, fake); got["event_id"] != d.Notification.EventID.String() || got["x"] == nil {
+				t.Errorf("the browser gets %v", got)
+			}
+			d.Device = &push.Device{AppID: "app", PushKey: mozilla}
+			expect(t, unified.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+			if got := last(t, fake)["notification"].(map[string]any); got["event_id"] != d.Notification.EventID.String() || got["counts"] == nil {
+				t.Errorf("the phone gets %v", got)
+			}
+		})
+	}
+}

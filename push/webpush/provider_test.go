@@ -1,0 +1,375 @@
+package webpush_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/pushtest"
+	"github.com/matrix-herald/herald/push/webpush"
+)
+
+// behaving starts a fake that treats every push as told.
+func behaving(t *testing.T, b pushtest.Behaviour) *pushtest.WebPush {
+	t.Helper()
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer {
+		switch b {
+		case pushtest.Hang:
+			return pushtest.FCMAnswer{Hang: true}
+		case pushtest.Cut:
+			return pushtest.FCMAnswer{Cut: true}
+		case pushtest.Garbage:
+			return pushtest.FCMAnswer{Status: http.StatusBadGateway, Body: "<html>" + strings.Repeat("x", 1<<20)}
+		}
+		return pushtest.FCMAnswer{}
+	})
+	if b == pushtest.Refuse {
+		fake.Close()
+	}
+	return fake
+}
+
+func TestProviderContract(t *testing.T) {
+	t.Parallel()
+	subscription := pushtest.NewSubscription(t)
+	device := push.Device{AppID: "app", PushKey: subscription.PushKey(), Data: map[string]any{"endpoint": mozilla, "auth": subscription.Auth()}}
+	pushtest.TestProvider(t, device, func(t *testing.T, b pushtest.Behaviour) (push.Provider, pushtest.Peer) {
+		fake := behaving(t, b)
+		return open(t, fake, nil), fake
+	})
+}
+
+func TestUnifiedPushContract(t *testing.T) {
+	t.Parallel()
+	device := push.Device{AppID: "app", PushKey: "https://ntfy.example.org/upSecret?up=1"}
+	pushtest.TestProvider(t, device, func(t *testing.T, b pushtest.Behaviour) (push.Provider, pushtest.Peer) {
+		fake := behaving(t, b)
+		return openUnified(t, fake, webpush.Options{}, func(c *webpush.UnifiedPush) { c.AllowedEndpoints = []string{"ntfy.example.org"} }), fake
+	})
+}
+
+// habit is what a push service answers one after the other, and what that means.
+type habit struct {
+	endpoint string
+	answers  []pushtest.FCMAnswer
+	kind     push.Kind
+	reason   push.Reason
+	detail   string
+	retry    time.Duration
+	requests int // that it takes
+}
+
+func TestServicesHabits(t *testing.T) {
+	t.Parallel()
+	const (
+		mozillaV1 = "https://updates.push.services.mozilla.com/wpush/v1/gAAAA"
+		google    = "https://fcm.googleapis.com/fcm/send/token"
+		apple     = "https://web.push.apple.com/QAAA"
+		windows   = "https://wns2-by3p.notify.windows.com/w/?token=secret"
+	)
+	moz := func(status, errno int, after string) pushtest.FCMAnswer {
+		return pushtest.FCMAnswer{Status: status, RetryAfter: after, Body: fmt.Sprintf(`{"code":%d,"errno":%d,"error":"x","message":"secret"}`, status, errno)}
+	}
+	reason := func(status int, reason string) pushtest.FCMAnswer {
+		return pushtest.FCMAnswer{Status: status, Body: fmt.Sprintf(`{"reason":%q}`, reason)}
+	}
+	only := func(status int) pushtest.FCMAnswer { return pushtest.FCMAnswer{Status: status} }
+	ok := pushtest.FCMAnswer{}
+	for name, h := range map[string]habit{
+		"Mozilla: taken":                     {mozilla, []pushtest.FCMAnswer{{Location: "https://x/m/1"}}, push.Accepted, push.ReasonSent, "", 0, 1},
+		"Mozilla: bad token":                 {mozilla, []pushtest.FCMAnswer{moz(404, 102, "")}, push.Rejected, push.ReasonUnregistered, "errno 102", 0, 1},
+		"Mozilla: gone":                      {mozilla, []pushtest.FCMAnswer{moz(410, 106, "")}, push.Rejected, push.ReasonUnregistered, "errno 106", 0, 1},
+		"Mozilla: another key":               {mozilla, []pushtest.FCMAnswer{moz(401, 109, ""), moz(401, 109, "")}, push.Temporary, push.ReasonConfig, "errno 109", 0, 2},
+		"Mozilla: the older key":             {mozilla, []pushtest.FCMAnswer{moz(401, 109, ""), ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Mozilla: a token it does not take":  {mozillaV1, []pushtest.FCMAnswer{moz(401, 109, "")}, push.Temporary, push.ReasonCredentials, "errno 109", 0, 1},
+		"Mozilla: too large for Android":     {mozilla, []pushtest.FCMAnswer{moz(413, 104, ""), ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Mozilla: too large for all":         {mozilla, []pushtest.FCMAnswer{moz(413, 104, ""), moz(413, 104, "")}, push.Dropped, push.ReasonTooLarge, "errno 104", 0, 2},
+		"Mozilla: no topic":                  {mozilla, []pushtest.FCMAnswer{moz(400, 113, ""), ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Mozilla: a wrong TTL":               {mozilla, []pushtest.FCMAnswer{moz(400, 112, "")}, push.Temporary, push.ReasonConfig, "errno 112", 0, 1},
+		"Mozilla: back off":                  {mozilla, []pushtest.FCMAnswer{moz(503, 201, "120")}, push.Temporary, push.ReasonUnavailable, "errno 201", 2 * time.Minute, 1},
+		"Mozilla: try again at once":         {mozilla, []pushtest.FCMAnswer{moz(503, 202, "120")}, push.Temporary, push.ReasonUnavailable, "errno 202", 0, 1},
+		"Mozilla: a bridge's credentials":    {mozilla, []pushtest.FCMAnswer{moz(502, 901, "")}, push.Temporary, push.ReasonThirdParty, "errno 901", 0, 1},
+		"Mozilla: a bridge's timeout":        {mozilla, []pushtest.FCMAnswer{moz(502, 903, "")}, push.Temporary, push.ReasonUnavailable, "errno 903", 0, 1},
+		"Google: another key, in words":      {google, []pushtest.FCMAnswer{{Status: 403, Body: "the VAPID credentials in the authorization header do not correspond to the credentials used to create the subscriptions."}, ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Google: forbidden":                  {google, []pushtest.FCMAnswer{only(403)}, push.Temporary, push.ReasonCredentials, "", 0, 1},
+		"Google: no VAPID":                   {google, []pushtest.FCMAnswer{{Status: 400, Body: "<TITLE>UnauthorizedRegistration</TITLE>"}}, push.Temporary, push.ReasonCredentials, "UnauthorizedRegistration", 0, 1},
+		"Google: unsubscribed":               {google, []pushtest.FCMAnswer{{Status: 410, Body: "push subscription has unsubscribed or expired."}}, push.Rejected, push.ReasonUnregistered, "", 0, 1},
+		"Google: too many":                   {google, []pushtest.FCMAnswer{only(429)}, push.Temporary, push.ReasonRateLimited, "", time.Minute, 1},
+		"Apple: another key":                 {apple, []pushtest.FCMAnswer{reason(403, "VapidPkHashMismatch"), ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Apple: a bad token":                 {apple, []pushtest.FCMAnswer{reason(403, "BadJwtToken")}, push.Temporary, push.ReasonCredentials, "BadJwtToken", 0, 1},
+		"Apple: a bad topic":                 {apple, []pushtest.FCMAnswer{reason(400, "BadWebPushTopic"), ok}, push.Accepted, push.ReasonSent, "", 0, 2},
+		"Apple: a bad urgency":               {apple, []pushtest.FCMAnswer{reason(400, "BadUrgency")}, push.Temporary, push.ReasonConfig, "BadUrgency", 0, 1},
+		"Apple: a bad request":               {apple, []pushtest.FCMAnswer{reason(400, "BadWebPushRequest")}, push.Dropped, push.ReasonBadMessage, "BadWebPushRequest", 0, 1},
+		"Apple: unregistered":                {apple, []pushtest.FCMAnswer{reason(410, "Unregistered")}, push.Rejected, push.ReasonUnregistered, "Unregistered", 0, 1},
+		"Apple: words that nobody knows":     {apple, []pushtest.FCMAnswer{reason(400, "https://secret")}, push.Dropped, push.ReasonBadMessage, "", 0, 1},
+		"Windows: throttled":                 {windows, []pushtest.FCMAnswer{only(406)}, push.Temporary, push.ReasonRateLimited, "", 15 * time.Minute, 1},
+		"Windows: throttled for a time":      {windows, []pushtest.FCMAnswer{{Status: 406, RetryAfter: "900"}}, push.Temporary, push.ReasonRateLimited, "", 15 * time.Minute, 1},
+		"Windows: a TTL against its policy":  {windows, []pushtest.FCMAnswer{{Status: 400, Header: "X-WNS-ERROR-DESCRIPTION: Ttl value conflicts: TTL"}}, push.Temporary, push.ReasonConfig, "BadTtl", 0, 1},
+		"Windows: a revoked channel":         {windows, []pushtest.FCMAnswer{only(410)}, push.Rejected, push.ReasonUnregistered, "", 0, 1},
+		"anybody: 406":                       {"https://push.example.org/x", []pushtest.FCMAnswer{only(406)}, push.Temporary, push.ReasonConfig, "", 0, 1},
+		"anybody: Retry-After of a day":      {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 429, RetryAfter: "86400"}}, push.Temporary, push.ReasonRateLimited, "", time.Hour, 1},
+		"anybody: a redirect":                {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 301, Location: "https://127.0.0.1/"}}, push.Temporary, push.ReasonConfig, "", 0, 1},
+		"anybody: 200 and a GiB":             {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 200, Body: strings.Repeat("x", 1<<20)}}, push.Accepted, push.ReasonSent, "", 0, 1},
+		"anybody: no space (507)":            {"https://push.example.org/x", []pushtest.FCMAnswer{only(507)}, push.Temporary, push.ReasonUnavailable, "", 0, 1},
+		"anybody: what nobody has heard of":  {"https://push.example.org/x", []pushtest.FCMAnswer{only(418)}, push.Temporary, push.ReasonConfig, "", 0, 1},
+		"anybody: a number that is no errno": {"https://push.example.org/x", []pushtest.FCMAnswer{moz(400, 123456789, "")}, push.Dropped, push.ReasonBadMessage, "", 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h.check(t)
+		})
+	}
+}
+
+func (h habit) check(t *testing.T) {
+	t.Helper()
+	answers := make(chan pushtest.FCMAnswer, len(h.answers))
+	for _, a := range h.answers {
+		answers <- a
+	}
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return <-answers })
+	first, public := newKey(t)
+	second, _ := newKey(t)
+	provider := open(t, fake, func(c *webpush.Config) { c.VAPIDKey = conf.Secret(first + second) })
+	d := message(browser(fake, h.endpoint))
+	d.Device.Data["only_last_per_room"] = true
+	out := provider.Send(t.Context(), d)
+	expect(t, out, h.kind, h.reason)
+	if out.Detail != h.detail || out.RetryAfter != h.retry || fake.Count() != h.requests {
+		t.Errorf("detail %q, retry after %s, %d requests; want %q, %s, %d", out.Detail, out.RetryAfter, fake.Count(), h.detail, h.retry, h.requests)
+	}
+	if text := fmt.Sprint(out.Err, out.Detail); strings.Contains(text, "secret") || strings.Contains(text, "wpush") {
+		t.Errorf("the outcome shows what the service said, or the endpoint: %s", text)
+	}
+	if out.Evidence == push.EvidenceRefused {
+		t.Error("an endpoint of somebody's choice speaks against the app")
+	}
+	all := fake.Requests()
+	if all[0].Key != public || all[0].Text == "" {
+		t.Errorf("the first request is signed with %s and holds %q", all[0].Key, all[0].Text)
+	}
+	if len(all) == 2 && all[0].Key == all[1].Key && all[0].Text == all[1].Text && all[1].Header.Get("Topic") != "" {
+		t.Error("the second request is the same as the first")
+	}
+}
+
+func TestTheKeyOfASubscriptionIsRemembered(t *testing.T) {
+	t.Parallel()
+	first, _ := newKey(t)
+	second, public := newKey(t)
+	fake := pushtest.StartWebPush(t, func(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+		if r.Key != public {
+			return pushtest.FCMAnswer{Status: 403, Body: `{"reason":"VapidPkHashMismatch"}`}
+		}
+		return pushtest.FCMAnswer{}
+	})
+	provider := open(t, fake, func(c *webpush.Config) { c.VAPIDKey, c.RejectKeyMismatch = conf.Secret(first+second), true })
+	for range 2 {
+		expect(t, provider.Send(t.Context(), message(browser(fake, "https://web.push.apple.com/Q"))), push.Accepted, push.ReasonSent)
+	}
+	if n := fake.Count(); n != 3 {
+		t.Errorf("%d requests for two notifications, want 3", n)
+	}
+	strict := open(t, fake, func(c *webpush.Config) { c.RejectKeyMismatch = true })
+	expect(t, strict.Send(t.Context(), message(browser(fake, "https://web.push.apple.com/Q"))), push.Rejected, push.ReasonSenderMismatch)
+}
+
+func TestAVAPIDTokenIsUsedForHalfItsLife(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	now := time.Now()
+	cfg := webpush.Config{Common: common(t)}
+	provider, err := connect(t, fake, webpush.Options{Wrap: to(fake), Now: func() time.Time { return now }}).Open("app", cfg, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(endpoint string) string {
+		expect(t, provider.Send(t.Context(), message(browser(fake, endpoint))), push.Accepted, push.ReasonSent)
+		all := fake.Requests()
+		return all[len(all)-1].Header.Get("Authorization")
+	}
+	one := send(mozilla)
+	now = now.Add(5 * time.Hour)
+	if send(mozilla) != one {
+		t.Error("each push has a token of its own")
+	}
+	if send("https://fcm.googleapis.com/wp/x") == one {
+		t.Error("two services get the same token")
+	}
+	now = now.Add(2 * time.Hour)
+	if send(mozilla) == one {
+		t.Error("a token is used for longer than half its life")
+	}
+}
+
+func TestWhatCannotBeSentAsksNobody(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	provider := open(t, fake, func(c *webpush.Config) {
+		c.AllowedEndpoints, c.DeniedEndpoints = []string{"*.example.org", "push.example.com:8443"}, []string{"bad.example.org"}
+	})
+	set := func(name string, v any) func(*push.Device) { return func(d *push.Device) { d.Data[name] = v } }
+	for name, tc := range map[string]struct {
+		change func(*push.Device)
+		kind   push.Kind
+		reason push.Reason
+	}{
+		"no data":                   {func(d *push.Device) { d.Data = nil }, push.Rejected, push.ReasonMalformedData},
+		"no endpoint":               {set("endpoint", nil), push.Rejected, push.ReasonMalformedData},
+		"an endpoint without TLS":   {set("endpoint", "http://a.example.org/x"), push.Rejected, push.ReasonMalformedData},
+		"an endpoint with a user":   {set("endpoint", "https://u:p@a.example.org/x"), push.Rejected, push.ReasonMalformedData},
+		"an address":                {set("endpoint", "https://192.0.2.1/x"), push.Rejected, push.ReasonMalformedData},
+		"an address of IPv6":        {set("endpoint", "https://[2001:db8::1]/x"), push.Rejected, push.ReasonMalformedData},
+		"a host that is not listed": {set("endpoint", "https://a.example.net/x"), push.Dropped, push.ReasonNotAllowed},
+		"a host that is denied":     {set("endpoint", "https://BAD.example.org./x"), push.Dropped, push.ReasonNotAllowed},
+		"a port that is not listed": {set("endpoint", "https://a.example.org:8443/x"), push.Dropped, push.ReasonNotAllowed},
+		"a gateway":                 {set("endpoint", "https://a.example.org/_matrix/push/v1/notify"), push.Dropped, push.ReasonNotAllowed},
+		"no auth":                   {set("auth", nil), push.Rejected, push.ReasonMalformedData},
+		"no key":                    {func(d *push.Device) { d.PushKey = "" }, push.Rejected, push.ReasonMalformedPushKey},
+		"default_payload is a text": {set("default_payload", "x"), push.Rejected, push.ReasonMalformedData},
+		"default_payload leaves no room": {set("default_payload", map[string]any{"x": strings.Repeat("x", 3500)}), push.Rejected,
+			push.ReasonMalformedData},
+	} {
+		d := browser(fake, "https://a.example.org/x")
+		tc.change(d)
+		out := provider.Send(t.Context(), message(d))
+		if out.Kind != tc.kind || out.Reason != tc.reason {
+			t.Errorf("%s: %s (%s)", name, out.Kind, out.Reason)
+		}
+	}
+	if n := fake.Count(); n > 0 {
+		t.Errorf("%d requests", n)
+	}
+	expect(t, provider.Send(t.Context(), message(browser(fake, "https://push.example.com:8443/x"))), push.Accepted, push.ReasonSent)
+	expect(t, provider.Send(t.Context(), message(browser(fake, "https://A.example.org:443/x"))), push.Accepted, push.ReasonSent)
+}
+
+// Nobody but the operator decides about whose health anything is remembered.
+func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	provider := open(t, fake, func(c *webpush.Config) { c.AllowedEndpoints = []string{"*", "ntfy.example.org"} })
+	for endpoint, named := range map[string]bool{
+		mozilla: true, "https://ntfy.example.org/a": true, "https://NTFY.example.org.:443/b": true, "https://other.example.org/": false,
+		"https://ntfy.example.org:8443/": false, "x": false,
+	} {
+		if got := provider.Destination(browser(fake, endpoint)); (got != "") != named {
+			t.Errorf("%s: the destination is %q", endpoint, got)
+		}
+	}
+	if provider.Destination(browser(fake, "https://ntfy.example.org/a")) != provider.Destination(browser(fake, "https://NTFY.example.org/b")) {
+		t.Error("one origin has two destinations")
+	}
+}
+
+// A thousand origins that answer nothing take no more than their share.
+func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
+	provider := open(t, fake, nil) // of 100 places
+	done := make(chan push.Outcome, 100)
+	send := func(endpoint string) { done <- provider.Send(t.Context(), message(browser(fake, endpoint))) }
+	for range 5 {
+		go send("https://tarpit.example.org/x")
+	}
+	for range 6 {
+		go send(mozilla)
+	}
+	if err := fake.Wait(t.Context(), 11); err != nil {
+		t.Fatal(err)
+	}
+	out := provider.Send(t.Context(), message(browser(fake, "https://tarpit.example.org/y")))
+	expect(t, out, push.Temporary, push.ReasonBusy)
+	if out.RetryAfter == 0 {
+		t.Error("it says nothing of when to come back")
+	}
+	fake.Close()
+	for range 11 {
+		<-done
+	}
+	if n := provider.Strays(); n != 0 {
+		t.Errorf("%d origins are remembered after the last push", n)
+	}
+}
+
+func TestUnifiedPushHabits(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]struct {
+		kind   push.Kind
+		reason push.Reason
+	}{
+		200: {push.Accepted, push.ReasonSent}, 204: {push.Accepted, push.ReasonSent},
+		400: {push.Dropped, push.ReasonBadMessage}, 401: {push.Temporary, push.ReasonConfig}, 403: {push.Temporary, push.ReasonConfig},
+		404: {push.Temporary, push.ReasonConfig}, 405: {push.Temporary, push.ReasonConfig}, 406: {push.Temporary, push.ReasonConfig},
+		410: {push.Rejected, push.ReasonUnregistered}, 413: {push.Dropped, push.ReasonTooLarge},
+		429: {push.Temporary, push.ReasonRateLimited}, 507: {push.Temporary, push.ReasonRateLimited}, 502: {push.Temporary, push.ReasonUnavailable},
+	} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Status: status} })
+			provider := openUnified(t, fake, webpush.Options{}, nil)
+			out := provider.Send(t.Context(), message(&push.Device{AppID: "app", PushKey: "https://ntfy.example.org/upSecret"}))
+			expect(t, out, want.kind, want.reason)
+			if strings.Contains(fmt.Sprint(out.Err), "upSecret") {
+				t.Errorf("the error shows the endpoint: %v", out.Err)
+			}
+		})
+	}
+}
+
+// A proxy that lost its way answers 404 to all.
+func TestAPushServerThatNeverTookAnythingIsBelievedTheSecondTime(t *testing.T) {
+	t.Parallel()
+	status, now := 404, time.Now()
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Status: status} })
+	provider := openUnified(t, fake, webpush.Options{Now: func() time.Time { return now }}, nil)
+	send := func(endpoint string) push.Outcome {
+		return provider.Send(t.Context(), message(&push.Device{AppID: "app", PushKey: endpoint}))
+	}
+	expect(t, send("https://a.example.org/1"), push.Temporary, push.ReasonConfig)
+	now = now.Add(time.Minute)
+	expect(t, send("https://a.example.org/1"), push.Temporary, push.ReasonConfig)
+	now = now.Add(time.Hour)
+	expect(t, send("https://a.example.org/1"), push.Rejected, push.ReasonUnregistered)
+	now = now.Add(25 * time.Hour)
+	expect(t, send("https://a.example.org/1"), push.Temporary, push.ReasonConfig)
+	status = 200
+	expect(t, send("https://a.example.org/2"), push.Accepted, push.ReasonSent)
+	status = 404
+	expect(t, send("https://a.example.org/1"), push.Rejected, push.ReasonUnregistered)
+}
+
+func TestUnifiedPushRelaysTheNotificationWithoutItsDevices(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	provider := openUnified(t, fake, webpush.Options{}, nil)
+	plain := &push.Device{AppID: "app", PushKey: "https://ntfy.example.org/up?up=1", Data: map[string]any{"default_payload": "odd"}}
+	want := `{"notification":{"content":{"body":"hallo","msgtype":"m.text"},"counts":{"unread":2},"event_id":"$e:x","prio":"high","room_id":"!r:x","room_name":"R","sender":"@a:x","type":"m.room.message"}}`
+	expect(t, provider.Send(t.Context(), message(plain)), push.Accepted, push.ReasonSent)
+	got := fake.Requests()[0]
+	if string(got.Body) != want || got.Path != "/up?up=1" || got.Key != "" {
+		t.Errorf("%s got %s, signed by %q", got.Path, got.Body, got.Key)
+	}
+	if ttl, urgency := got.Header.Get("Ttl"), got.Header.Get("Urgency"); ttl != "86400" || urgency != "high" {
+		t.Errorf("TTL %s, urgency %s", ttl, urgency)
+	}
+	secret := &push.Device{AppID: "app", PushKey: mozilla, Data: map[string]any{"p256dh": fake.Subscription.PushKey(), "auth": fake.Subscription.Auth()}}
+	expect(t, provider.Send(t.Context(), message(secret)), push.Accepted, push.ReasonSent)
+	if got := fake.Requests()[1]; got.Text != want {
+		t.Errorf("the phone decrypts %q", got.Text)
+	}
+	secret.Data["auth"] = "x"
+	expect(t, provider.Send(t.Context(), message(secret)), push.Rejected, push.ReasonMalformedData)
+
+	own := openUnified(t, fake, webpush.Options{}, func(c *webpush.UnifiedPush) { c.Devices = webpush.DevicesOwn })
+	expect(t, own.Send(t.Context(), message(plain)), push.Accepted, push.ReasonSent)
+	devices, _ := last(t, fake)["notification"].(map[string]any)["devices"].([]any)
+	if text, _ := json.Marshal(devices); string(text) != `[{"app_id":"app","data":{"default_payload":"odd"},"pushkey":"https://ntfy.example.org/up?up=1"}]` {
+		t.Errorf("the devices are %s", text)
+	}
+}

@@ -1,0 +1,206 @@
+package webpush
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/safehttp"
+	"github.com/matrix-herald/herald/push"
+)
+
+const (
+	// maxResponse is how much of an answer is looked at, in bytes.
+	maxResponse = 4 << 10
+	// windowsRetryAfter and otherRetryAfter are the waits where an answer that
+	// wants fewer notifications names none.
+	windowsRetryAfter = 15 * time.Minute
+	otherRetryAfter   = time.Minute
+)
+
+// Codes that answers are known by: Apple's reasons, and what others say in words.
+const (
+	codeOtherKey     = "VapidPkHashMismatch"
+	codeNoKey        = "UnauthorizedRegistration"
+	codeBadKey       = "BadVapidPublicKey"
+	codeBadTopic     = "BadWebPushTopic"
+	codeBadTTL       = "BadTtl"
+	codeBadUrgency   = "BadUrgency"
+	codeBadToken     = "BadJwtToken"
+	codeBadRequest   = "BadWebPushRequest"
+	codeUnregistered = "Unregistered"
+	codeExpired      = "ExpiredToken"
+)
+
+var codes = []string{codeOtherKey, codeNoKey, codeBadKey, codeBadTopic, codeBadTTL, codeBadUrgency, codeBadToken, codeBadRequest, codeUnregistered, codeExpired}
+
+var errEndpoint = errors.New("the endpoint is no URL that can be asked")
+
+// response is what was answered to a message.
+type response struct {
+	host, path string // that were asked
+	written    bool   // the request was
+	status     int
+	code       string // one of the codes
+	errno      int    // Mozilla's
+	retryAfter time.Duration
+}
+
+// read takes from an answer what is known. The rest may come from anybody.
+func (r *response) read(res *http.Response, now time.Time) {
+	r.status, r.retryAfter = res.StatusCode, push.RetryAfter(res.Header.Get("Retry-After"), now)
+	if r.taken() {
+		return
+	}
+	if r.status == http.StatusBadRequest && strings.HasSuffix(r.host, windowsHost) && strings.Contains(res.Header.Get("X-WNS-Error-Description"), "TTL") {
+		r.code = codeBadTTL
+	}
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxResponse)) // a part of it will do
+	r.parse(body)
+}
+
+func (r *response) parse(body []byte) {
+	var parsed struct {
+		Errno  json.Number `json:"errno"`
+		Reason string      `json:"reason"`
+	}
+	_ = json.Unmarshal(body, &parsed) // what is no JSON has words, or nothing
+	if n, err := parsed.Errno.Int64(); err == nil && n >= 100 && n <= 999 {
+		r.errno = int(n)
+	}
+	text := string(body)
+	for _, code := range codes {
+		if parsed.Reason == code || code == codeNoKey && strings.Contains(text, code) {
+			r.code = code
+		}
+	}
+	if strings.Contains(text, "do not correspond") { // Google, of the keys
+		r.code = codeOtherKey
+	}
+}
+
+func (r *response) taken() bool { return r.status >= 200 && r.status < 300 }
+
+// keyMismatch reports whether the subscription was made with another key.
+func (r *response) keyMismatch() bool {
+	return (r.status == http.StatusForbidden || r.status == http.StatusBadRequest) && r.code == codeOtherKey ||
+		r.status == http.StatusUnauthorized && r.errno == 109 && strings.HasPrefix(r.path, "/wpush/v2/")
+}
+
+func (r *response) refusesTopic() bool {
+	return r.status == http.StatusBadRequest && (r.code == codeBadTopic || r.errno == 113)
+}
+
+// outcome says what r means for a push.
+func (r *response) outcome(unified, rejectOther bool) push.Outcome {
+	switch {
+	case r.taken():
+		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Evidence: push.EvidenceWorks, Status: r.status}
+	case r.keyMismatch() && rejectOther:
+		return r.final(push.Rejected, push.ReasonSenderMismatch)
+	case r.keyMismatch():
+		return r.temporary(push.ReasonConfig, push.EvidenceNone)
+	case r.status >= http.StatusInternalServerError:
+		return r.trouble(unified)
+	}
+	switch r.status {
+	case http.StatusNotFound, http.StatusGone:
+		return r.final(push.Rejected, push.ReasonUnregistered)
+	case http.StatusRequestEntityTooLarge:
+		return r.final(push.Dropped, push.ReasonTooLarge)
+	case http.StatusBadRequest:
+		return r.badRequest()
+	case http.StatusUnauthorized, http.StatusForbidden:
+		// Whoever chose the endpoint may have caused it: nothing against us.
+		if unified {
+			return r.temporary(push.ReasonConfig, push.EvidenceNone)
+		}
+		return r.temporary(push.ReasonCredentials, push.EvidenceNone)
+	case http.StatusTooManyRequests:
+		return r.temporary(push.ReasonRateLimited, push.EvidenceThrottled)
+	case http.StatusNotAcceptable:
+		if strings.HasSuffix(r.host, windowsHost) {
+			return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)
+		}
+	}
+	return r.temporary(push.ReasonConfig, push.EvidenceNone)
+}
+
+func (r *response) badRequest() push.Outcome {
+	switch {
+	case r.code == codeNoKey, r.code == codeBadKey, r.code == codeBadToken:
+		return r.temporary(push.ReasonCredentials, push.EvidenceNone)
+	case r.code == codeBadTopic, r.code == codeBadTTL, r.code == codeBadUrgency:
+		return r.temporary(push.ReasonConfig, push.EvidenceNone)
+	}
+	switch r.errno {
+	case 108, 110, 111, 112, 113, 114: // of the headers
+		return r.temporary(push.ReasonConfig, push.EvidenceNone)
+	}
+	return r.final(push.Dropped, push.ReasonBadMessage)
+}
+
+// trouble is the outcome of an answer of 500 and above.
+func (r *response) trouble(unified bool) push.Outcome {
+	switch {
+	case r.status == http.StatusInsufficientStorage && unified: // ntfy's quota of one topic
+		return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)
+	case r.status == http.StatusBadGateway && r.errno == 901:
+		return r.temporary(push.ReasonThirdParty, push.EvidenceWorks)
+	case r.status == http.StatusServiceUnavailable && r.errno == 202: // try again at once
+		out := r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
+		out.RetryAfter, out.Unprocessed = 0, true
+		return out
+	}
+	return r.temporary(push.ReasonUnavailable, push.EvidenceUnreachable)
+}
+
+func (r *response) final(kind push.Kind, why push.Reason) push.Outcome {
+	return push.Outcome{Kind: kind, Reason: why, Evidence: push.EvidenceWorks, Status: r.status, Detail: r.detail()}
+}
+
+// temporary is the outcome of a push that may be tried again.
+func (r *response) temporary(why push.Reason, evidence push.Evidence) push.Outcome {
+	out := push.Outcome{Kind: push.Temporary, Reason: why, Evidence: evidence, Status: r.status, Detail: r.detail(), RetryAfter: r.retryAfter}
+	if why == push.ReasonRateLimited && r.retryAfter == 0 {
+		out.RetryAfter = otherRetryAfter
+		if r.status == http.StatusNotAcceptable {
+			out.RetryAfter = windowsRetryAfter
+		}
+	}
+	out.Err = errors.New(strings.TrimSpace(fmt.Sprintf("%s answered %d %s", r.host, r.status, r.detail())))
+	return out
+}
+
+func (r *response) detail() string {
+	if r.errno != 0 {
+		return fmt.Sprintf("errno %d", r.errno)
+	}
+	return r.code
+}
+
+// failure is what it means that there was no answer.
+func (r *response) failure(ctx context.Context, err error) push.Outcome {
+	out := push.Outcome{Kind: push.Temporary, Evidence: push.EvidenceUnreachable, Err: err}
+	switch {
+	case errors.Is(err, safehttp.ErrBlocked):
+		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonNotAllowed, Err: err}
+	case errors.Is(err, errEndpoint):
+		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonBadMessage, Err: err}
+	case r.written:
+		out.Reason = push.ReasonUncertain
+	case ctx.Err() != nil:
+		out.Reason, out.Unprocessed = push.ReasonTimeout, true
+	default:
+		out.Reason, out.Unprocessed = push.ReasonConnection, true
+	}
+	if errors.Is(ctx.Err(), context.Canceled) { // whoever asked has gone
+		out.Evidence = push.EvidenceNone
+	}
+	return out
+}
