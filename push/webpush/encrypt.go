@@ -65,21 +65,20 @@ func parseAuth(text string) ([]byte, error) {
 	return raw, nil
 }
 
-// decode64 reads base64 of either alphabet, with and without its padding. White
-// space comes from copying.
+// decode64 reads base64 of either alphabet, with and without its padding.
 func decode64(text string) ([]byte, error) {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '+':
-			return '-'
-		case r == '/':
-			return '_'
-		case unicode.IsSpace(r):
+	text = strings.NewReplacer("+", "-", "/", "_").Replace(withoutSpace(text))
+	return base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
+}
+
+// withoutSpace leaves white space out, which comes from copying.
+func withoutSpace(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
 			return -1
 		}
 		return r
 	}, text)
-	return base64.RawURLEncoding.DecodeString(strings.TrimRight(text, "="))
 }
 
 // encrypt returns the body of a request that brings plain to the subscription, in

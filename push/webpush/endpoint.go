@@ -30,7 +30,7 @@ func (e *endpoint) origin() string { return "https://" + e.host }
 // parseEndpoint returns nil for what is no https URL of a host, or brings more
 // than that.
 func parseEndpoint(text string) *endpoint {
-	text = strings.TrimSpace(text)
+	text = withoutSpace(text)
 	if len(text) > maxEndpoint {
 		return nil
 	}

@@ -67,6 +67,19 @@ func (p *Provider) Destination(d *push.Device) string {
 	return push.Fingerprint("webpush\n" + e.origin())
 }
 
+// Address is the endpoint with the keys: that of somebody else who has the same
+// key says nothing about the device's own.
+func (p *Provider) Address(d *push.Device) string {
+	t, _ := p.target(d)
+	switch {
+	case t == nil:
+		return ""
+	case t.keys.public == nil:
+		return t.url
+	}
+	return t.url + "\n" + string(t.keys.public.Bytes()) + string(t.keys.auth)
+}
+
 // Close does nothing: the connections are shared.
 func (*Provider) Close() {}
 
@@ -103,8 +116,6 @@ func (p *Provider) target(d *push.Device) (*target, push.Outcome) {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	case e == nil:
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
-	case !p.hosts.allow(e) || strings.HasPrefix(e.path, notifyPath):
-		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonNotAllowed}
 	}
 	t := &target{endpoint: e, limit: maxPlain}
 	if e.name == mozillaHost {
@@ -134,8 +145,11 @@ func (p *Provider) target(d *push.Device) (*target, push.Outcome) {
 // taken it may be sent again, changed: that repeats nothing.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	t, out := p.target(d.Device)
-	if t == nil {
+	switch {
+	case t == nil:
 		return out
+	case !p.hosts.allow(t.endpoint) || strings.HasPrefix(t.path, notifyPath):
+		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonNotAllowed}
 	}
 	m, out := p.message(d, t.endpoint, t.limit, false)
 	if m == nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/push"
 )
@@ -53,7 +54,7 @@ type response struct {
 
 // read takes from an answer what is known. The rest may come from anybody.
 func (r *response) read(res *http.Response, now time.Time) {
-	r.status, r.retryAfter = res.StatusCode, push.RetryAfter(res.Header.Get("Retry-After"), now)
+	r.status, r.retryAfter = res.StatusCode, outbound.RetryAfter(res.Header.Get("Retry-After"), now)
 	if r.taken() {
 		return
 	}
