@@ -28,7 +28,7 @@ func says(status int, body string) http.HandlerFunc {
 func awaitAttempts(t *testing.T, db *sql.DB, p *peer, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("attempt %d has failed", n), func() bool {
-		return count(t, db, `deliveries WHERE server = $1 AND claim = '' AND attempts >= $2`, p.name, n) == 1
+		return count(t, db, `deliveries d JOIN delivery_servers s ON s.server = d.server WHERE d.server = $1 AND s.claim = '' AND d.attempts >= $2`, p.name, n) == 1
 	})
 }
 
@@ -52,7 +52,8 @@ func change(t *testing.T, db *sql.DB, statement string, args ...any) {
 // later makes every pause end, but not what is being done at the moment.
 func later(t *testing.T, db *sql.DB) {
 	t.Helper()
-	change(t, db, `UPDATE deliveries SET due_ms = 0 WHERE claim = ''`)
+	change(t, db, `UPDATE deliveries SET due_ms = 0 WHERE server IN (SELECT server FROM delivery_servers WHERE claim = '')`)
+	change(t, db, `UPDATE delivery_servers SET due_ms = 0 WHERE claim = ''`)
 }
 
 // TestWhatHomeserversAnswerDecidesAnInvite has homeservers answer what they should
@@ -195,7 +196,8 @@ func TestAKillBeforeTheHomeserverIsToldLosesNothing(t *testing.T) {
 
 		two.live()
 		// Whether it was killed within an attempt or before.
-		change(t, db, `UPDATE deliveries SET due_ms = 0, claim = '', lease_ms = 0`)
+		change(t, db, `UPDATE deliveries SET due_ms = 0`)
+		change(t, db, `UPDATE delivery_servers SET due_ms = 0, claim = '', lease_ms = 0`)
 		var starting sync.WaitGroup
 		replicas := 1
 		if strings.HasPrefix(database, "postgres") {
