@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,7 +53,7 @@ func BenchmarkSoak(b *testing.B) {
 		b.Skip("run make soak")
 	}
 	const million = 1_000_000
-	defer debug.SetGCPercent(debug.SetGCPercent(cmdline.GCPercent))
+	cmdline.SaveMemory()
 	handler := soakedHandler(b)
 	for range b.N {
 		notifyAll(b, handler, 0, million)

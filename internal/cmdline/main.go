@@ -4,14 +4,8 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 )
-
-// GCPercent lets the heap grow to five times what is alive before it is
-// collected. What is alive is a few MB, so this costs little memory; it saves a
-// fifth of pushgw's CPU time and a tenth of a lookup of a thousand hashes.
-const GCPercent = 400
 
 // Signals are those that do not end the context.
 type Signals struct {
@@ -22,12 +16,9 @@ type Signals struct {
 }
 
 // Main ends the process with the status that run returns. The context of run
-// ends with SIGINT or SIGTERM. The garbage collector runs as GCPercent says
-// unless the environment variable GOGC is set.
+// ends with SIGINT or SIGTERM.
 func Main(run func(context.Context, Signals) int) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(GCPercent)
-	}
+	SaveMemory()
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
