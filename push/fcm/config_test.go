@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/fcm"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
@@ -247,13 +248,15 @@ func edit(t *testing.T, account []byte, key, value string) string {
 // FuzzOptions checks that no options make the check panic, as the SDK's own
 // decoder does for some, and that what passes the check can be sent.
 func FuzzOptions(f *testing.F) {
-	fake := pushtest.StartFCM(f, pushtest.FCMOptions{})
-	account := conf.Secret(fake.ServiceAccount("demo"))
+	fake := pushtest.StartFCM(f, pushtest.FCMOptions{Discard: true})
+	connections := connect(f, fcm.Options{RootCAs: fake.CA().Pool()})
+	cfg := configFor(fake)
 	for _, seed := range []string{
 		`{}`, `{"android":{"ttl":"1.5s","notification":{"light_settings":{}}}}`,
 		`{"apns":{"payload":{"aps":{"alert":"","sound":{"critical":1}}}}}`, `{"apns":{"payload":null}}`,
 		`{"webpush":{"notification":{"actions":[null],"CustomData":1,"timestamp":1e3}}}`, `{"android":null}`,
 		`{"android":{"notification":{"vibrate_timings":["0.05s"],"event_time":"2026-11-22T12:00:00.000000000Z"}}}`,
+		`{"apns":{"headers":{"apns-priority":"10"},"payload":{"aps":{"content-available":1}}}}`,
 	} {
 		f.Add(seed)
 	}
@@ -262,10 +265,16 @@ func FuzzOptions(f *testing.F) {
 		if json.Unmarshal([]byte(text), &options) != nil {
 			return
 		}
-		var p conf.Problems
-		fcm.Config{ServiceAccount: account, Endpoint: fake.URL(), Options: options}.Validate("apps.x", &p)
-		if err := p.Err(); err != nil && !strings.Contains(err.Error(), "apps.x.fcm_options") {
-			t.Errorf("a fault of something else: %v", err)
+		cfg := cfg
+		cfg.Options = options
+		provider, err := connections.Open("com.example.app", cfg)
+		if err != nil {
+			if !strings.Contains(err.Error(), ".fcm_options") {
+				t.Errorf("a fault of something else: %v", err)
+			}
+			return
 		}
+		defer provider.Close()
+		expect(t, provider.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 	})
 }

@@ -42,7 +42,7 @@ type (
 
 	// others are members of the app's own.
 	others struct {
-		Members jsontext.Value `json:",inline"` //nolint:revive // an option of this library's
+		Members jsontext.Value `json:",inline"`
 	}
 	androidConfig struct {
 		sdkAndroid
