@@ -24,6 +24,8 @@ type App struct {
 	// Apps that share them share what is known about pushkeys, and when they
 	// change it is forgotten. Empty are settings of the app's own.
 	Fingerprint string
+	// UnifiedPush says that pushkeys of the app may be endpoints of UnifiedPush.
+	UnifiedPush bool
 	// CertificateExpiry is when the credentials stop working, zero when they
 	// do not expire.
 	CertificateExpiry time.Time

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,6 +115,12 @@ func (g *Gateway) AppName(appID string) string {
 		return app.Name
 	}
 	return ""
+}
+
+// UnifiedPush reports whether there is an app whose pushkeys may be endpoints of
+// UnifiedPush: whoever holds one asks.
+func (g *Gateway) UnifiedPush() bool {
+	return slices.ContainsFunc(g.routes.Load().apps.All(), func(a *App) bool { return a.UnifiedPush })
 }
 
 // delivery is one device's way through a request.

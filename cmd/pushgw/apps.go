@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,12 +16,14 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/webpush"
 )
 
 // connections are what the apps share and what outlives a reload.
 type connections struct {
 	apns *apns.Connections
 	fcm  *fcm.Connections
+	web  *webpush.Connections
 }
 
 func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
@@ -28,6 +31,7 @@ func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap fu
 	return &connections{
 		apns: apns.NewConnections(apns.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
 		fcm:  fcm.NewConnections(fcm.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
+		web:  webpush.NewConnections(webpush.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
 	}
 }
 
@@ -52,6 +56,7 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 func (c *connections) close() {
 	c.apns.Close()
 	c.fcm.Close()
+	c.web.Close()
 }
 
 // appSet is one generation of apps, ready to deliver.
@@ -117,12 +122,57 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 			return push.App{}, nil, err
 		}
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
+		if a.FCM.UnifiedPush {
+			unified, err := shared.web.OpenUnifiedPush(name, a.unifiedPush(), a.maxInFlight())
+			if err != nil {
+				provider.Close()
+				return push.App{}, nil, err
+			}
+			app.Provider, app.UnifiedPush = byForm{provider, unified}, true
+		}
 		return app, provider.Close, nil
+	case a.WebPush != nil:
+		provider, err := shared.web.Open(name, *a.WebPush, a.maxInFlight())
+		if err != nil {
+			return push.App{}, nil, err
+		}
+		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
+		return app, func() {}, nil
+	case a.UnifiedPush != nil:
+		provider, err := shared.web.OpenUnifiedPush(name, *a.UnifiedPush, a.maxInFlight())
+		if err != nil {
+			return push.App{}, nil, err
+		}
+		app.Provider, app.Fingerprint, app.UnifiedPush = provider, provider.Fingerprint(), true
+		return app, func() {}, nil
 	default:
 		app.Provider = unsupported{}
 		return app, func() {}, nil
 	}
 }
+
+// byForm serves an app whose pushkeys are FCM's or, where they are URLs, endpoints
+// of UnifiedPush: Element X has one app_id for both.
+type byForm struct {
+	*fcm.Provider
+
+	unified *webpush.Provider
+}
+
+func (b byForm) of(d *push.Device) push.Provider {
+	if strings.HasPrefix(strings.TrimSpace(d.PushKey), "https://") {
+		return b.unified
+	}
+	return b.Provider
+}
+
+func (b byForm) Send(ctx context.Context, d push.Delivery) push.Outcome {
+	return b.of(d.Device).Send(ctx, d)
+}
+
+func (b byForm) Destination(d *push.Device) string { return b.of(d).Destination(d) }
+
+func (b byForm) Address(d *push.Device) string { return b.of(d).Address(d) }
 
 // unsupported keeps the pushers of an app alive that Herald cannot deliver for.
 type unsupported struct{}

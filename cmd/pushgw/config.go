@@ -18,6 +18,7 @@ import (
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/dedup"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/webpush"
 )
 
 // envPrefix begins the environment variables that override options.
@@ -33,7 +34,7 @@ type Config struct {
 	// UnknownApp is what becomes of devices whose app_id has no app: "fail"
 	// (502, the homeserver keeps the pusher) or "reject" (it deletes it).
 	UnknownApp push.UnknownApp `yaml:"unknown_app"`
-	// Discovery answers UnifiedPush's discovery request.
+	// Discovery answers UnifiedPush's discovery request also without an app for it.
 	Discovery bool           `yaml:"discovery"`
 	Delivery  DeliveryConfig `yaml:"delivery"`
 	// Duplicates, Rejections and Redis say what is remembered, and where.
@@ -218,9 +219,11 @@ type App struct {
 	Type string `yaml:"type"`
 	// MaxInFlight bounds how many of its deliveries may be under way at once.
 	// Default 1000.
-	MaxInFlight *int         `yaml:"max_in_flight"`
-	APNs        *apns.Config `yaml:",inline" conf:"type=apns"`
-	FCM         *fcm.Config  `yaml:",inline" conf:"type=fcm"`
+	MaxInFlight *int                 `yaml:"max_in_flight"`
+	APNs        *apns.Config         `yaml:",inline" conf:"type=apns"`
+	FCM         *fcm.Config          `yaml:",inline" conf:"type=fcm"`
+	WebPush     *webpush.Config      `yaml:",inline" conf:"type=webpush"`
+	UnifiedPush *webpush.UnifiedPush `yaml:",inline" conf:"type=unifiedpush"`
 	// Unsupported stands for an app that Herald cannot deliver for (yet). Its
 	// devices are answered 502, so that their pushers live on.
 	Unsupported *Unsupported `yaml:",inline" conf:"type=unsupported"`
@@ -247,5 +250,18 @@ func (a App) validate(path string, p *conf.Problems) {
 		a.APNs.Validate(path, p)
 	case a.FCM != nil:
 		a.FCM.Validate(path, p)
+		a.unifiedPush().Validate(path, p)
+	case a.WebPush != nil:
+		a.WebPush.Validate(path, p)
+	case a.UnifiedPush != nil:
+		a.UnifiedPush.Validate(path, p)
 	}
+}
+
+// unifiedPush returns how pushkeys of an app of FCM's are served that are
+// endpoints of UnifiedPush.
+func (a App) unifiedPush() webpush.UnifiedPush {
+	return webpush.UnifiedPush{Common: webpush.Common{Endpoints: webpush.Endpoints{
+		AllowedEndpoints: a.FCM.AllowedEndpoints, DeniedEndpoints: a.FCM.DeniedEndpoints, AllowNetworks: a.FCM.AllowNetworks,
+	}}}
 }

@@ -45,6 +45,7 @@ func sygnalFolder(t *testing.T) string {
 	}
 	writeFile(t, filepath.Join(dir, "AuthKey_ABCDE12345.p8"), string(pushtest.NewTokenKey(t).P8(t)))
 	writeFile(t, filepath.Join(dir, "firebase.json"), string(account))
+	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	writeFile(t, filepath.Join(dir, "certs", "prod.pem"), certificate)
 	writeFile(t, filepath.Join(dir, "cert.pem"), certificate)
 	return dir
@@ -53,7 +54,7 @@ func sygnalFolder(t *testing.T) string {
 func TestImportedConfigurationsPassTheCheck(t *testing.T) {
 	t.Parallel()
 	dir := sygnalFolder(t)
-	for name, apps := range map[string]string{"token": "2", "everything": "4", "unsupported": "12", "mistakes": "2", "anchors": "3"} {
+	for name, apps := range map[string]string{"token": "2", "everything": "6", "unsupported": "12", "mistakes": "2", "anchors": "3"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			data, err := os.ReadFile(filepath.Join("../../push/sygnal/testdata", name+".yaml"))

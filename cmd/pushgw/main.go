@@ -1,5 +1,5 @@
 // Command pushgw is a Matrix Push Gateway: it takes notifications from
-// homeservers and delivers them to phones through APNs and FCM.
+// homeservers and delivers them to phones through APNs and FCM, and to browsers.
 package main
 
 import (

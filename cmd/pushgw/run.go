@@ -30,14 +30,16 @@ type program struct {
 	listening func(api []net.Addr, admin net.Addr)
 }
 
-const usage = `pushgw is a Matrix Push Gateway for APNs and FCM.
+const usage = `pushgw is a Matrix Push Gateway for APNs, FCM, Web Push and UnifiedPush.
 
   pushgw -config pushgw.yaml            serve
   pushgw -dev                           serve any app and print what a phone would show
   pushgw -config pushgw.yaml -check     check the configuration
-  pushgw -config pushgw.yaml test-push -app APP_ID -pushkey PUSHKEY
+  pushgw -config pushgw.yaml test-push -app APP_ID -pushkey PUSHKEY [-data JSON]
   pushgw -config pushgw.yaml doctor [URL]
                                         ask Redis, the push services and pushgw's own URL, and say what they answer
+  pushgw vapid new                      print a new key for Web Push
+  pushgw vapid show FILE                print the keys that web pages subscribe with (applicationServerKey)
   pushgw import-sygnal sygnal.yaml      print the configuration that replaces a Sygnal
   pushgw -config pushgw.yaml health     exit with 0 if the running service is healthy
 
@@ -60,6 +62,8 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 	switch name, args := f.Args[0], f.Args[1:]; name {
 	case "import-sygnal":
 		return p.importSygnal(args)
+	case "vapid":
+		return p.vapid(args)
 	case "test-push":
 		return p.testPush(ctx, f, args)
 	case "doctor":

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -27,12 +28,13 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	set.SetOutput(p.stderr)
 	appID := set.String("app", "", "the device's `app_id`")
 	pushKey := set.String("pushkey", "", "the device's `pushkey`")
+	data := set.String("data", "{}", "the pusher's data as `JSON`: Web Push needs endpoint and auth")
 	body := set.String("body", "This is a test notification", "the message's `text`")
 	switch err := set.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return err
 	case err != nil || *appID == "" || *pushKey == "" || set.NArg() > 0:
-		fmt.Fprintln(p.stderr, "usage: pushgw -config FILE test-push -app APP_ID -pushkey PUSHKEY")
+		fmt.Fprintln(p.stderr, "usage: pushgw -config FILE test-push -app APP_ID -pushkey PUSHKEY [-data JSON]")
 		return cmdline.ErrUsage
 	}
 	cfg, err := loadConfig(f.Config, p.environ)
@@ -63,6 +65,9 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	defer cancel()
 	start := time.Now()
 	d := testDelivery(*appID, *pushKey, *body)
+	if err := json.Unmarshal([]byte(*data), &d.Device.Data); err != nil {
+		return errors.New("test-push: -data is no JSON object")
+	}
 	out := app.Provider.Send(ctx, d)
 	if out.Reason == push.ReasonNothingToSend { // a VoIP topic carries calls alone
 		d.Notification.Type = push.NewText("m.call.invite")

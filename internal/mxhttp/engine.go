@@ -103,9 +103,15 @@ func (e *edge) noMethod(c *gin.Context, engine *gin.Engine) {
 		c.Request.Method = http.MethodHead
 		return
 	}
-	_ = c.Error(&Error{
+	_ = c.Error(ErrMethodNotAllowed())
+}
+
+// ErrMethodNotAllowed is the answer to a request with a method that its route
+// does not take, or not now.
+func ErrMethodNotAllowed() error {
+	return &Error{
 		Status: http.StatusMethodNotAllowed, Code: codeUnrecognized, Msg: "Unrecognized request: this endpoint does not take this method",
-	})
+	}
 }
 
 // Wrap makes a gin handler of h. Path parameters are found with

@@ -70,6 +70,14 @@ type Config struct {
 	// sender; default true. When false homeservers keep it, and try again.
 	RejectSenderMismatch *bool `yaml:"reject_sender_mismatch"`
 
+	// UnifiedPush has pushkeys that are https URLs served as endpoints of
+	// UnifiedPush. AllowedEndpoints, DeniedEndpoints and AllowNetworks are then
+	// those of an app of type unifiedpush. This package does nothing about it.
+	UnifiedPush      bool     `yaml:"unifiedpush"`
+	AllowedEndpoints []string `yaml:"allowed_endpoints"`
+	DeniedEndpoints  []string `yaml:"denied_endpoints"`
+	AllowNetworks    []string `yaml:"allow_networks"`
+
 	// Endpoint is the https URL of another host that speaks FCM's protocol, for
 	// tests and relays; default https://fcm.googleapis.com.
 	Endpoint string `yaml:"endpoint"`

@@ -42,9 +42,9 @@ type Options struct {
 	// BytesInFlight bounds what requests hold in memory at once; 0 means not at all. A
 	// source that is not trusted holds at most a quarter.
 	BytesInFlight int64
-	// Discovery answers UnifiedPush's discovery request, which promises that
-	// pushkeys that are URLs are delivered to.
-	Discovery bool
+	// Discovery says whether UnifiedPush's discovery request is answered, which
+	// promises that pushkeys that are URLs are delivered to. Nil is never.
+	Discovery func() bool
 }
 
 type api struct {
@@ -71,7 +71,7 @@ func New(opts Options) (http.Handler, error) {
 	// What a member of a room writes must not keep a push from others.
 	a.decoders.DeepIsAbsent = true
 	engine.POST(notifyPath, mxhttp.Wrap(a.notify))
-	if opts.Discovery {
+	if opts.Discovery != nil {
 		engine.GET(notifyPath, mxhttp.Wrap(a.discover))
 	}
 	return engine, nil
@@ -137,6 +137,10 @@ type discovery struct {
 // endpoint asks whether a Matrix gateway stands here.
 // https://unifiedpush.org/developers/gateway/
 func (a *api) discover(w http.ResponseWriter, _ *http.Request) error {
+	if !a.Discovery() {
+		w.Header().Set("Allow", http.MethodPost)
+		return mxhttp.ErrMethodNotAllowed()
+	}
 	var d discovery
 	d.UnifiedPush.Gateway = "matrix"
 	return mxhttp.WriteJSON(w, http.StatusOK, d)

@@ -463,7 +463,7 @@ func TestPathsAndMethods(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(fmt.Sprint(tt.method, " ", tt.path, " ", tt.discovery), func(t *testing.T) {
 			t.Parallel()
-			h := newAPI(t, &phone{}, func(o *httpapi.Options) { o.Discovery = tt.discovery })
+			h := newAPI(t, &phone{}, func(o *httpapi.Options) { o.Discovery = func() bool { return tt.discovery } })
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, http.NoBody))
 			if w.Code != tt.status {

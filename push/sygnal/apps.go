@@ -11,6 +11,13 @@ import (
 // maxAppID bounds an app's name in bytes, as pushgw does.
 const maxAppID = 64
 
+// defaultTTL is Sygnal's for Web Push, and maxTTL the longest that services
+// keep, in seconds.
+const (
+	defaultTTL = 900
+	maxTTL     = 28 * 24 * 3600
+)
+
 // option is one option of an app of pushgw.
 type option struct {
 	name  string
@@ -69,7 +76,7 @@ func (c *converter) read(app *section, opts *options) error {
 	case kind == "gcm":
 		return c.gcm(app, opts)
 	case kind == "webpush":
-		return errors.New("pushgw does not deliver Web Push yet")
+		return c.webpush(app, opts)
 	case strings.Contains(kind, "."):
 		return fmt.Errorf("its type is the Python class %s, which only Sygnal can run", shown(kind))
 	default:
@@ -162,6 +169,35 @@ func (c *converter) gcm(app *section, opts *options) error {
 	return nil
 }
 
+// webpush adds what Sygnal leaves to its defaults, where ours are others.
+func (c *converter) webpush(app *section, opts *options) error {
+	key, contact := app.text("vapid_private_key"), app.text("vapid_contact_email")
+	if key == "" || contact == "" {
+		return errors.New("type: webpush needs vapid_private_key and vapid_contact_email")
+	}
+	opts.add("type", "webpush")
+	opts.add("vapid_key_file", c.absolute(key))
+	opts.add("vapid_contact", literal("mailto:"+contact))
+	if app.has("allowed_endpoints") {
+		list, ok := withoutNulls(app.obj.values["allowed_endpoints"]).([]any)
+		if !ok { // to allow all would be more than was meant
+			return errors.New("its allowed_endpoints are no list")
+		}
+		if len(list) > 0 {
+			opts.add("allowed_endpoints", list)
+		}
+	}
+	ttl, there := app.integer("ttl", 1, maxTTL)
+	if !there {
+		ttl = defaultTTL
+	}
+	opts.add("ttl", fmt.Sprintf("%ds", ttl))
+	opts.add("urgency", "sygnal")
+	app.ignore("max_connections") // there are as many as are needed
+	c.places(app, opts)
+	return nil
+}
+
 // fcmOptions carries over what every message starts from. Sygnal replaces two
 // of its members in each push, which pushgw does not take to begin with.
 func (c *converter) fcmOptions(base *section, opts *options) {
@@ -211,6 +247,10 @@ func (c *converter) common(app *section, opts *options) {
 	if counts, there := app.bool("send_badge_counts"); there {
 		opts.add("send_badge_counts", counts)
 	}
+	c.places(app, opts)
+}
+
+func (c *converter) places(app *section, opts *options) {
 	if limit, there := app.integer("inflight_request_limit", 1, math.MaxInt32); there {
 		opts.add("max_in_flight", limit)
 	}

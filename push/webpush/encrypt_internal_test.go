@@ -4,11 +4,14 @@ import (
 	"crypto/ecdh"
 	"encoding/base64"
 	"errors"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/golang-jwt/jwt/v4"
 
+	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -136,6 +139,39 @@ func FuzzSubscription(f *testing.F) {
 		body, err := keys{public, secret}.encrypt([]byte(text))
 		if (err == nil) != (len(text) <= maxPlain) || len(body) > recordSize {
 			t.Errorf("%d bytes became %d: %v", len(text), len(body), err)
+		}
+	})
+}
+
+func TestMemoriesAreBounded(t *testing.T) {
+	t.Parallel()
+	var b bounded[int]
+	for i := range 3 * maxRemembered {
+		b.put(strconv.Itoa(i), i)
+		if v, ok := b.get(strconv.Itoa(i)); !ok || v != i {
+			t.Fatalf("what was remembered last is %d, %t", v, ok)
+		}
+	}
+	if len(b.entries) != maxRemembered {
+		t.Errorf("%d entries", len(b.entries))
+	}
+}
+
+func FuzzResponse(f *testing.F) {
+	f.Add(400, "push.example.org", "/wpush/v2/x", `{"errno":109,"reason":"BadJwtToken"}`)
+	f.Add(403, "web.push.apple.com", "", `{"errno":"1e9","reason":["x"]}`)
+	f.Add(503, "wns.notify.windows.com", "/w/", "<html>do not correspond")
+	f.Fuzz(func(t *testing.T, status int, host, path, body string) {
+		r := &response{status: status, host: host, path: path}
+		r.parse([]byte(body))
+		for _, unified := range []bool{false, true} {
+			out := r.outcome(unified, true)
+			if out.Reason == "" || out.Evidence == push.EvidenceRefused || out.Kind == push.Accepted && (status < 200 || status > 299) {
+				t.Errorf("%+v", out)
+			}
+			if !regexp.MustCompile(`^(errno \d{3}|[A-Za-z]*)$`).MatchString(out.Detail) {
+				t.Errorf("the detail is %q", out.Detail)
+			}
 		}
 	})
 }

@@ -80,9 +80,6 @@ func (p *Provider) Address(d *push.Device) string {
 	return t.url + "\n" + string(t.keys.public.Bytes()) + string(t.keys.auth)
 }
 
-// Close does nothing: the connections are shared.
-func (*Provider) Close() {}
-
 // endpoint returns where a device's notifications go, nil if that cannot be.
 func (p *Provider) endpoint(d *push.Device) *endpoint {
 	text := d.PushKey

@@ -3,13 +3,20 @@ package webpush_test
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/dedup"
+	"github.com/matrix-herald/herald/push/health"
 	"github.com/matrix-herald/herald/push/pushtest"
 	"github.com/matrix-herald/herald/push/webpush"
 )
@@ -294,6 +301,64 @@ func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	}
 	if n := provider.Strays(); n != 0 {
 		t.Errorf("%d origins are remembered after the last push", n)
+	}
+}
+
+// localhost is a name that leads to a private address.
+func TestAPrivateAddressIsNotConnectedTo(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	_, port, _ := net.SplitHostPort(fake.Addr())
+	cfg := webpush.UnifiedPush{Common: webpush.Common{Endpoints: webpush.Endpoints{AllowedEndpoints: []string{"localhost:*"}}}}
+	device := &push.Device{AppID: "app", PushKey: "https://localhost:" + port + "/up"}
+	for networks, want := range map[string]push.Reason{"": push.ReasonNotAllowed, "127.0.0.0/8 ::1": push.ReasonSent} {
+		cfg.AllowNetworks = strings.Fields(networks)
+		provider, err := connect(t, fake, webpush.Options{}).OpenUnifiedPush("app", cfg, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out := provider.Send(t.Context(), message(device)); out.Reason != want || strings.Contains(fmt.Sprint(out.Err), "/up") {
+			t.Errorf("%q: %s (%s), %v", networks, out.Kind, out.Reason, out.Err)
+		}
+	}
+	if n := fake.Connections(); n != 1 {
+		t.Errorf("%d connections, want the one that is allowed", n)
+	}
+}
+
+// Through the gateway: whatever such a host answers, Mozilla's is asked as before.
+func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
+	t.Parallel()
+	var turn atomic.Int64
+	fake := pushtest.StartWebPush(t, func(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+		if r.Host != "evil.example.org" {
+			return pushtest.FCMAnswer{}
+		}
+		return []pushtest.FCMAnswer{
+			{}, {Status: 410}, {Status: 500}, {Status: 403}, {Status: 429, RetryAfter: "86400"}, {Status: 503, Body: strings.Repeat("x", 1<<20)},
+			{Status: 302, Location: "https://127.0.0.1/"}, {Cut: true},
+		}[turn.Add(1)%8]
+	})
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "webpush", Provider: open(t, fake, nil), MaxInFlight: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, err := push.NewGateway(apps, push.Options{
+		Dedup: memory, Health: health.New(health.Options{}), Log: slog.New(slog.DiscardHandler),
+		Metrics: push.NewMetrics(prometheus.NewRegistry()), UnknownApp: push.UnknownAppFail, RetryWait: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		n := message(nil).Notification
+		n.EventID = push.NewText(fmt.Sprintf("$e%d:x", i))
+		devices := []push.Device{*browser(fake, fmt.Sprintf("https://evil.example.org/%d", i)), *browser(fake, mozilla)}
+		expect(t, gateway.Deliver(t.Context(), n, devices)[1], push.Accepted, push.ReasonSent)
 	}
 }
 

@@ -133,10 +133,10 @@ func (r *response) outcome(unified, rejectOther bool) push.Outcome {
 }
 
 func (r *response) badRequest() push.Outcome {
-	switch {
-	case r.code == codeNoKey, r.code == codeBadKey, r.code == codeBadToken:
+	switch r.code {
+	case codeNoKey, codeBadKey, codeBadToken:
 		return r.temporary(push.ReasonCredentials, push.EvidenceNone)
-	case r.code == codeBadTopic, r.code == codeBadTTL, r.code == codeBadUrgency:
+	case codeBadTopic, codeBadTTL, codeBadUrgency:
 		return r.temporary(push.ReasonConfig, push.EvidenceNone)
 	}
 	switch r.errno {
