@@ -69,7 +69,7 @@ func TestReplicasShareLimits(t *testing.T) {
 	}
 	for _, p := range []*process{one, other} {
 		_, metrics := fetch(t, p.Admin+"/metrics")
-		if !strings.Contains(metrics, "herald_identity_limit_store_fallbacks_total 0\n") {
+		if !strings.Contains(metrics, "herald_identity_store_fallbacks_total 0\n") {
 			t.Error("a process did without Redis")
 		}
 		if !strings.Contains(metrics, `herald_identity_limited_total{limit="request_token_address"} 1`) {

@@ -106,6 +106,7 @@ func submitCases() sessionCases {
 			c := v.Sent(t, SMS("s", 1))
 			first := v.accepts(t, c)
 			v.Clock.Advance(23 * time.Hour) // long after the code would have been too old
+			first.Again = true
 			if again := v.accepts(t, c); again != first {
 				t.Errorf("validated at %v, then at %v", first.ValidatedAt, again.ValidatedAt)
 			}

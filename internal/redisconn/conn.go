@@ -44,8 +44,8 @@ type Conn struct {
 }
 
 // Connect returns a Conn for a service, whose name is part of the metrics'
-// names, such as herald_push_store_away. It asks Redis once, and says in the log
-// whether it is there; Redis may come later. It fails if the files of the
+// names, such as herald_push_store_away. It asks Redis once, and warns in the log
+// if it is not there; Redis may come later. It fails if the files of the
 // settings are not usable or the metrics are registered already. Close it.
 func Connect(ctx context.Context, cfg Config, service string, log *slog.Logger, reg prometheus.Registerer) (*Conn, error) {
 	client, err := cfg.Open()
@@ -68,9 +68,8 @@ func Connect(ctx context.Context, cfg Config, service string, log *slog.Logger, 
 			return nil, errors.Join(fmt.Errorf("redis: %w", err), client.Close())
 		}
 	}
-	if c.Ask(ctx, func(ctx context.Context) error { return client.Ping(ctx).Err() }) == nil {
-		log.InfoContext(ctx, "Redis is reachable")
-	}
+	// An error is noted and said, and the service does without Redis meanwhile.
+	_ = c.Ask(ctx, func(ctx context.Context) error { return client.Ping(ctx).Err() })
 	return c, nil
 }
 
