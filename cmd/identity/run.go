@@ -159,6 +159,7 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
 	return p.serveWith(ctx, cfg, env, made, surroundings{
 		prepare:  func(context.Context, *store) error { return nil },
 		wrap:     func(api http.Handler) http.Handler { return api },
+		workers:  []func(context.Context) error{watchFiles(cfg, f.Config, log, lookInterval)},
 		announce: func() {},
 	})
 }

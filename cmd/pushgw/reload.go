@@ -37,11 +37,13 @@ func (r *reloader) workers(dev bool, signals <-chan os.Signal) []func(context.Co
 	}
 	return []func(context.Context) error{
 		func(ctx context.Context) error {
-			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), r.files, func() { r.reload(ctx, "a key file changed") }, r.lost)
+			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), r.files, func() { r.reload(ctx, "a key file changed") })
 			return nil
 		},
 		func(ctx context.Context) error {
-			conf.Watch(ctx, r.cfg.ReloadInterval.Std(), func() []string { return []string{r.file} }, func() {}, r.lost)
+			conf.WatchLoss(ctx, r.cfg.ReloadInterval.Std(), r.allFiles, func(err error) {
+				r.log.WarnContext(ctx, "a file that is in use cannot be read any more: the next reload or start will fail", "err", err)
+			})
 			return nil
 		},
 		func(ctx context.Context) error {
@@ -57,9 +59,11 @@ func (r *reloader) workers(dev bool, signals <-chan os.Signal) []func(context.Co
 	}
 }
 
-// lost says that a file is gone without which the service does not start again.
-func (r *reloader) lost(_ string, err error) {
-	r.log.Warn("a file that is in use cannot be read any more: the next reload or start will fail", "err", err)
+// allFiles lists the files without which the service does not start again.
+func (r *reloader) allFiles() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append(conf.Files(r.cfg), r.file)
 }
 
 // newReloadGauge tells whether the last configuration that was read is in use.

@@ -22,12 +22,11 @@ type digest [sha256.Size]byte
 // change, unless there was no file. Files are read in full, because editors and
 // Kubernetes' swapped symbolic links keep size and time as they like. A file
 // that is missing or unreadable is a change only when it is back with other
-// content; lost is called once when it has been so for an interval.
-func Watch(ctx context.Context, interval time.Duration, files func() []string, changed func(), lost func(path string, err error)) {
+// content.
+func Watch(ctx context.Context, interval time.Duration, files func() []string, changed func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	w := watcher{lost: lost, away: make(map[string]int)}
-	reported := w.readAll(files(), nil)
+	reported := readAll(files(), nil)
 	previous := maps.Clone(reported)
 	for {
 		select {
@@ -35,7 +34,7 @@ func Watch(ctx context.Context, interval time.Duration, files func() []string, c
 			return
 		case <-ticker.C:
 		}
-		current := w.readAll(files(), reported)
+		current := readAll(files(), reported)
 		for path := range current {
 			if _, listed := reported[path]; !listed {
 				reported[path] = current[path]
@@ -50,29 +49,42 @@ func Watch(ctx context.Context, interval time.Duration, files func() []string, c
 	}
 }
 
-// watcher knows how often in a row files could not be read.
-type watcher struct {
-	lost func(path string, err error)
-	away map[string]int
-}
-
 // readAll returns the digest of each file, or the one it had if it cannot be
 // read now.
-func (w watcher) readAll(paths []string, before map[string]digest) map[string]digest {
+func readAll(paths []string, before map[string]digest) map[string]digest {
 	digests := make(map[string]digest, len(paths))
 	for _, path := range paths {
 		sum, err := read(path)
 		if err != nil {
 			sum = before[path]
-			if w.away[path]++; w.away[path] == 2 {
-				w.lost(path, err)
-			}
-		} else {
-			delete(w.away, path)
 		}
 		digests[path] = sum
 	}
 	return digests
+}
+
+// WatchLoss calls lost once when a file could not be opened for an interval, with
+// the error, which names it. Otherwise it is like [Watch].
+func WatchLoss(ctx context.Context, interval time.Duration, files func() []string, lost func(err error)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	away := make(map[string]int)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, path := range files() {
+			file, err := openRegular(path)
+			if err == nil {
+				_ = file.Close() // nothing was written
+				delete(away, path)
+			} else if away[path]++; away[path] == 2 {
+				lost(err)
+			}
+		}
+	}
 }
 
 func read(path string) (digest, error) {

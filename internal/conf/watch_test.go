@@ -34,8 +34,9 @@ func watch(t *testing.T, test func(w *watched)) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			conf.Watch(ctx, interval, func() []string { return *w.files.Load() }, func() { w.changes.Add(1) }, func(string, error) { w.losses.Add(1) })
+			conf.Watch(ctx, interval, func() []string { return *w.files.Load() }, func() { w.changes.Add(1) })
 		}()
+		go conf.WatchLoss(ctx, interval, func() []string { return *w.files.Load() }, func(error) { w.losses.Add(1) })
 		synctest.Wait()
 		test(w)
 		cancel()

@@ -53,10 +53,14 @@ func (e *edge) errorFor(ctx context.Context, x *exchange, err error) *Error {
 		return &Error{Status: statusClientGone, Code: codeUnknown, Msg: "The client closed the request"}
 	case errors.Is(err, context.DeadlineExceeded):
 		x.add(slog.String("timeout", err.Error()))
-		return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
+		return errTimeout()
 	}
 	x.failed(slog.String("fault", err.Error()))
 	return errInternal()
+}
+
+func errTimeout() *Error {
+	return &Error{Status: http.StatusServiceUnavailable, Code: codeUnknown, Msg: "The request took too long; try again later"}
 }
 
 func errInternal() *Error {

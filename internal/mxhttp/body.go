@@ -1,6 +1,7 @@
 package mxhttp
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -131,7 +132,8 @@ func (x *exchange) hold(n int64) error {
 }
 
 // holdDecoded does the same for n bytes that are decoded, for a nil exchange too.
-// It also ends the decoding of what has no time left.
+// It also ends the decoding of what has no time left; a client that has gone ends
+// nothing.
 func (x *exchange) holdDecoded(n int) error {
 	if x == nil {
 		return nil
@@ -139,8 +141,8 @@ func (x *exchange) holdDecoded(n int) error {
 	if x.decoded += int64(n); x.decoded < decodedAtOnce {
 		return nil
 	}
-	if err := x.Err(); err != nil {
-		return err
+	if errors.Is(x.Err(), context.DeadlineExceeded) {
+		return x.refuse(errTimeout())
 	}
 	decoded := x.decoded
 	x.decoded = 0

@@ -205,6 +205,33 @@ func TestWhatIsDecodedIsInFlightToo(t *testing.T) {
 	}
 }
 
+// TestTheTimeoutEndsDecoding decodes after the time of the request is over, or after
+// its client has gone, which ends nothing.
+func TestTheTimeoutEndsDecoding(t *testing.T) {
+	t.Parallel()
+	for cause, want := range map[error]int{context.DeadlineExceeded: 503, context.Canceled: 200} {
+		engine, _ := newEngine(t, mxhttp.Options{}, map[string]handler{"POST /": func(w http.ResponseWriter, r *http.Request) error {
+			if !errors.Is(r.Context().Err(), cause) {
+				t.Errorf("ended by %v", r.Context().Err())
+			}
+			return new(mxhttp.Decoders).ReadBody(w, r, 50_000, func(d mxhttp.Decoder) error {
+				_, err := d.Value()
+				return err
+			})
+		}})
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		if cause == context.Canceled {
+			ctx, cancel = context.WithCancel(t.Context())
+		}
+		cancel()
+		w := httptest.NewRecorder()
+		engine.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader("["+strings.Repeat("1,", 20_000)+"1]")))
+		if w.Code != want {
+			t.Errorf("%v: %d %s", cause, w.Code, w.Body)
+		}
+	}
+}
+
 // TestAListIsRefusedWhileItArrives sends a list item by item, and goes silent after
 // the first that is too many.
 func TestAListIsRefusedWhileItArrives(t *testing.T) {

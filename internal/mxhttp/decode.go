@@ -88,9 +88,6 @@ func (d *Decoders) decode(x *exchange, data []byte, read func(Decoder) error) er
 		if known, ok := errors.AsType[*Error](err); ok {
 			return known
 		}
-		if x != nil && x.Err() != nil {
-			return err
-		}
 		return errNotJSON("The request body is not valid JSON")
 	}
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {

@@ -61,7 +61,7 @@ func New(opts Options) (http.Handler, error) {
 		return nil, errors.New("push API: there are limits without a limiter")
 	}
 	engine, err := mxhttp.NewEngine(mxhttp.Options{
-		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies,
+		Logger: opts.Log, Registerer: opts.Registerer, TrustedProxies: opts.TrustedProxies, Timeout: opts.Timeout,
 		BytesInFlight: opts.BytesInFlight, TrustedSources: opts.TrustedSources, SlowestBody: slowestBody,
 	})
 	if err != nil {
