@@ -1,10 +1,13 @@
 package main
 
-import "net/url"
+import (
+	"net/url"
+	"slices"
+)
 
 // warnings say what of the configuration works but should not stay so.
 func (c *Config) warnings() []string {
-	var found []string
+	found := slices.Clone(c.Warnings)
 	u, err := url.Parse(c.PublicBaseURL)
 	if err == nil && u.Scheme == "http" && !isLoopbackHost(u.Hostname()) {
 		found = append(found, "public_base_url: it is not https, so tokens and codes can be read on their way")

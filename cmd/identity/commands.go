@@ -18,7 +18,11 @@ import (
 )
 
 // health exits with 0 if the running service is healthy.
-func (p *program) health(ctx context.Context, f cmdline.Line) error {
+func (p *program) health(ctx context.Context, f cmdline.Line, args []string) error {
+	if len(args) > 0 {
+		fmt.Fprintln(p.stderr, "usage: identity -config FILE health")
+		return cmdline.ErrUsage
+	}
 	cfg, err := loadConfig(f.Config, p.environ, false)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -58,6 +57,13 @@ type Config struct {
 	Tracing telemetry.TraceConfig `yaml:"tracing"`
 	// Terms are the policies that users have to accept, by ID.
 	Terms map[string]Policy `yaml:"terms"`
+	// Warnings are what was suspicious about the options, and no fault.
+	Warnings []string `yaml:"-"`
+}
+
+// gone says what became of options of former versions.
+var gone = map[string]string{
+	"email.idle_timeout": "is gone: each mail has a connection of its own; remove it",
 }
 
 // HTTPConfig is how identity is reached.
@@ -198,7 +204,7 @@ func defaultConfig() *Config {
 // the defaults. It reports all faults at once.
 func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: gone, Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -208,14 +214,14 @@ func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 	}
 	// What could not be read has its default by now, so that the checks find
 	// only further faults.
-	loading := conf.Load(opts, c)
 	var p conf.Problems
+	p.Load(opts, c)
 	if dev {
 		c.dev(&p)
 	}
 	c.resolve(opts.Dir)
 	c.validate(&p)
-	if err := errors.Join(loading, p.Err()); err != nil {
+	if err := p.Err(); err != nil {
 		return nil, err
 	}
 	return c, nil

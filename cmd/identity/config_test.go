@@ -206,6 +206,18 @@ func TestNamesDefaultToTheLoopbackListener(t *testing.T) {
 	}
 }
 
+func TestVariablesOfOthersAreAWarning(t *testing.T) {
+	t.Parallel()
+	environ := []string{"IDENTITY_ENDPOINT=http://169.254.169.254", "IDENTITY_HEADER=x", "IDENTITY_POSTGRESQL_SERVICE_HOST=10.0.0.1"}
+	cfg, err := loadConfig("", environ, false)
+	if err != nil || len(cfg.warnings()) != 1 || !strings.Contains(cfg.warnings()[0], "IDENTITY_ENDPOINT, IDENTITY_HEADER, IDENTITY_POSTGRESQL_SERVICE_HOST") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := loadConfig("", []string{"IDENTITY_SEVER_NAME=x"}, false); err == nil || !strings.Contains(err.Error(), "did you mean IDENTITY_SERVER_NAME?") {
+		t.Errorf("a misspelt variable: %v", err)
+	}
+}
+
 func TestRelativePathsStartAtTheConfigurationsFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -88,10 +88,9 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 	case "doctor":
 		return p.doctor(ctx, f, args)
 	case "health":
-		return p.health(ctx, f)
+		return p.health(ctx, f, args)
 	default:
-		fmt.Fprintf(p.stderr, "identity: unknown command %q\n\n%s", name, usage)
-		return cmdline.ErrUsage
+		return cmdline.ErrUnknown
 	}
 }
 

@@ -87,6 +87,8 @@ func TestCommandLine(t *testing.T) {
 		"version":                            {[]string{"-version"}, 0, "identity ", ""},
 		"help":                               {[]string{"-help"}, 0, "", "rotate-pepper"},
 		"help on a command":                  {[]string{"rotate-key", "-help"}, 0, "", "-compromised"},
+		"help on one without flags":          {[]string{"rotate-pepper", "-h"}, 0, "", "usage: identity"},
+		"help on health":                     {[]string{"help", "health"}, 0, "", "usage: identity"},
 		"an unknown flag":                    {[]string{"-typo"}, 2, "", "-typo"},
 		"an unknown command":                 {[]string{"typo"}, 2, "", `unknown command "typo"`},
 		"rotate-key with an argument":        {[]string{"rotate-key", "ed25519:1"}, 2, "", "usage: identity"},

@@ -74,6 +74,8 @@ func (c *Config) validateNames(p *conf.Problems) {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
 		u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		p.Add("public_base_url", nil, "use an https URL without user, query and fragment, such as https://id.example.org")
+	case strings.Contains(u.Path, "/_matrix"):
+		p.Add("public_base_url", c.PublicBaseURL, "leave out /_matrix and what follows it: clients add that themselves")
 	}
 }
 

@@ -20,6 +20,9 @@ func (p *program) check(f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintln(p.stderr, "warning:", w)
+	}
 	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %d apps.\n", len(cfg.Apps))
 	return err
 }
@@ -82,7 +85,11 @@ func checkCertificates(cfg *Config, roots *x509.CertPool, log *slog.Logger) erro
 
 // health asks the running service how it is. Only where that listens matters:
 // whatever else is wrong in the file by now, the service may run on.
-func (p *program) health(ctx context.Context, f cmdline.Line) error {
+func (p *program) health(ctx context.Context, f cmdline.Line, args []string) error {
+	if len(args) > 0 {
+		fmt.Fprintln(p.stderr, "usage: pushgw -config FILE health")
+		return cmdline.ErrUsage
+	}
 	cfg, err := readConfig(f.Config, p.environ)
 	if cfg == nil {
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -56,6 +55,20 @@ type Config struct {
 	ReloadInterval conf.Duration `yaml:"reload_interval"`
 	// Apps are the apps by app_id or glob.
 	Apps map[string]App `yaml:"apps" conf:"expand"`
+	// Warnings are what was suspicious about the options, and no fault.
+	Warnings []string `yaml:"-"`
+}
+
+// gone says what became of options of former versions, and of other programs'.
+var gone = map[string]string{
+	"trouble":                "is gone: pushgw finds out by itself how long to leave a push service alone; remove it",
+	"delivery.fair_share":    "is gone: homeservers always have their shares of an app's max_in_flight; remove it",
+	"duplicates.lifetime":    "is gone: events are remembered for as long as homeservers repeat them; remove it",
+	"rejections.lifetime":    "is gone: dead pushkeys are remembered for as long as homeservers keep them; remove it",
+	"rejections.guard.*":     "is one switch now: write guard: true or guard: false, and nothing below it",
+	"apps.*.max_connections": "is gone: there are as many connections as the app's pushes in flight need, and max_in_flight bounds those; remove it",
+	"apps.*.type=gcm": "Google has switched GCM off: write type: fcm, and name the JSON key of a service account of the app's Firebase project " +
+		"in service_account_file (Firebase console, Project settings, Service accounts)",
 }
 
 // HTTPConfig is how pushgw is reached.
@@ -121,7 +134,7 @@ func loadConfig(name string, environ []string) (*Config, error) {
 // could be read, and defaults.
 func readConfig(name string, environ []string) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: gone, Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -131,10 +144,10 @@ func readConfig(name string, environ []string) (*Config, error) {
 	}
 	// What could not be read has its default by now, so that the checks find
 	// only further faults.
-	loading := conf.Load(opts, c)
 	var p conf.Problems
+	p.Load(opts, c)
 	c.validate(&p)
-	return c, errors.Join(loading, p.Err())
+	return c, p.Err()
 }
 
 func (c *Config) validate(p *conf.Problems) {

@@ -124,4 +124,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	if _, err := loadConfig(name, []string{"PUSHGW_UNKOWN_APP=reject"}); err == nil {
 		t.Error("a misspelt variable is accepted")
 	}
+	if cfg, err := loadConfig(name, []string{"PUSHGW_REDIS_SERVICE_HOST=10.0.0.1"}); err != nil || len(cfg.Warnings) != 1 {
+		t.Errorf("a variable of Kubernetes: %v", err)
+	}
 }

@@ -102,7 +102,7 @@ func TestImportSaysWhatKeepsTheResultFromLoading(t *testing.T) {
 	}{
 		"a file that is not there beside two globs that meet": {
 			"com.example.*: {type: apns, certfile: a.pem}\n  '*.android': {type: gcm, api_version: v1, project_id: p, service_account_file: /nowhere/firebase.json}",
-			"apps[\"*.android\"].service_account_file: there is no such file; a relative path starts at the configuration file's directory\n" +
+			"apps[\"*.android\"].service_account_file: /nowhere/firebase.json: there is no such file; a relative path starts at the configuration file's directory\n" +
 				`apps: apps "*.android" and "com.example.*" can match`,
 		},
 		"two globs that meet, which Sygnal finds out when it rejects a pushkey": {
@@ -115,7 +115,7 @@ func TestImportSaysWhatKeepsTheResultFromLoading(t *testing.T) {
 		},
 		"a file that is not there": {
 			"com.example.android: {type: gcm, api_version: v1, project_id: p, service_account_file: /nowhere/firebase.json}",
-			`apps["com.example.android"].service_account_file: there is no such file`,
+			`apps["com.example.android"].service_account_file: /nowhere/firebase.json: there is no such file`,
 		},
 		"an fcm_options member that FCM does not have": {
 			"com.example.android: {type: gcm, api_version: v1, project_id: p, service_account_file: firebase.json, fcm_options: {priority: high}}",

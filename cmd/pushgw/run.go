@@ -69,10 +69,9 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 	case "doctor":
 		return p.doctor(ctx, f, args)
 	case "health":
-		return p.health(ctx, f)
+		return p.health(ctx, f, args)
 	default:
-		fmt.Fprintf(p.stderr, "pushgw: unknown command %q\n\n%s", name, usage)
-		return cmdline.ErrUsage
+		return cmdline.ErrUnknown
 	}
 }
 
@@ -109,6 +108,9 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 		return err
 	}
 	defer flush()
+	for _, w := range cfg.Warnings {
+		log.WarnContext(ctx, "something is missing or risky", "what", w)
+	}
 	registry := telemetry.NewRegistry("pushgw", version)
 	tracer, stopTracing, err := telemetry.Tracing(ctx, cfg.Tracing, "pushgw", version, log)
 	if err != nil {

@@ -79,6 +79,8 @@ func TestCommandLine(t *testing.T) {
 		"version":                            {[]string{"-version"}, 0, "pushgw ", ""},
 		"help":                               {[]string{"-help"}, 0, "", "import-sygnal"},
 		"help on a command":                  {[]string{"test-push", "-help"}, 0, "", "-pushkey"},
+		"help on one without flags":          {[]string{"doctor", "-h"}, 0, "", "usage: pushgw"},
+		"help on health":                     {[]string{"help", "health"}, 0, "", "usage: pushgw"},
 		"an unknown flag":                    {[]string{"-typo"}, 2, "", "-typo"},
 		"an unknown command":                 {[]string{"typo"}, 2, "", `unknown command "typo"`},
 		"no configuration":                   {nil, 1, "", "delete real pushers"},

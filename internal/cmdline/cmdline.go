@@ -9,12 +9,16 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
 // ErrUsage ends a program with the status of a wrong command line. Whoever
 // returns it has said on standard error what is wrong.
 var ErrUsage = errors.New("wrong command line")
+
+// ErrUnknown ends a program that knows no such subcommand.
+var ErrUnknown = errors.New("unknown command")
 
 // Line is a command line.
 type Line struct {
@@ -26,6 +30,11 @@ type Line struct {
 }
 
 func (l Line) serves() bool { return len(l.Args) == 0 && !l.Check && !l.Version }
+
+// wantsHelp says whether a subcommand is asked how it is used.
+func (l Line) wantsHelp() bool {
+	return len(l.Args) == 2 && slices.Contains([]string{"-h", "-help", "--help"}, l.Args[1])
+}
 
 // Program is a program with a command line.
 type Program struct {
@@ -46,8 +55,11 @@ func (p Program) Run(args []string, do func(Line) error) int {
 		err = do(l)
 	}
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, ErrUsage) && l.wantsHelp():
 		return 0
+	case errors.Is(err, ErrUnknown):
+		fmt.Fprintf(p.Stderr, "%s: unknown command %q\n\n%s", p.Name, l.Args[0], p.Usage)
+		return 2
 	case errors.Is(err, ErrUsage):
 		return 2
 	default:
@@ -74,5 +86,18 @@ func (p Program) parse(args []string) (l Line, err error) {
 		return l, ErrUsage
 	}
 	l.Args = set.Args()
+	if len(l.Args) == 0 {
+		return l, nil
+	}
+	switch l.Args[0] {
+	case "version":
+		l.Version, l.Args = true, nil
+	case "help":
+		if len(l.Args) == 1 {
+			set.Usage()
+			return l, flag.ErrHelp
+		}
+		l.Args = []string{l.Args[1], "-help"}
+	}
 	return l, nil
 }

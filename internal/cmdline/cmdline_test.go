@@ -27,6 +27,11 @@ func TestRun(t *testing.T) {
 		"help":               {[]string{"-h"}, nil, nil, 0, "name is a program.\n"},
 		"what -dev does":     {[]string{"-help"}, nil, nil, 0, "for development"},
 		"an unknown flag":    {[]string{"-typo"}, nil, nil, 2, "not defined: -typo"},
+		"help in a word":     {[]string{"help"}, nil, nil, 0, "name is a program.\n"},
+		"help on a command":  {[]string{"help", "rotate"}, cmdline.ErrUsage, &cmdline.Line{Args: []string{"rotate", "-help"}}, 0, ""},
+		"a command's -h":     {[]string{"rotate", "-h"}, cmdline.ErrUsage, &cmdline.Line{Args: []string{"rotate", "-h"}}, 0, ""},
+		"version in a word":  {[]string{"version"}, nil, &cmdline.Line{Version: true}, 0, ""},
+		"an unknown command": {[]string{"typo", "-h"}, cmdline.ErrUnknown, &cmdline.Line{Args: []string{"typo", "-h"}}, 2, "name: unknown command \"typo\"\n\nname is a program.\n"},
 		"a wrong argument":   {[]string{"rotate", "x"}, fmt.Errorf("rotate: %w", cmdline.ErrUsage), &cmdline.Line{Args: []string{"rotate", "x"}}, 2, ""},
 		"what does not work": {[]string{}, errors.New("no luck"), &cmdline.Line{}, 1, "name: no luck\n"},
 	} {

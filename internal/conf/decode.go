@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -43,6 +44,7 @@ func (l *loader) decode(node ast.Node, dst reflect.Value, at place) {
 		dst = dst.Elem()
 	}
 	switch t := dst.Type(); {
+	case isScalar(t) && l.goneBelow(node, at):
 	case isScalar(t):
 		l.decodeScalar(node, dst, at)
 	case t.Kind() == reflect.Struct:
@@ -75,10 +77,14 @@ func (l *loader) decodeStruct(node ast.Node, dst reflect.Value, at place) {
 	for _, e := range entries {
 		f, found := find(fields, e.key)
 		if !found {
-			l.fault(e.keyNode, join(at.path, e.key),
-				"unknown option: correct its name or remove it; known here: "+names(fields))
+			remedy := "unknown option: correct its name or remove it; known here: " + names(fields)
+			if what, gone := l.Gone[pattern(join(at.path, e.key))]; gone {
+				remedy = what
+			}
+			l.fault(e.keyNode, join(at.path, e.key), remedy)
 			continue
 		}
+		l.problems.where[join(at.path, f.name)] = l.line(e.keyNode)
 		l.decode(e.value, dst.FieldByIndex(f.index), place{join(at.path, f.name), at.expand || f.expand})
 	}
 }
@@ -112,10 +118,30 @@ func (l *loader) chooseVariant(node ast.Node, entries []entry, dst reflect.Value
 		}
 	}
 	if !chosen {
-		l.fault(node, at.path, "write one of "+strings.Join(kinds, ", "))
+		remedy := "write one of " + strings.Join(kinds, ", ")
+		if what, gone := l.Gone[pattern(at.path)+"="+kind]; gone {
+			remedy = what
+		}
+		l.fault(node, at.path, remedy)
 	}
 	return chosen
 }
+
+// goneBelow reports options below one that has none any more.
+func (l *loader) goneBelow(node ast.Node, at place) bool {
+	what, gone := l.Gone[pattern(at.path)+".*"]
+	if _, isMap := node.(ast.MapNode); !isMap || !gone {
+		return false
+	}
+	l.fault(node, at.path, what)
+	return true
+}
+
+// variable matches the parts of a path that are names of a map or places in a list.
+var variable = regexp.MustCompile(`\[("[^"]*"|\d+)\]`)
+
+// pattern returns path with "*" for these parts.
+func pattern(path string) string { return variable.ReplaceAllString(path, ".*") }
 
 func find(fields []field, name string) (field, bool) {
 	for _, f := range fields {
@@ -148,6 +174,7 @@ func (l *loader) decodeMap(node ast.Node, dst reflect.Value, at place) {
 			l.fault(e.keyNode, path, "this name is wrong: "+remedy)
 			continue
 		}
+		l.problems.where[path] = l.line(e.keyNode)
 		value := reflect.New(dst.Type().Elem()).Elem()
 		if old := dst.MapIndex(key); old.IsValid() {
 			value.Set(old)
@@ -165,7 +192,9 @@ func (l *loader) decodeSlice(node ast.Node, dst reflect.Value, at place) {
 	}
 	list := reflect.MakeSlice(dst.Type(), len(seq.Values), len(seq.Values))
 	for i, value := range seq.Values {
-		l.decode(value, list.Index(i), place{fmt.Sprintf("%s[%d]", at.path, i), at.expand})
+		path := fmt.Sprintf("%s[%d]", at.path, i)
+		l.problems.where[path] = l.line(value)
+		l.decode(value, list.Index(i), place{path, at.expand})
 	}
 	dst.Set(list)
 }

@@ -3,6 +3,7 @@ package conf_test
 import (
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,14 +77,41 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 
 func TestEnvironmentFaults(t *testing.T) {
 	t.Parallel()
-	_, err := load(t, "redis: {address: x}", "/", "TEST_HTTP_PORTS=1,x", "TEST_HTTP_DEBUG=", "TEST_REDIS_ADDR=x", "TEST_APPS=x", "TEST_TERMS_NAME=x")
+	_, err := load(t, "redis: {address: x}", "/", "TEST_HTTP_PORTS=1,x", "TEST_HTTP_DEBUG=", "TEST_REDIS_ADDR=x", "TEST_HTTP_DRAIN_DLAY=1s",
+		"TEST_LOGLEVEL=x", "TEST_TROUBLE_WAIT=1s", "TEST_HTTP_OLD=x")
 	checkFaults(t, "environment", err, []string{
 		"TEST_HTTP_DEBUG: write true or false",
 		"TEST_HTTP_PORTS: write a number",
-		"TEST_APPS: names no option",
-		"TEST_REDIS_ADDR: names no option",
-		"TEST_TERMS_NAME: names no option",
+		"TEST_HTTP_DRAIN_DLAY: names no option: did you mean TEST_HTTP_DRAIN_DELAY?",
+		"TEST_HTTP_OLD: is http.listen now",
+		"TEST_LOGLEVEL: names no option: did you mean TEST_LOG_LEVEL?",
+		"TEST_REDIS_ADDR: names no option: did you mean TEST_REDIS_ADDRESS?",
+		"TEST_TROUBLE_WAIT: is gone",
 	})
+}
+
+// TestVariablesOfOthersAreNoFaults has those of Kubernetes for services whose names
+// begin like the program's, and of Azure. The first kind is of the program's own
+// service and not worth a word.
+func TestVariablesOfOthersAreNoFaults(t *testing.T) {
+	t.Parallel()
+	own := []string{
+		"TEST_SERVICE_HOST=10.0.0.1", "TEST_SERVICE_PORT=5000", "TEST_SERVICE_PORT_HTTP=5000", "TEST_PORT=tcp://10.0.0.1:5000",
+		"TEST_PORT_5000_TCP=tcp://10.0.0.1:5000", "TEST_PORT_5000_TCP_PROTO=tcp", "TEST_PORT_5000_TCP_PORT=5000", "TEST_PORT_5000_TCP_ADDR=10.0.0.1",
+	}
+	foreign := []string{"TEST_ENDPOINT=x", "TEST_HEADER=x", "TEST_REDIS_PORT=x", "TEST_REDIS_PORT_6379_TCP_ADDR=x", "TEST_REDIS_SERVICE_HOST=x"}
+	c := defaults()
+	var warnings []string
+	err := conf.Load(conf.LoadOptions{
+		EnvPrefix: "TEST_", Environ: append(own, foreign...), Warn: func(w string) { warnings = append(warnings, w) },
+	}, &c)
+	if err != nil {
+		t.Error(err)
+	}
+	const names = "TEST_ENDPOINT, TEST_HEADER, TEST_REDIS_PORT, TEST_REDIS_PORT_6379_TCP_ADDR, TEST_REDIS_SERVICE_HOST"
+	if len(warnings) != 1 || !strings.HasSuffix(warnings[0], " are ignored: "+names) {
+		t.Errorf("warnings: %q", warnings)
+	}
 }
 
 func TestLookupEnvReplacesEnviron(t *testing.T) {

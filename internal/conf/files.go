@@ -50,10 +50,11 @@ func (l *loader) resolveFiles(root reflect.Value) {
 				continue
 			}
 			changed = true
-			name.SetString(l.absolute(name.String()))
+			written := name.String()
+			name.SetString(l.absolute(written))
 			secret, found := find(fields, strings.TrimSuffix(f.name, fileSuffix))
 			if found && secret.typ == secretType {
-				l.fillSecret(v.FieldByIndex(secret.index), name.String(), path, secret.name)
+				l.fillSecret(v.FieldByIndex(secret.index), written, name.String(), join(path, secret.name))
 			}
 		}
 		return changed
@@ -70,22 +71,44 @@ func (l *loader) absolute(name string) string {
 	return name // there is no current directory; the relative path is the best left
 }
 
-func (l *loader) fillSecret(secret reflect.Value, file, path, name string) {
-	option := join(path, name)
+func (l *loader) fillSecret(secret reflect.Value, written, file, option string) {
 	if secret.String() != "" {
 		l.problems.Add(option+" and "+option+fileSuffix, nil, "set one, not both")
 		return
 	}
 	content, err := readSecretFile(file)
 	if err != nil {
-		l.problems.Add(option+fileSuffix, nil, err.Error())
+		l.problems.Add(option+fileSuffix, nil, shownFile(written)+err.Error())
+		l.problems.unread[option] = true
 		return
 	}
 	secret.SetString(content)
 }
 
+// fileEndings are those of files that hold secrets.
+var fileEndings = []string{".json", ".key", ".p8", ".p12", ".pem", ".pass", ".secret", ".token", ".txt"}
+
+// shownFile returns name as an error begins with it; "" if it may be the secret
+// itself, which people have put in its place. What begins at a folder that exists,
+// or ends as files do, is a name.
+func shownFile(name string) string {
+	if shown(name) != name {
+		return ""
+	}
+	first, _, deeper := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	folder := false
+	if deeper && filepath.IsAbs(name) {
+		info, err := os.Stat("/" + first)
+		folder = err == nil && info.IsDir()
+	}
+	if folder || slices.Contains(fileEndings, strings.ToLower(filepath.Ext(name))) {
+		return name + ": "
+	}
+	return ""
+}
+
 // readSecretFile returns the content of the file. Its errors do not repeat the
-// path, in the place of which people have put the secret itself.
+// path: see shownFile.
 func readSecretFile(name string) (string, error) {
 	file, err := openRegular(name)
 	if err != nil {

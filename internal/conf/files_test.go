@@ -46,14 +46,15 @@ func TestSecretFileFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct{ text, want string }{
-		"a missing file":         {"password_file: missing", "redis.password_file: there is no such file"},
-		"an empty file":          {"password_file: empty", "redis.password_file: the file is empty"},
-		"a huge file":            {"password_file: huge", "redis.password_file: the file is larger than 64 KiB"},
-		"a directory":            {"password_file: .", "redis.password_file: is not a file but a directory"},
-		"a pipe nobody writes":   {"password_file: pipe", "redis.password_file: is not a file but a directory or device"},
-		"a file as a directory":  {"password_file: good/x", "redis.password_file: the file cannot be read: not a directory"},
-		"the secret and a file":  {"{password_file: good, password: x}", "redis.password and redis.password_file: set one, not both"},
-		"the secret in its path": {"password_file: hunter2", "redis.password_file: there is no such file"},
+		"a missing file":         {"password_file: missing.txt", "test.yaml:2: redis.password_file: missing.txt: there is no such file; a relative path starts at"},
+		"below a folder":         {"password_file: " + dir + "/missing", "test.yaml:2: redis.password_file: " + dir + "/missing: there is no such file"},
+		"an empty file":          {"password_file: empty", "test.yaml:2: redis.password_file: the file is empty"},
+		"a huge file":            {"password_file: huge", "test.yaml:2: redis.password_file: the file is larger than 64 KiB"},
+		"a directory":            {"password_file: .", "test.yaml:2: redis.password_file: is not a file but a directory"},
+		"a pipe nobody writes":   {"password_file: pipe", "test.yaml:2: redis.password_file: is not a file but a directory or device"},
+		"a file as a directory":  {"password_file: good/x", "test.yaml:2: redis.password_file: the file cannot be read: not a directory"},
+		"the secret and a file":  {"{password_file: good, password: x}", "test.yaml:2: redis.password and redis.password_file: set one, not both"},
+		"the secret in its path": {"password_file: hunter2", "test.yaml:2: redis.password_file: there is no such file"},
 	} {
 		_, err := load(t, "redis:\n  "+test.text+"\n", dir)
 		checkFaults(t, name, err, []string{test.want})
@@ -65,8 +66,8 @@ func TestSecretFileFaults(t *testing.T) {
 
 func TestFaultsInMapEntriesNameThem(t *testing.T) {
 	t.Parallel()
-	_, err := load(t, "apps: {b.c: {key_file: missing}, a: {key_file: missing}}", t.TempDir())
-	checkFaults(t, "apps", err, []string{`apps["a"].key_file: there`, `apps["b.c"].key_file: there`})
+	_, err := load(t, "apps:\n  b.c: {key_file: missing.p8}\n  a:\n    topic: x\n    key_file: missing.p8\n", t.TempDir())
+	checkFaults(t, "apps", err, []string{`test.yaml:5: apps["a"].key_file: missing.p8: there`, `test.yaml:2: apps["b.c"].key_file: missing.p8: there`})
 }
 
 func TestFilesListsEveryFileOnce(t *testing.T) {

@@ -26,10 +26,15 @@ type LoadOptions struct {
 	// as "PUSHGW_". Without it there are no overrides.
 	EnvPrefix string
 	// Environ lists the environment as os.Environ does. A variable in it that
-	// has the prefix and names no option is a fault, because it is a typo.
+	// has the prefix and nearly the name of an option is a fault, because it is a
+	// typo; others that name no option are told to Warn: they are somebody else's.
 	Environ []string
-	// IgnoreEnv names variables with the prefix that are no options.
-	IgnoreEnv []string
+	// Warn, unless nil, is told what is suspicious but no fault.
+	Warn func(text string)
+	// Gone says what became of options that were removed or renamed, by path, with
+	// "*" for any name in it: "trouble" is all of a section, "guard.*" all below an
+	// option that was one. "apps.*.type=gcm" is a type that an app cannot have.
+	Gone map[string]string
 	// LookupEnv reads one variable. By default it is looked up in Environ.
 	LookupEnv func(string) (string, bool)
 }
@@ -38,7 +43,7 @@ type LoadOptions struct {
 type loader struct {
 	LoadOptions
 	known    map[string]bool // environment variables that options or ${…} name
-	problems Problems
+	problems *Problems
 }
 
 // Load reads a configuration into dst, a pointer to a struct that holds the
@@ -65,11 +70,21 @@ type loader struct {
 // lines, options and variables, never a value. After an error dst is to be
 // thrown away.
 func Load(opts LoadOptions, dst any) error {
+	var p Problems
+	p.Load(opts, dst)
+	return p.Err()
+}
+
+// Load does what the function Load does and adds the faults to p. Faults that are
+// added to p afterwards say where their option was set.
+func (p *Problems) Load(opts LoadOptions, dst any) {
 	root := reflect.ValueOf(dst)
 	if root.Kind() != reflect.Pointer || root.IsNil() || root.Elem().Kind() != reflect.Struct {
-		return errors.New("configuration must be loaded into a pointer to a struct")
+		p.errs = append(p.errs, errors.New("configuration must be loaded into a pointer to a struct"))
+		return
 	}
-	l := &loader{LoadOptions: opts, known: make(map[string]bool)}
+	p.where, p.unread = make(map[string]string), make(map[string]bool)
+	l := &loader{LoadOptions: opts, known: make(map[string]bool), problems: p}
 	if l.LookupEnv == nil {
 		l.LookupEnv = l.lookupEnviron
 	}
@@ -77,11 +92,10 @@ func Load(opts LoadOptions, dst any) error {
 		l.decode(body, root.Elem(), place{})
 	}
 	if l.EnvPrefix != "" {
-		l.overrideFields(root.Elem(), l.EnvPrefix)
+		l.overrideFields(root.Elem(), l.EnvPrefix, "")
 		l.checkEnviron()
 	}
 	l.resolveFiles(root.Elem())
-	return l.problems.Err()
 }
 
 // parse returns the document's root, or nil when it is empty or broken.
@@ -125,7 +139,10 @@ func (l *loader) syntaxFault(err error) {
 		if syntax.Token != nil && syntax.Token.Position != nil {
 			where = fmt.Sprintf("%s:%d", where, syntax.Token.Position.Line)
 		}
-		if !strings.Contains(syntax.Message, `"`) {
+		switch {
+		case strings.ContainsRune(syntax.Message, '\t'), strings.Contains(syntax.Message, "tab"):
+			what = "a tab stands where only spaces may stand: indent with spaces"
+		case !strings.Contains(syntax.Message, `"`):
 			what = syntax.Message
 		}
 	}
@@ -134,14 +151,19 @@ func (l *loader) syntaxFault(err error) {
 
 // fault records a fault of the file at node's line.
 func (l *loader) fault(node ast.Node, path, remedy string) {
-	where := l.Name
-	if token := node.GetToken(); token != nil && token.Position != nil {
-		where = fmt.Sprintf("%s:%d", where, token.Position.Line)
-	}
+	where := l.line(node)
 	if path != "" {
 		where += ": " + path
 	}
-	l.problems.Add(where, nil, remedy)
+	l.problems.errs = append(l.problems.errs, fmt.Errorf("%s: %s", where, remedy))
+}
+
+// line returns the file's name and node's line.
+func (l *loader) line(node ast.Node) string {
+	if token := node.GetToken(); token != nil && token.Position != nil {
+		return fmt.Sprintf("%s:%d", l.Name, token.Position.Line)
+	}
+	return l.Name
 }
 
 // lookupEnviron finds name in Environ; as in the operating system's own list

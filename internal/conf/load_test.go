@@ -79,7 +79,7 @@ func load(t testing.TB, text, dir string, env ...string) (config, error) {
 		Dir:       dir,
 		EnvPrefix: "TEST_",
 		Environ:   env,
-		IgnoreEnv: []string{"TEST_DATABASE_URL"},
+		Gone:      map[string]string{"trouble": "is gone", "http.limit.*": "is one number now", "apps.*.pool": "is gone, too", "http.old": "is http.listen now"},
 	}, &c)
 	return c, err
 }
@@ -240,11 +240,15 @@ log-level: true
 			"http:\n  listen: &a x\n  trusted: [*.example.org]\nlog-level: !!str x\n",
 			[]string{"test.yaml:2: http.listen: anchors, aliases and tags", "test.yaml:3: http.trusted[0]: anchors, aliases", "test.yaml:4: log-level: anchors, aliases"},
 		},
-		"a merge key":            {"http:\n  <<: {limit: 1}\n", []string{"test.yaml:2: http: holds a key that is not a name"}},
-		"a list as the file":     {"- a\n", []string{"test.yaml:1: is a group of options"}},
-		"two documents":          {"log-level: a\n---\nlog-level: b\n", []string{"test.yaml:3: a second YAML document begins"}},
-		"broken YAML":            {"http:\n  listen: \"x\nlog-level: y\n", []string{"test.yaml:2: is not valid YAML: could not find end character of double-quoted text"}},
-		"a tab":                  {"http:\n\t- x\n", []string{"test.yaml:2: is not valid YAML: found character '\t'"}},
+		"a merge key":        {"http:\n  <<: {limit: 1}\n", []string{"test.yaml:2: http: holds a key that is not a name"}},
+		"a list as the file": {"- a\n", []string{"test.yaml:1: is a group of options"}},
+		"two documents":      {"log-level: a\n---\nlog-level: b\n", []string{"test.yaml:3: a second YAML document begins"}},
+		"broken YAML":        {"http:\n  listen: \"x\nlog-level: y\n", []string{"test.yaml:2: is not valid YAML: could not find end character of double-quoted text"}},
+		"a tab":              {"http:\n\t- x\n", []string{"test.yaml:2: is not valid YAML: a tab stands where only spaces may"}},
+		"options that are gone": {
+			"trouble: {wait: 1s}\nhttp:\n  old: x\n  limit: {high: 1, low: 2}\napps:\n  a.b: {pool: 1}\n",
+			[]string{"test.yaml:1: trouble: is gone", "test.yaml:3: http.old: is http.listen now", "test.yaml:4: http.limit: is one number now", `test.yaml:6: apps["a.b"].pool: is gone, too`},
+		},
 		"a message with quotes":  {"%YAML 9.secret\n---\na: 1\n", []string{"test.yaml:1: is not valid YAML: cannot be read"}},
 		"bytes that are no text": {"log-level: \xff\n", []string{"test.yaml: is not UTF-8 text"}},
 		"a huge file":            {strings.Repeat("#", 1<<20+1), []string{"test.yaml: is larger than 1 MiB"}},
@@ -282,7 +286,7 @@ func TestLoadReportsFaultsOfAllStepsTogether(t *testing.T) {
 		`test.yaml:3: apps["a"].topic: the environment variable UNSET is not set`,
 		"TEST_HTTP_LIMIT: write a number",
 		"TEST_HTTP_LIMITS: names no option",
-		"redis.password_file: there is no such file",
+		"test.yaml:2: redis.password_file: there is no such file",
 	})
 	if faults, ok := err.(interface{ Unwrap() []error }); !ok || len(faults.Unwrap()) != 5 {
 		t.Errorf("the error does not unwrap to its 5 faults")

@@ -3,6 +3,8 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 )
 
 // Problems collects the faults of a configuration, so that an operator sees
@@ -10,17 +12,49 @@ import (
 // concurrent use.
 type Problems struct {
 	errs []error
+	// where says for the paths that [Problems.Load] has read where each was set: a
+	// file's line, or an environment variable.
+	where map[string]string
+	// unread are the secrets whose file could not be read: what else is wrong with
+	// them follows from that.
+	unread map[string]bool
 }
 
 // Add records one fault: the option's path ("http.listen"), the offending
 // value and what to do about it. A nil value is left out, for faults such as a
 // missing option; a Secret shows as [redacted].
 func (p *Problems) Add(path string, value any, remedy string) {
-	if value == nil {
-		p.errs = append(p.errs, fmt.Errorf("%s: %s", path, remedy))
+	if option, _, _ := strings.Cut(path, ": "); p.unread[option] {
 		return
 	}
-	p.errs = append(p.errs, fmt.Errorf("%s: value %q: %s", path, fmt.Sprint(value), remedy))
+	place := path
+	if where := p.placeOf(path); where != "" {
+		place = where + ": " + path
+	}
+	if value == nil {
+		p.errs = append(p.errs, fmt.Errorf("%s: %s", place, remedy))
+		return
+	}
+	p.errs = append(p.errs, fmt.Errorf("%s: value %q: %s", place, fmt.Sprint(value), remedy))
+}
+
+// quotedName matches a name of a map in one of the two ways that paths show it.
+var quotedName = regexp.MustCompile(`\.("[^"]*")`)
+
+// placeOf returns where path was set, or else the section that it belongs to.
+func (p *Problems) placeOf(path string) string {
+	path, _, _ = strings.Cut(path, " and ") // two options that exclude each other
+	path, _, _ = strings.Cut(path, ": ")    // a member of a file
+	path = quotedName.ReplaceAllString(path, "[$1]")
+	for path != "" {
+		for _, option := range []string{path, path + fileSuffix} {
+			if where := p.where[option]; where != "" {
+				return where
+			}
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+	return ""
 }
 
 // Len returns the number of faults recorded.

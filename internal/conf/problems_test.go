@@ -40,3 +40,28 @@ func TestNoProblemsAreNoError(t *testing.T) {
 		t.Errorf("Err() = %v, Len() = %d, want nil and 0", err, p.Len())
 	}
 }
+
+// TestFaultsOfValuesSayWhereTheyWereSet adds faults after reading.
+func TestFaultsOfValuesSayWhereTheyWereSet(t *testing.T) {
+	t.Parallel()
+	var p conf.Problems
+	c := defaults()
+	p.Load(conf.LoadOptions{
+		Name: "test.yaml", Dir: t.TempDir(), EnvPrefix: "TEST_", Environ: []string{"TEST_LOG_LEVEL=x"},
+		Data: []byte("http:\n  trusted: [a,\n    b]\napps:\n  a.b:\n    key_file: missing.p8\n    topic: x\nredis: {address: x}\n"),
+	}, &c)
+	p.Add("http.trusted[1]", "b", "wrong")
+	p.Add("http.limit", nil, "missing")
+	p.Add(`apps."a.b".topic`, "x", "wrong")
+	p.Add(`apps["a.b"].key`, nil, "missing") // follows from its file's
+	p.Add("log-level", "x", "wrong")
+	p.Add("elsewhere", nil, "wrong")
+	checkFaults(t, "values", p.Err(), []string{
+		`test.yaml:6: apps["a.b"].key_file: missing.p8: there is no such file`,
+		`test.yaml:3: http.trusted[1]: value "b": wrong`,
+		"test.yaml:1: http.limit: missing",
+		`test.yaml:7: apps."a.b".topic: value "x": wrong`,
+		`TEST_LOG_LEVEL: log-level: value "x": wrong`,
+		"elsewhere: wrong",
+	})
+}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -75,8 +77,14 @@ const (
 func (c Config) Validate(path string, p *conf.Problems) {
 	add := func(option string, value any, remedy string) { p.Add(path+"."+option, value, remedy) }
 	for i, a := range c.Addresses {
-		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
-			add(fmt.Sprintf("addresses[%d]", i), nil, "use host:port, such as 127.0.0.1:6379; user and password have their own options")
+		host, port, err := net.SplitHostPort(a)
+		_, wrong := strconv.ParseUint(port, 10, 16)
+		option := fmt.Sprintf("addresses[%d]", i)
+		switch {
+		case strings.Contains(a, "://"):
+			add(option, nil, "use host:port without a scheme, such as 127.0.0.1:6379; user, password, db and tls have their own options")
+		case err != nil || host == "" || wrong != nil:
+			add(option, nil, "use host:port, such as 127.0.0.1:6379; user and password have their own options")
 		}
 	}
 	if c.Cluster && c.MasterName != "" {

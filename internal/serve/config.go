@@ -3,6 +3,8 @@ package serve
 import (
 	"math"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,8 +89,12 @@ func (c Config) Validate(path string, p *conf.Problems) {
 			p.Add(path+".listen["+strconv.Itoa(i)+"]", address, remedy)
 		}
 	}
-	if c.AdminListen != "" && !validAddress(c.AdminListen) {
+	switch {
+	case c.AdminListen == "":
+	case !validAddress(c.AdminListen):
 		p.Add(path+".admin_listen", c.AdminListen, remedy)
+	case slices.ContainsFunc(c.Listen, func(api string) bool { return sameAddress(api, c.AdminListen) }):
+		p.Add(path+".admin_listen", c.AdminListen, "is an address of the API, too: use another port")
 	}
 	if _, err := parseMode(c.SocketMode); err != nil {
 		p.Add(path+".socket_mode", c.SocketMode, "write an octal mode in quotes, such as \"0660\"")
@@ -154,6 +160,21 @@ func (c Config) HealthTarget() string {
 // unixPath returns the path of a Unix socket address.
 func unixPath(address string) (string, bool) {
 	return strings.CutPrefix(address, "unix:")
+}
+
+// sameAddress says whether two listeners cannot be at once. A port of 0 is any that
+// is free.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil {
+		return a == b
+	}
+	all := func(host string) bool {
+		ip, err := netip.ParseAddr(host)
+		return host == "" || err == nil && ip.IsUnspecified()
+	}
+	return portA == portB && portA != "0" && (hostA == hostB || all(hostA) || all(hostB))
 }
 
 func validAddress(address string) bool {

@@ -57,8 +57,12 @@ func parseAccount(path, text string, ownEndpoint bool, p *conf.Problems) account
 	}
 	config, err := google.JWTConfigFromJSON([]byte(text), scope)
 	if err != nil || json.Unmarshal([]byte(text), &file) != nil {
-		p.Add(path, nil, "is not the JSON key of a service account; create one in Firebase's console, "+
-			"Project settings, Service accounts")
+		const console = "create one in Firebase's console, Project settings, Service accounts"
+		if isAppSettings(text) {
+			p.Add(path, nil, "is google-services.json, which belongs into the app; pushgw needs the JSON key of a service account: "+console)
+		} else {
+			p.Add(path, nil, "is not the JSON key of a service account; "+console)
+		}
 		return account{}
 	}
 	if config.Email == "" {
@@ -76,6 +80,14 @@ func parseAccount(path, text string, ownEndpoint bool, p *conf.Problems) account
 	}
 	id := push.Fingerprint(strings.Join([]string{config.Email, config.PrivateKeyID, config.TokenURL, string(config.PrivateKey)}, "\n"))
 	return account{config, id, file.ProjectID}
+}
+
+// isAppSettings says whether text is the google-services.json of an Android app.
+func isAppSettings(text string) bool {
+	var file struct {
+		Info json.RawMessage `json:"project_info"`
+	}
+	return json.Unmarshal([]byte(text), &file) == nil && file.Info != nil
 }
 
 // tokens keeps one service account's access token fresh. x/oauth2 makes the
