@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"hash/crc32"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -159,7 +160,7 @@ func (id *identity) event(digest string) Key {
 // no event, or an id that no room version makes. Apps test their pushes with
 // constant ids.
 func (n *Notification) digest() string {
-	if !isEventID(n.EventID.String()) {
+	if !eventID.MatchString(n.EventID.String()) {
 		return ""
 	}
 	// What was decoded from JSON cannot fail.
@@ -171,23 +172,9 @@ func (n *Notification) digest() string {
 	return string(sum[:])
 }
 
-// isEventID reports whether id has the form of an event id: "$" and 43
-// characters of base64, or with the name of a server (Room Versions 1 to 4).
-func isEventID(id string) bool {
-	if len(id) < 2 || id[0] != '$' {
-		return false
-	}
-	base64 := 0
-	for _, c := range []byte(id[1:]) {
-		switch {
-		case c == ':':
-			return true
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '+', c == '/':
-			base64++
-		}
-	}
-	return base64 == 43 && len(id) == 44
-}
+// eventID is the form of an event id: "$" and 43 characters of base64, or with the
+// name of a server (Room Versions 1 to 4).
+var eventID = regexp.MustCompile(`^\$([A-Za-z0-9+/_-]{43}|[^:]*:.*)$`)
 
 // digest stands for the counts; that of unknown ones is 0.
 func (c Counts) digest() uint32 {

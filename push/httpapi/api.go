@@ -98,7 +98,7 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 	if err := a.limit(ctx, req); err != nil {
 		return err
 	}
-	req.notification.Source = source(mxhttp.ClientAddr(r.Context()))
+	req.notification.Source, _ = ratelimit.Source(mxhttp.ClientAddr(r.Context()), nil)
 	outcomes := a.Gateway.Deliver(ctx, &req.notification, req.devices)
 	mxhttp.AddLogAttrs(r.Context(), logAttrs(req, outcomes)...)
 	if failed := failure(outcomes); failed != nil {
@@ -114,17 +114,6 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 		return mxhttp.WriteBody(w, http.StatusOK, []byte(`{"rejected":[]}`))
 	}
 	return mxhttp.WriteJSON(w, http.StatusOK, res)
-}
-
-// source stands for the homeserver at addr. Whoever has an IPv6 address has all
-// of its /64.
-func source(addr netip.Addr) string {
-	if addr.Is6() {
-		network, _ := addr.Prefix(64) // fails for more than 128 bits
-		addr = network.Addr()
-	}
-	b := addr.As16()
-	return string(b[:])
 }
 
 type discovery struct {
