@@ -152,7 +152,8 @@ func (a *Accounts) Logout(ctx context.Context, token string) error {
 	if token == "" {
 		return ErrUnauthorized
 	}
-	err := a.opts.Store.DeleteToken(ctx, sha256.Sum256([]byte(token)), a.opts.Now().Add(-a.opts.IdleLife))
+	now := a.opts.Now()
+	err := a.opts.Store.DeleteToken(ctx, sha256.Sum256([]byte(token)), now.Add(-a.opts.IdleLife), Removal{At: now})
 	if errors.Is(err, ErrNotFound) {
 		return ErrUnknownToken
 	}

@@ -194,7 +194,7 @@ func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err e
 	case proof.ID != id:
 		return fmt.Errorf("unbind: %w", ErrForbidden)
 	}
-	if removed, err = d.opts.Store.Unbind(ctx, id, r.UserID); err != nil {
+	if removed, err = d.opts.Store.Unbind(ctx, id, r.UserID, Removal{At: d.opts.Now()}); err != nil {
 		return fmt.Errorf("unbind: %w", err)
 	}
 	return nil
@@ -214,7 +214,7 @@ func (d *Directory) UnbindByHomeserver(ctx context.Context, origin, userID, medi
 	if err != nil {
 		return nil // nobody can have bound it
 	}
-	if removed, err = d.opts.Store.Unbind(ctx, id, userID); err != nil {
+	if removed, err = d.opts.Store.Unbind(ctx, id, userID, Removal{At: d.opts.Now()}); err != nil {
 		return fmt.Errorf("unbind: %w", err)
 	}
 	return nil

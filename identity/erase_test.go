@@ -34,6 +34,8 @@ func (c *spent) Forget(_ context.Context, userID string, addresses []threepid.ID
 	return n, c.err
 }
 
+func silent(string, int, int) {}
+
 func TestEraseForgetsBudgets(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -48,7 +50,7 @@ func TestEraseForgetsBudgets(t *testing.T) {
 			s := newService(t)
 			bindAs(t, s, s.directory(t, s.peppers(t, nil), nil), alice, "alice@example.com")
 			c.budgets.of = map[string]int{alice: 2, "alice@example.com": 1, bob: 7, "bob@example.com": 7}
-			erased, err := identity.Erase(t.Context(), s.db, c.budgets, alice)
+			erased, err := identity.Erase(t.Context(), s.db, c.budgets, identity.Person{UserID: alice}, identity.Removal{At: s.clock.Now()}, silent)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -68,7 +70,7 @@ func TestEraseThatFailsErasesNothing(t *testing.T) {
 	bindAs(t, s, s.directory(t, s.peppers(t, nil), nil), alice, "alice@example.com")
 	away := errors.New("away")
 	for user, want := range map[string]error{alice: away, "alice": identity.ErrInvalidUser, "": identity.ErrInvalidUser} {
-		if _, err := identity.Erase(t.Context(), s.db, &spent{err: away}, user); !errors.Is(err, want) {
+		if _, err := identity.Erase(t.Context(), s.db, &spent{err: away}, identity.Person{UserID: user}, identity.Removal{At: s.clock.Now()}, silent); !errors.Is(err, want) {
 			t.Errorf("%q: got %v, want %v", user, err, want)
 		}
 	}
@@ -78,7 +80,7 @@ func TestEraseThatFailsErasesNothing(t *testing.T) {
 	}
 	gone, cancel := context.WithDeadline(t.Context(), time.Now())
 	defer cancel()
-	if _, err := identity.Erase(gone, s.db, &spent{}, alice); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := identity.Erase(gone, s.db, &spent{}, identity.Person{UserID: alice}, identity.Removal{At: s.clock.Now()}, silent); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }

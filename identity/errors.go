@@ -124,7 +124,8 @@ var (
 	ErrUnavailable = errors.New("database is not available")
 	// ErrNoKey means the service has no signing key of that name.
 	ErrNoKey = errors.New("no such signing key")
-	// ErrServerName means the database belongs to a service with another name.
+	// ErrServerName means the database belongs to a service with another name. The
+	// error is a *ServerNameError.
 	ErrServerName = errors.New("database belongs to another server name")
 	// ErrNotFound is a store's answer for what is not there.
 	ErrNotFound = errors.New("not found")
@@ -149,3 +150,14 @@ func (e *UnavailableError) PublicReason() string { return e.Reason }
 
 // Unwrap returns ErrUnavailable and the error behind it.
 func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
+
+// ServerNameError is ErrServerName with the name.
+type ServerNameError struct {
+	Kept string
+}
+
+// Error names the other name.
+func (e *ServerNameError) Error() string { return ErrServerName.Error() + ", " + e.Kept }
+
+// Unwrap returns ErrServerName.
+func (e *ServerNameError) Unwrap() error { return ErrServerName }

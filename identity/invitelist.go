@@ -41,10 +41,10 @@ func AllInvites(ctx context.Context, s InviteStore, now time.Time) iter.Seq2[Inv
 
 // CancelInvite removes anybody's invite, by its token or its ID in decimal: its
 // keys are no longer valid and no homeserver will be told. It returns ErrNoInvite.
-func CancelInvite(ctx context.Context, s InviteStore, name string) error {
+func CancelInvite(ctx context.Context, s InviteStore, name string, by Removal) error {
 	token, err := inviteToken(ctx, s, name)
 	if err == nil {
-		err = s.DeleteInvite(ctx, token, "")
+		err = s.DeleteInvite(ctx, token, "", by)
 	}
 	switch {
 	case errors.Is(err, ErrNotFound):

@@ -33,7 +33,9 @@ func TestOperatorRemovesAnybodysInvite(t *testing.T) {
 	token := invited(t, invites, "alice@example.com")
 	invited(t, invites, "anna@example.com")
 	byID := strconv.FormatInt(listed(t, s, s.clock.Now())[1].ID, 10)
-	cancel := func(name string) error { return identity.CancelInvite(t.Context(), s.db, name) }
+	cancel := func(name string) error {
+		return identity.CancelInvite(t.Context(), s.db, name, identity.Removal{At: s.clock.Now(), By: "root"})
+	}
 	for _, c := range []struct {
 		name string
 		err  error

@@ -181,7 +181,7 @@ func (i *Invites) mail(ctx context.Context, invite Invite, ephemeral signing.Key
 func (i *Invites) withdraw(ctx context.Context, invite Invite) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer cancel()
-	if err := i.opts.Store.DeleteInvite(ctx, invite.Token, ""); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := i.opts.Store.DeleteInvite(ctx, invite.Token, "", Removal{At: i.opts.Now()}); err != nil && !errors.Is(err, ErrNotFound) {
 		i.opts.Log.WarnContext(ctx, "an invite whose mail was not sent stays until it expires", "err", err)
 	}
 }
@@ -334,7 +334,7 @@ func (i *Invites) Cancel(ctx context.Context, account, token string) error {
 	if account == "" || !validToken(token) {
 		return ErrNoInvite
 	}
-	err := i.opts.Store.DeleteInvite(ctx, token, account)
+	err := i.opts.Store.DeleteInvite(ctx, token, account, Removal{At: i.opts.Now()})
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return ErrNoInvite

@@ -47,6 +47,14 @@ type InviteKey struct {
 	Expires time.Time
 }
 
+// Imported says what came of rows of another identity server that a store was
+// given. The others were there already.
+type Imported struct {
+	New     int // or newer than what was there
+	Removed int // left out, because they were removed here
+	Bound   int // left out, because their addresses are bound
+}
+
 // InviteDetails are what the sender said about an invite. Each may be empty, and
 // none is verified.
 type InviteDetails struct {
@@ -103,7 +111,7 @@ type InviteStore interface {
 	ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.Time) (bool, error)
 	// DeleteInvite removes an invite of sender, "" for anybody's, and keeps it
 	// from being delivered. It returns ErrNotFound.
-	DeleteInvite(ctx context.Context, token, sender string) error
+	DeleteInvite(ctx context.Context, token, sender string, by Removal) error
 	// Invites returns up to limit invites with an ID above after, by their IDs.
 	Invites(ctx context.Context, after int64, limit int) ([]InviteRecord, error)
 	// SweepInvites removes up to limit invites that are not live, up to limit

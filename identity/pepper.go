@@ -96,7 +96,7 @@ func OpenPeppers(ctx context.Context, o PeppersOptions) (*Peppers, error) {
 	if _, ok := c.current(); !ok {
 		// What c shows and not what is there by now: of several replicas that find
 		// no pepper, one makes it.
-		if err := p.replace(ctx, c); err != nil {
+		if err := p.replace(ctx, c, func(string, int, int) {}); err != nil {
 			return nil, err
 		}
 	}
@@ -177,26 +177,31 @@ func (c *pepperCache) honoured(value string, now time.Time) (Pepper, bool) {
 // Rotate replaces the pepper now, or completes the replacement that is under
 // way, and returns when the new one is announced. It works beside running
 // servers; they announce the new pepper within two seconds.
-func (p *Peppers) Rotate(ctx context.Context) error {
+func (p *Peppers) Rotate(ctx context.Context, progress Progress) error {
 	c, err := p.load(ctx)
 	if err != nil {
 		return err
 	}
-	return p.replace(ctx, c)
+	return p.replace(ctx, c, progress)
 }
 
 // replace makes a new pepper current, unless c's current one has been replaced
 // already.
-func (p *Peppers) replace(ctx context.Context, c *pepperCache) error {
+func (p *Peppers) replace(ctx context.Context, c *pepperCache, progress Progress) error {
 	if err := p.begin(ctx, c); err != nil {
 		return err
 	}
-	for {
+	total, err := p.opts.Directory.Bindings(ctx)
+	if err != nil {
+		return fmt.Errorf("number of bindings: %w", err)
+	}
+	for filled := p.opts.Batch; ; filled += p.opts.Batch {
 		start := time.Now()
 		done, err := p.fill(ctx)
 		if done || err != nil {
 			return err
 		}
+		progress("bindings hashed", min(filled, int(total)), int(total))
 		if !wait(ctx, rest(start)) {
 			return fmt.Errorf("rotate the pepper: %w", context.Cause(ctx))
 		}

@@ -113,7 +113,7 @@ func TestPepperRotatesByCommandOfAnotherProcess(t *testing.T) {
 	old := pepper(t, d)
 
 	command := s.peppers(t, nil)
-	if err := command.Rotate(t.Context()); err != nil {
+	if err := command.Rotate(t.Context(), silent); err != nil {
 		t.Fatal(err)
 	}
 	announced, err := command.Current(t.Context())
@@ -229,7 +229,7 @@ func TestNoLookupMissesABindingDuringRotations(t *testing.T) {
 			p := other.peppers(t, nil)
 			rotating.Go(func() {
 				for ctx.Err() == nil {
-					if err := p.Rotate(ctx); err != nil && ctx.Err() == nil {
+					if err := p.Rotate(ctx, silent); err != nil && ctx.Err() == nil {
 						t.Error(err)
 						return
 					}
@@ -259,7 +259,7 @@ func TestNoLookupMissesABindingDuringRotations(t *testing.T) {
 			t.Error("nothing rotated: the test shows nothing")
 		}
 		last := s.peppers(t, nil)
-		if err := last.Rotate(t.Context()); err != nil {
+		if err := last.Rotate(t.Context(), silent); err != nil {
 			t.Fatal(err)
 		}
 		s.clock.advance(2 * time.Second)

@@ -28,7 +28,7 @@ type AccountStore interface {
 	TouchToken(ctx context.Context, token Digest, now time.Time) error
 	// DeleteToken removes a token that was used after idleSince. It returns
 	// ErrNotFound.
-	DeleteToken(ctx context.Context, token Digest, idleSince time.Time) error
+	DeleteToken(ctx context.Context, token Digest, idleSince time.Time, by Removal) error
 	// SweepAccounts removes up to limit tokens that were not used after
 	// idleSince, and what up to limit users accepted before then who have
 	// neither a token nor a binding. It returns how many rows went.
@@ -92,7 +92,7 @@ type DirectoryStore interface {
 	Bind(ctx context.Context, b Binding) error
 	// Unbind removes the binding of id, all its digests and the deliveries that
 	// have not been made if it is userID's, and reports whether it was.
-	Unbind(ctx context.Context, id threepid.ID, userID string) (bool, error)
+	Unbind(ctx context.Context, id threepid.ID, userID string, by Removal) (bool, error)
 	// Lookup returns the users of those digests that are bound, with one query
 	// whose time does not depend on the number of bindings. The digests are all
 	// of one pepper; one may come twice.

@@ -88,8 +88,8 @@ func (p *program) rotatePepper(ctx context.Context, f cmdline.Line, args []strin
 		if err != nil {
 			return err
 		}
-		if err := peppers.Rotate(ctx); err != nil {
-			return err
+		if err := peppers.Rotate(ctx, newProgress(p.stderr, env.log)); err != nil {
+			return stopped(ctx, err)
 		}
 		_, err = fmt.Fprintf(p.stdout, "The lookup pepper is a new one; the old one is honoured for another %s.\n", cfg.Lookup.PepperGrace)
 		return err

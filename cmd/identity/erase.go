@@ -33,32 +33,37 @@ func (p *program) erase(ctx context.Context, f cmdline.Line, args []string) erro
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE erase USER_ID")
 		return cmdline.ErrUsage
 	}
-	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) (err error) {
-		codeKey, err := cfg.codeKey()
-		if err != nil {
-			return err
-		}
-		limiter, closeRedis, err := openLimiter(ctx, cfg, codeKey, env)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, closeRedis()) }()
-		erased, err := identity.Erase(ctx, db, budgets{limiter}, args[0])
-		if errors.Is(err, identity.ErrInvalidUser) {
-			return fmt.Errorf("%q is not a user ID such as @alice:example.org", args[0])
-		}
-		if err != nil {
-			return err
-		}
-		left := 0
-		fmt.Fprintf(p.stdout, "%-12s %8s %8s\n", "table", "found", "left")
-		for _, e := range erased {
-			left += e.Left
-			fmt.Fprintf(p.stdout, "%-12s %8d %8d\n", e.Table, e.Found, e.Left)
-		}
-		if left > 0 {
-			return errors.New("something came in meanwhile: erase the user once more")
-		}
-		return nil
+	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) error {
+		return p.eraseFrom(ctx, cfg, db, env, identity.Person{UserID: args[0]})
 	})
+}
+
+// eraseFrom removes everything of a person from a database.
+func (p *program) eraseFrom(ctx context.Context, cfg *Config, db *store, env environment, who identity.Person) (err error) {
+	codeKey, err := cfg.codeKey()
+	if err != nil {
+		return err
+	}
+	limiter, closeRedis, err := openLimiter(ctx, cfg, codeKey, env)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeRedis()) }()
+	erased, err := identity.Erase(ctx, db, budgets{limiter}, who, byOperator(), newProgress(p.stderr, env.log))
+	if errors.Is(err, identity.ErrInvalidUser) {
+		return fmt.Errorf("%q is not a user ID such as @alice:example.org", who.UserID)
+	}
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	left := 0
+	fmt.Fprintf(p.stdout, "%-12s %8s %8s\n", "table", "found", "left")
+	for _, e := range erased {
+		left += e.Left
+		fmt.Fprintf(p.stdout, "%-12s %8d %8d\n", e.Table, e.Found, e.Left)
+	}
+	if left > 0 {
+		return errors.New("something came in meanwhile: erase once more")
+	}
+	return nil
 }

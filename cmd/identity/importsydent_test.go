@@ -143,14 +143,14 @@ func TestImportOfASydentThatIsRefusedLeavesNothingBehind(t *testing.T) {
 		code   int
 		want   string
 	}{
-		"without a database":    {args: []string{"-db", ""}, code: 2, want: "usage: identity -config FILE import-sydent"},
+		"dry without database":  {args: []string{"-db", "", "-dry-run"}, code: 2, want: "usage: identity -config FILE import-sydent"},
 		"without its settings":  {args: []string{"-conf", ""}, code: 2, want: "usage: identity -config FILE import-sydent"},
 		"with a word too many":  {args: []string{"now"}, code: 2, want: "usage: identity -config FILE import-sydent"},
 		"with an unknown flag":  {args: []string{"-x"}, code: 2, want: "usage: identity -config FILE import-sydent"},
 		"asked for its flags":   {args: []string{"-help"}, want: "-dry-run"},
 		"from a missing file":   {args: []string{"-db", "nowhere.db"}, code: 1, want: "nowhere.db: no such file"},
 		"with missing settings": {args: []string{"-conf", "nowhere.conf"}, code: 1, want: "nowhere.conf: no such file"},
-		"with a faulty file":    {args: []string{"-db", "importsydent_test.go"}, code: 1, want: "file is not a database"},
+		"with a faulty file":    {args: []string{"-db", "importsydent_test.go"}, code: 1, want: "it is damaged, or not a SQLite database"},
 		"with faulty settings":  {args: []string{"-conf", "importsydent_test.go"}, code: 1, want: "line 1: an option before the first section"},
 		"into another's service": {
 			change: func(t *testing.T, dir string) {
@@ -182,6 +182,23 @@ func TestImportOfASydentThatIsRefusedLeavesNothingBehind(t *testing.T) {
 				t.Error("a data folder was made")
 			}
 		})
+	}
+}
+
+// TestTheConfigurationOfASydentIsConverted prints it, and checks it as it is.
+func TestTheConfigurationOfASydentIsConverted(t *testing.T) {
+	t.Parallel()
+	code, made, warnings := command(t, nil, "import-sydent", "-conf", "../../identity/sydent/testdata/convert/full.conf")
+	if code != 0 || !strings.Contains(warnings, "warning: terms.path: ") || strings.Contains(warnings, "needs to be corrected") {
+		t.Errorf("exit status %d:\n%s", code, warnings)
+	}
+	file := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), made)
+	if code, out, errs := command(t, nil, "-config", file, "-check"); code != 0 || !strings.Contains(out, "The configuration is good: id.example.org at https://id.example.org.") {
+		t.Errorf("exit status %d:\n%s%s", code, out, errs)
+	}
+	code, _, warnings = command(t, nil, "import-sydent", "-conf", "../../identity/sydent/testdata/convert/least.conf")
+	if code != 0 || !strings.Contains(warnings, "needs to be corrected") || !strings.Contains(warnings, "email.from") {
+		t.Errorf("without a sender: exit status %d:\n%s", code, warnings)
 	}
 }
 

@@ -93,7 +93,7 @@ func listInvites(ctx context.Context, w io.Writer, cfg *Config, db identity.Invi
 func cancelInvites(ctx context.Context, w io.Writer, db identity.InviteStore, names []string) error {
 	var errs []error
 	for _, name := range names {
-		err := identity.CancelInvite(ctx, db, name)
+		err := identity.CancelInvite(ctx, db, name, byOperator())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("invite %q: %w", name, err))
 			continue

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -78,4 +79,38 @@ func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 		t.Errorf("%s is not the only key in\n%s", third, keys)
 	}
 	starts(third)
+}
+
+// TestAConfigurationTakesOverWhatWasTriedOut runs the service as README.md does at
+// first, and then with a configuration in the same folder.
+func TestAConfigurationTakesOverWhatWasTriedOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../../identity.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := strings.NewReplacer("# server_name: id.example.org", "server_name: id.example.org",
+		"# public_base_url: https://id.example.org", "public_base_url: https://id.example.org").Replace(string(example))
+	config := writeFile(t, filepath.Join(dir, "identity.yaml"), edited)
+	trial := []string{"IDENTITY_HTTP_LISTEN=" + free, "IDENTITY_HTTP_ADMIN_LISTEN=127.0.0.1:0", "IDENTITY_DATA_DIR=" + filepath.Join(dir, "identity-data")}
+	startHere(t, append(trial, "IDENTITY_HTTP_DRAIN_DELAY=0s")).stop()
+	if code, _, errs := command(t, nil, "-config", config, "-check"); code != 0 {
+		t.Fatal(errs)
+	}
+	startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config).stop()
+
+	// It keeps the name that it has now, and says what to do.
+	code, _, errs := command(t, trial)
+	if code != 1 || !strings.Contains(errs, "database belongs to another server name, id.example.org") || !strings.Contains(errs, "data_dir") {
+		t.Errorf("exit status %d, %s", code, errs)
+	}
 }

@@ -44,10 +44,15 @@ const usage = `identity is a Matrix Identity Service.
                                             show the invites that are kept, with addresses if need be
   identity -config identity.yaml invites cancel ID|TOKEN...
                                             take invites back
+  identity -config identity.yaml why EMAIL|NUMBER|USER_ID [-unbind | -erase]
+                                            tell what is kept of somebody, and remove it
   identity -config identity.yaml erase USER_ID
                                             remove everything of a person
+  identity -config identity.yaml backup FILE, restore FILE
+                                            copy a SQLite database with its keys, and put it back
   identity -config identity.yaml import-sydent -db sydent.db -conf sydent.conf
                                             bring over what a Sydent knows
+  identity import-sydent -conf sydent.conf  print the configuration that takes the place of a Sydent's
   identity -config identity.yaml test-mail -to ADDRESS
   identity -config identity.yaml test-sms -to NUMBER
                                             send one message and show what the relay or the provider says
@@ -77,6 +82,12 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 		return p.rotatePepper(ctx, f, args)
 	case "invites":
 		return p.invites(ctx, f, args)
+	case "why":
+		return p.why(ctx, f, args)
+	case "backup":
+		return p.backup(ctx, f, args)
+	case "restore":
+		return p.restore(ctx, f, args)
 	case "erase":
 		return p.erase(ctx, f, args)
 	case "import-sydent":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -85,6 +86,13 @@ type store struct {
 	keys identity.KeyStore
 }
 
+// isProvisional reports whether a name is one that a service gets that is tried out
+// without a configuration: nobody else can ask it whether a signature is valid.
+func isProvisional(name string) bool {
+	host, _, err := net.SplitHostPort(name)
+	return err == nil && isLoopbackHost(host)
+}
+
 // openStore opens the database, and makes it if it is one of SQLite that is not
 // there yet. It refuses the database of a service with another name.
 func openStore(ctx context.Context, cfg *Config, provider trace.TracerProvider) (*store, error) {
@@ -97,9 +105,10 @@ func openStore(ctx context.Context, cfg *Config, provider trace.TracerProvider) 
 	if err != nil {
 		return nil, err
 	}
-	if err := db.ClaimServerName(ctx, cfg.ServerName); err != nil {
-		if errors.Is(err, identity.ErrServerName) {
-			err = fmt.Errorf("server_name %q: %w; what it signed would no longer be valid, so set server_name back or use another database", cfg.ServerName, err)
+	if err := db.ClaimServerName(ctx, cfg.ServerName, isProvisional); err != nil {
+		if other, ok := errors.AsType[*identity.ServerNameError](err); ok {
+			err = fmt.Errorf("server_name %q: %w; what it signed would no longer be valid, so set server_name back, or name "+
+				"another folder in data_dir (or another database) to begin anew", cfg.ServerName, other)
 		}
 		return nil, errors.Join(err, db.Close())
 	}

@@ -418,7 +418,7 @@ func TestLinksOfFormerServers(t *testing.T) {
 	check(t, err)
 	now, own := w.clock.Now(), w.activeKey(t)
 	expires := now.Add(24 * time.Hour)
-	_, _, err = w.db.ImportInvites(t.Context(), []identity.Invite{{
+	_, err = w.db.ImportInvites(t.Context(), []identity.Invite{{
 		Token: "imported", Address: threepid.ID{Medium: "email", Address: "carol@example.net"}, RoomID: "!tea:example.org",
 		Sender: alice, KeyID: own.ID(), Ephemeral: identity.ImportedEphemeral("imported"), Created: now, Expires: expires,
 	}})

@@ -232,7 +232,7 @@ func TestRotatedPepperIsTold(t *testing.T) {
 			t.Errorf("%s: %v", algorithm, refusal)
 		}
 	}
-	check(t, w.peppers.Rotate(t.Context()))
+	check(t, w.peppers.Rotate(t.Context(), func(string, int, int) {}))
 	if diff := cmp.Diff(map[string]any{"alice@example.com email": alice}, w.lookup(t, token, "none", "alice@example.com email")); diff != "" {
 		t.Error(diff)
 	}

@@ -12,21 +12,33 @@ import (
 )
 
 // ClaimServerName makes the database that of the service called name, for ever.
-// It returns identity.ErrServerName if it is another's.
-func (db *DB) ClaimServerName(ctx context.Context, name string) error {
+// It returns an *identity.ServerNameError if it is another's, unless provisional
+// says that the other's name meant nothing to anybody, and nothing is bound or
+// invited under it.
+func (db *DB) ClaimServerName(ctx context.Context, name string, provisional func(kept string) bool) error {
 	_, err := db.write.ExecContext(ctx,
 		`INSERT INTO service (id, server_name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`, name)
 	if err != nil {
 		return fmt.Errorf("claim the server name: %w", err)
 	}
 	var kept string
-	if err := db.write.QueryRowContext(ctx, `SELECT server_name FROM service WHERE id = 1`).Scan(&kept); err != nil {
+	if err := db.read.QueryRowContext(ctx, `SELECT server_name FROM service WHERE id = 1`).Scan(&kept); err != nil {
 		return fmt.Errorf("claim the server name: %w", err)
 	}
-	if kept != name {
-		return fmt.Errorf("%w: it is %q and not %q", identity.ErrServerName, kept, name)
+	if kept == name {
+		return nil
 	}
-	return nil
+	if provisional(kept) {
+		n, err := affected(db.write.ExecContext(ctx, `UPDATE service SET server_name = $1 WHERE server_name = $2
+			AND NOT EXISTS (SELECT 1 FROM directory WHERE bindings > 0) AND NOT EXISTS (SELECT 1 FROM invites WHERE id > 0)`, name, kept))
+		if err != nil {
+			return fmt.Errorf("claim the server name: %w", err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return &identity.ServerNameError{Kept: kept}
 }
 
 // AddToken implements identity.AccountStore.
@@ -66,14 +78,21 @@ func (db *DB) TouchToken(ctx context.Context, token identity.Digest, now time.Ti
 }
 
 // DeleteToken implements identity.AccountStore.
-func (db *DB) DeleteToken(ctx context.Context, token identity.Digest, idleSince time.Time) error {
-	n, err := affected(db.write.ExecContext(ctx,
-		`DELETE FROM tokens WHERE hash = $1 AND used_ms > $2`, token[:], idleSince.UnixMilli()))
+func (db *DB) DeleteToken(ctx context.Context, token identity.Digest, idleSince time.Time, by identity.Removal) error {
+	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+		var imported bool
+		err := tx.QueryRowContext(ctx, `DELETE FROM tokens WHERE hash = $1 AND used_ms > $2 RETURNING imported`,
+			token[:], idleSince.UnixMilli()).Scan(&imported)
+		if errors.Is(err, sql.ErrNoRows) {
+			return identity.ErrNotFound
+		}
+		if err == nil && imported {
+			err = db.note(ctx, tx, by, removedToken(token))
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("delete a token: %w", err)
-	}
-	if n == 0 {
-		return identity.ErrNotFound
 	}
 	return nil
 }

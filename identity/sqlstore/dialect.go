@@ -17,10 +17,10 @@ type dialect struct {
 	goose      goose.Dialect
 	// migrationLock lets one of several processes migrate while the others wait.
 	migrationLock func() ([]goose.ProviderOption, error)
-	// lookup is lookupQuery with the list of digests that list makes. One
-	// statement serves lists of any length.
-	lookup string
-	list   func([]identity.Digest) any
+	// inList is what a digest is compared by with those that list makes a parameter
+	// of, $1. One statement serves lists of any length, such as lookup.
+	inList, lookup string
+	list           func([]identity.Digest) any
 	// prepares is whether lookup is worth preparing: the driver forgets a
 	// statement that was not.
 	prepares bool
@@ -40,10 +40,12 @@ func lookupQuery(inList string) string {
 }
 
 func postgres() dialect {
+	const inList = "= ANY($1)"
 	return dialect{
 		migrations: "postgres",
 		goose:      goose.DialectPostgres,
-		lookup:     lookupQuery("= ANY($1)"),
+		inList:     inList,
+		lookup:     lookupQuery(inList),
 		skipLocked: " FOR UPDATE SKIP LOCKED",
 		list: func(digests []identity.Digest) any {
 			list := make(pgtype.FlatArray[[]byte], len(digests)) // a plain slice takes twice as long
@@ -61,11 +63,13 @@ func postgres() dialect {
 }
 
 func sqlite() dialect {
+	const inList = "IN (SELECT unhex(value) FROM json_each($1))"
 	return dialect{
 		migrations: "sqlite",
 		goose:      goose.DialectSQLite3,
 		prepares:   true,
-		lookup:     lookupQuery("IN (SELECT unhex(value) FROM json_each($1))"),
+		inList:     inList,
+		lookup:     lookupQuery(inList),
 		list: func(digests []identity.Digest) any {
 			const item = len(`"",`) + 2*sha256.Size
 			list := append(make([]byte, 0, len("[]")+item*len(digests)), '[')

@@ -82,7 +82,7 @@ func upsertBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int6
 }
 
 // Unbind implements identity.DirectoryStore.
-func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (removed bool, err error) {
+func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string, by identity.Removal) (removed bool, err error) {
 	err = db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
@@ -97,6 +97,9 @@ func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string) (remove
 			return nil
 		}
 		if err := cancelDeliveries(ctx, tx, id, userID); err != nil {
+			return err
+		}
+		if err := db.note(ctx, tx, by, removedBinding(id)); err != nil {
 			return err
 		}
 		return addBindings(ctx, tx, -n)

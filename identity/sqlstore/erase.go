@@ -4,42 +4,59 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// How much of a person is removed in one transaction, so that others wait for
+// milliseconds.
+const (
+	eraseRows       = 1000
+	eraseConditions = 100
+)
+
 // personal is a table with rows of people.
 type personal struct {
-	name, table string
-	// byUser is the condition for the rows of the user $1, which must not be NULL,
-	// and byAddress says that those of addresses bound to the user are theirs, too.
-	byUser    string
-	byAddress bool
+	name, table, key string
+	// byUser are conditions for the rows of the user $1, and byAddress is one for
+	// those of the address $2 of the medium $1. Each finds its rows by an index, and
+	// is never NULL.
+	byUser    []string
+	byAddress string
+	// bound says that the rows of an address are only those of who has bound it.
+	bound bool
+	// cascades says that other rows take these with them.
+	cascades bool
 }
 
-// personalTables are the tables to erase people from, in the order in which
-// transactions lock them. Hashes go with their bindings.
+// personalTables are the tables to erase people from, in that order: by the
+// bindings the others are found, so they come last.
 func personalTables() []personal {
-	const ofUser = `invites.sender = $1 OR invites.taken_by IS NOT NULL AND invites.taken_by = $1`
+	const ofAddress = `medium = $1 AND address = $2`
+	const takenBy = `taken_by IS NOT NULL AND taken_by = $1`
 	return []personal{
-		{name: "tokens", table: "tokens", byUser: `user_id = $1`},
-		{name: "terms", table: "accepted_terms", byUser: `user_id = $1`},
-		{name: "bindings", table: "bindings", byUser: `user_id = $1`},
-		{name: "guesses", table: "wrong_guesses", byAddress: true},
-		{name: "sessions", table: "sessions", byUser: `owner = $1 AND owner <> '' AND retired = 0`, byAddress: true}, // retired ones have neither
-		{name: "invites", table: "invites", byUser: ofUser, byAddress: true},
-		{name: "deliveries", table: "deliveries", byAddress: true, byUser: `user_id = $1 OR
-			EXISTS (SELECT 1 FROM invites WHERE invites.id = deliveries.invite_id AND (` + ofUser + `))`},
+		{name: "tokens", table: "tokens", key: "hash", byUser: []string{`user_id = $1`}},
+		{name: "terms", table: "accepted_terms", key: "user_id, url", byUser: []string{`user_id = $1`}},
+		{name: "guesses", table: "wrong_guesses", key: "medium, address", byAddress: ofAddress},
+		{
+			name: "sessions", table: "sessions", key: "sid", // retired ones have neither owner nor address
+			byUser: []string{`owner = $1 AND owner <> '' AND retired = 0`}, byAddress: ofAddress + ` AND retired = 0`,
+		},
+		{name: "invites", table: "invites", key: "id", byUser: []string{`sender = $1`, takenBy}, byAddress: ofAddress},
+		{
+			name: "deliveries", table: "deliveries", key: "id", byAddress: ofAddress,
+			byUser: []string{`user_id = $1`, `invite_id IS NOT NULL AND invite_id IN (SELECT id FROM invites WHERE sender = $1)`},
+		},
+		{
+			name: "hashes", table: "hashes", key: "digest", bound: true, cascades: true,
+			byUser:    []string{`binding_id IN (SELECT id FROM bindings WHERE user_id = $1)`},
+			byAddress: `binding_id IN (SELECT id FROM bindings WHERE ` + ofAddress + `)`,
+		},
+		{name: "bindings", table: "bindings", key: "id", bound: true, byUser: []string{`user_id = $1`}, byAddress: ofAddress},
 	}
-}
-
-// person is what the rows of somebody are found by. It outlives those rows.
-type person struct {
-	userID    string
-	addresses []threepid.ID
-	bindings  []int64
 }
 
 // condition is one that rows are found by, with its arguments.
@@ -48,19 +65,23 @@ type condition struct {
 	args  []any
 }
 
-// conditions find each row of a person in a table once.
-func (p person) conditions(in personal) (all []condition) {
-	if in.byUser != "" {
-		all = append(all, condition{in.byUser, []any{p.userID}})
+// conditions find each row of a person once.
+func (in personal) conditions(p identity.Person) (all []condition) {
+	others := "" // than those that the conditions before find
+	if p.UserID != "" {
+		for _, c := range in.byUser {
+			all = append(all, condition{c + others, []any{p.UserID}})
+			others += ` AND NOT (` + c + `)`
+		}
 	}
-	if !in.byAddress {
+	if in.byAddress == "" || in.bound && p.UserID != "" {
 		return all
 	}
-	for _, id := range p.addresses {
-		c := condition{`medium = $1 AND address = $2`, []any{string(id.Medium), id.Address}}
-		if in.byUser != "" {
-			c.where += ` AND NOT (` + strings.ReplaceAll(in.byUser, "$1", "$3") + `)`
-			c.args = append(c.args, p.userID)
+	for _, id := range p.Addresses {
+		c := condition{in.byAddress, []any{string(id.Medium), id.Address}}
+		if others != "" {
+			c.where += strings.ReplaceAll(others, "$1", "$3")
+			c.args = append(c.args, p.UserID)
 		}
 		all = append(all, c)
 	}
@@ -69,40 +90,34 @@ func (p person) conditions(in personal) (all []condition) {
 
 // BoundAddresses implements identity.EraseStore.
 func (db *DB) BoundAddresses(ctx context.Context, userID string) ([]threepid.ID, error) {
-	p := person{userID: userID}
-	if err := p.find(ctx, db.read); err != nil {
+	ids, err := collect(ctx, db.read, scanAddress, `SELECT medium, address FROM bindings WHERE user_id = $1`, userID)
+	if err != nil {
 		return nil, fmt.Errorf("addresses of a user: %w", err)
 	}
-	return p.addresses, nil
+	return ids, nil
+}
+
+func scanAddress(r *sql.Rows) (id threepid.ID, err error) {
+	err = r.Scan(&id.Medium, &id.Address)
+	return id, err
 }
 
 // Erase implements identity.EraseStore.
-func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, error) {
-	p := person{userID: userID}
-	var found []identity.Erased
+func (db *DB) Erase(ctx context.Context, p identity.Person, by identity.Removal, progress identity.Progress) ([]identity.Erased, error) {
+	found, err := db.countOf(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("count what there is: %w", err)
+	}
 	if _, err := db.write.ExecContext(ctx, db.dialect.beforeErasing); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
-		err := lockDirectory(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if err := p.find(ctx, tx); err != nil {
-			return err
-		}
-		if found, err = p.count(ctx, tx); err != nil {
-			return err
-		}
-		return p.erase(ctx, tx)
-	})
-	if err != nil {
+	if err := db.erase(ctx, p, by, found, progress); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
 	if _, err := db.write.ExecContext(ctx, db.dialect.afterErasing); err != nil {
 		return nil, fmt.Errorf("overwrite what was erased: %w", err)
 	}
-	left, err := p.count(ctx, db.read)
+	left, err := db.countOf(ctx, p)
 	if err != nil {
 		return nil, fmt.Errorf("count what is left: %w", err)
 	}
@@ -112,59 +127,96 @@ func (db *DB) Erase(ctx context.Context, userID string) ([]identity.Erased, erro
 	return found, nil
 }
 
-// find reads what is bound to the person.
-func (p *person) find(ctx context.Context, q querier) error {
-	bound, err := collect(ctx, q, func(r *sql.Rows) (s stored, err error) {
-		err = r.Scan(&s.id, &s.ID.Medium, &s.ID.Address)
-		return s, err
-	}, `SELECT id, medium, address FROM bindings WHERE user_id = $1`, p.userID)
-	for _, b := range bound {
-		p.addresses, p.bindings = append(p.addresses, b.ID), append(p.bindings, b.id)
-	}
-	return err
-}
-
-// count returns how many rows of the person there are in each table, as Found.
-func (p person) count(ctx context.Context, q querier) ([]identity.Erased, error) {
-	count := func(table string, c condition) (int, error) {
-		n, err := collect(ctx, q, scanOne[int], `SELECT COUNT(*) FROM `+table+` WHERE `+c.where, c.args...)
-		if err != nil {
-			return 0, err
-		}
-		return n[0], nil
-	}
-	var all []identity.Erased
+// countOf returns how many rows of a person there are in each table, as Found.
+func (db *DB) countOf(ctx context.Context, p identity.Person) (all []identity.Erased, err error) {
 	for _, table := range personalTables() {
 		e := identity.Erased{Table: table.name}
-		for _, c := range p.conditions(table) {
-			n, err := count(table.table, c)
+		for _, c := range table.conditions(p) {
+			n, err := collect(ctx, db.read, scanOne[int], `SELECT COUNT(*) FROM `+table.table+` WHERE `+c.where, c.args...)
 			if err != nil {
 				return nil, err
 			}
-			e.Found += n
+			e.Found += n[0]
 		}
 		all = append(all, e)
 	}
-	hashes := identity.Erased{Table: "hashes"}
-	for _, id := range p.bindings {
-		n, err := count("hashes", condition{`binding_id = $1`, []any{id}})
-		if err != nil {
-			return nil, err
-		}
-		hashes.Found += n
-	}
-	return append(all, hashes), nil
+	return all, nil
 }
 
-// erase removes the rows of the person. The directory is locked.
-func (p person) erase(ctx context.Context, tx *sql.Tx) error {
-	for _, table := range personalTables() {
-		for _, c := range p.conditions(table) {
-			_, err := tx.ExecContext(ctx, `DELETE FROM `+table.table+` WHERE `+c.where, c.args...) //nolint:gosec // all of it is above
-			if err != nil {
-				return err
+// erase removes the rows of a person in steps. Somebody who is erased again when
+// it was broken off loses the rest.
+func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal, found []identity.Erased, progress identity.Progress) error {
+	done, total := 0, 0
+	for _, e := range found {
+		total += e.Found
+	}
+	if p.UserID != "" {
+		err := db.write.tx(ctx, func(tx *sql.Tx) error { return db.note(ctx, tx, by, removedUser(p.UserID)) })
+		if err != nil {
+			return err
+		}
+	}
+	for i, table := range personalTables() {
+		if table.cascades {
+			done += found[i].Found
+			continue
+		}
+		for conditions := range slices.Chunk(table.conditions(p), eraseConditions) {
+			for more := true; more; {
+				n, err := 0, error(nil)
+				if n, more, err = db.eraseSome(ctx, table, conditions, by); err != nil {
+					return err
+				}
+				done = min(done+n, total)
+				progress("rows erased", done, total)
 			}
 		}
 	}
-	return addBindings(ctx, tx, -len(p.bindings))
+	if p.UserID != "" {
+		return nil
+	}
+	return db.write.tx(ctx, func(tx *sql.Tx) error {
+		for _, id := range p.Addresses {
+			if err := db.note(ctx, tx, by, removedAddress(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eraseSome removes up to eraseRows rows for each condition, and reports how many
+// there were and whether there may be more.
+func (db *DB) eraseSome(ctx context.Context, in personal, conditions []condition, by identity.Removal) (rows int, more bool, err error) {
+	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+		rows, more = 0, false
+		if err := lockDirectory(ctx, tx); err != nil {
+			return err
+		}
+		for _, c := range conditions {
+			statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d)`, //nolint:gosec // all of it is above
+				in.table, in.key, in.key, in.table, c.where, eraseRows)
+			n := 0
+			if in.name == "bindings" {
+				unbound, err := collect(ctx, tx, scanAddress, statement+` RETURNING medium, address`, c.args...)
+				if err != nil {
+					return err
+				}
+				for _, id := range unbound {
+					if err := db.note(ctx, tx, by, removedBinding(id)); err != nil {
+						return err
+					}
+				}
+				n = len(unbound)
+			} else if n, err = affected(tx.ExecContext(ctx, statement, c.args...)); err != nil {
+				return err
+			}
+			rows, more = rows+n, more || n == eraseRows
+		}
+		if in.name == "bindings" {
+			return addBindings(ctx, tx, -rows)
+		}
+		return nil
+	})
+	return rows, more, err
 }

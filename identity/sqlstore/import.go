@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -40,12 +41,17 @@ func (db *DB) FinishImport(ctx context.Context, begun time.Time) error {
 	return nil
 }
 
-// ImportBindings makes bindings, each of another identifier, in one transaction.
-// Where there is one already, the newer of the two stays. It returns how many
-// were made or replaced.
-func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error) {
+// ImportBindings makes bindings, each of another identifier, in one transaction,
+// but for those that were removed here since they were made. Where there is a
+// binding already, the newer of the two stays.
+func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (r identity.Imported, err error) {
 	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+		r = identity.Imported{}
 		if err := lockDirectory(ctx, tx); err != nil {
+			return err
+		}
+		known, err := db.findRemovals(ctx, tx, each(bindings, removalsOf))
+		if err != nil {
 			return err
 		}
 		peppers, err := collect(ctx, tx, scanPepper, `SELECT id, value FROM peppers WHERE state <> 'retired'`)
@@ -54,11 +60,15 @@ func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (
 		}
 		var hashes []hash
 		for batch := range slices.Chunk(bindings, importRows) {
+			batch = slices.DeleteFunc(slices.Clone(batch), func(b identity.Binding) bool {
+				return known.since(b.TS, removalsOf(b)...)
+			})
 			ids, err := importBindings(ctx, tx, batch)
 			if err != nil {
 				return err
 			}
-			changed += len(ids)
+			r.New += len(ids)
+			r.Removed -= len(batch)
 			for _, b := range batch {
 				if id, ok := ids[b.ID]; ok {
 					for _, p := range peppers {
@@ -67,17 +77,34 @@ func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (
 				}
 			}
 		}
+		r.Removed += len(bindings)
 		return addHashes(ctx, tx, hashes)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("import bindings: %w", err)
+		return identity.Imported{}, fmt.Errorf("import bindings: %w", err)
 	}
-	return changed, nil
+	return r, nil
+}
+
+// removalsOf are the removals that keep a binding from being made again.
+func removalsOf(b identity.Binding) []removed {
+	return []removed{removedBinding(b.ID), removedAddress(b.ID), removedUser(b.UserID)}
+}
+
+// each returns what of makes of all, one after the other.
+func each[T, U any](all []T, of func(T) []U) (made []U) {
+	for _, one := range all {
+		made = append(made, of(one)...)
+	}
+	return made
 }
 
 // importBindings adds up to importRows bindings, without their hashes, and
 // returns the IDs of those that were made or replaced. The directory is locked.
 func importBindings(ctx context.Context, tx *sql.Tx, batch []identity.Binding) (map[threepid.ID]int64, error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
 	args := make([]any, 0, 5*len(batch))
 	for _, b := range batch {
 		args = append(args, string(b.ID.Medium), b.ID.Address, b.Given, b.UserID, b.TS.UnixMilli())
@@ -151,59 +178,63 @@ func (db *DB) ImportRemovals(ctx context.Context, removals []identity.Binding) (
 	return removed, nil
 }
 
-// ImportTokens adds access tokens of users, used at now, in one transaction, and
-// returns how many were not there yet.
-func (db *DB) ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error) {
-	digests := make([]identity.Digest, 0, len(users))
-	for d := range users {
-		digests = append(digests, d)
-	}
+// ImportTokens adds access tokens of users, used at now, in one transaction, but
+// for those that were removed here, or whose user was.
+func (db *DB) ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (identity.Imported, error) {
 	// In one order, so that two imports do not deadlock.
-	slices.SortFunc(digests, func(a, b identity.Digest) int { return bytes.Compare(a[:], b[:]) })
-	rows := make([][]any, len(digests))
-	for i, d := range digests {
-		rows[i] = []any{d[:], users[d], now.UnixMilli()}
-	}
-	added, err = db.importNew(ctx, rows,
-		`INSERT INTO tokens (hash, user_id, used_ms) VALUES `, ` ON CONFLICT (hash) DO NOTHING`)
+	digests := slices.SortedFunc(maps.Keys(users), func(a, b identity.Digest) int { return bytes.Compare(a[:], b[:]) })
+	r, err := importNew(ctx, db, digests,
+		func(d identity.Digest) []removed { return []removed{removedToken(d), removedUser(users[d])} },
+		func(d identity.Digest) []any { return []any{d[:], users[d], now.UnixMilli(), 1} },
+		`INSERT INTO tokens (hash, user_id, used_ms, imported) VALUES `, ` ON CONFLICT (hash) DO NOTHING`)
 	if err != nil {
-		return 0, fmt.Errorf("import tokens: %w", err)
+		return r, fmt.Errorf("import tokens: %w", err)
 	}
-	return added, nil
+	return r, nil
 }
 
 // ImportTerms adds to what users accepted the URLs that users maps them to, in
-// one transaction, and returns how many were not there yet.
-func (db *DB) ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error) {
-	var rows [][]any
-	for user, urls := range users {
-		for _, u := range urls {
-			rows = append(rows, []any{user, u, now.UnixMilli()})
+// one transaction, but for users who were removed here.
+func (db *DB) ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (identity.Imported, error) {
+	var accepted [][2]string
+	for _, user := range slices.Sorted(maps.Keys(users)) {
+		for _, u := range users[user] {
+			accepted = append(accepted, [2]string{user, u})
 		}
 	}
-	slices.SortFunc(rows, func(a, b []any) int {
-		return strings.Compare(a[0].(string)+"\x00"+a[1].(string), b[0].(string)+"\x00"+b[1].(string))
-	})
-	added, err = db.importNew(ctx, rows,
+	r, err := importNew(ctx, db, accepted,
+		func(a [2]string) []removed { return []removed{removedUser(a[0])} },
+		func(a [2]string) []any { return []any{a[0], a[1], now.UnixMilli()} },
 		`INSERT INTO accepted_terms (user_id, url, accepted_ms) VALUES `, ` ON CONFLICT (user_id, url) DO NOTHING`)
 	if err != nil {
-		return 0, fmt.Errorf("import accepted terms: %w", err)
+		return r, fmt.Errorf("import accepted terms: %w", err)
 	}
-	return added, nil
+	return r, nil
 }
 
-// ImportInvites adds, in one transaction, the invites that are not there yet and
-// whose addresses nobody has bound. It returns how many were added, and how many
-// were not because the address is bound.
-func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error) {
+// ImportInvites adds, in one transaction, the invites that are not there yet, whose
+// addresses nobody has bound, and that were not removed here.
+func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (r identity.Imported, err error) {
+	people := func(i identity.Invite) []removed { return []removed{removedUser(i.Sender), removedAddress(i.Address)} }
 	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+		r = identity.Imported{}
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
+		known, err := db.findRemovals(ctx, tx, each(invites, func(i identity.Invite) []removed {
+			return append(people(i), removedInvite(i.Token))
+		}))
+		if err != nil {
+			return err
+		}
 		for _, i := range invites {
+			if known.since(time.Time{}, removedInvite(i.Token)) || known.since(i.Created, people(i)...) {
+				r.Removed++
+				continue
+			}
 			_, err := boundTo(ctx, tx, i.Address)
 			if err == nil {
-				bound++
+				r.Bound++
 				continue
 			}
 			if !errors.Is(err, identity.ErrNotFound) {
@@ -213,47 +244,57 @@ func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (add
 			if err != nil {
 				return err
 			}
-			added += n
+			r.New += n
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, 0, fmt.Errorf("import invites: %w", err)
+		return identity.Imported{}, fmt.Errorf("import invites: %w", err)
 	}
-	return added, bound, nil
+	return r, nil
 }
 
-// ImportKeys adds keys of invites in one transaction, and returns how many were
-// not there yet.
-func (db *DB) ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error) {
+// ImportKeys adds keys of invites in one transaction.
+func (db *DB) ImportKeys(ctx context.Context, keys []identity.InviteKey) (identity.Imported, error) {
 	keys = slices.SortedFunc(slices.Values(keys), func(a, b identity.InviteKey) int { return bytes.Compare(a.Public, b.Public) })
-	rows := make([][]any, len(keys))
-	for i, k := range keys {
-		rows[i] = []any{[]byte(k.Public), k.Expires.UnixMilli()}
-	}
-	added, err = db.importNew(ctx, rows,
+	r, err := importNew(ctx, db, keys,
+		func(identity.InviteKey) []removed { return nil },
+		func(k identity.InviteKey) []any { return []any{[]byte(k.Public), k.Expires.UnixMilli()} },
 		`INSERT INTO imported_keys (public_key, expires_ms) VALUES `, ` ON CONFLICT (public_key) DO NOTHING`)
 	if err != nil {
-		return 0, fmt.Errorf("import keys of invites: %w", err)
+		return r, fmt.Errorf("import keys of invites: %w", err)
 	}
-	return added, nil
+	return r, nil
 }
 
-// importNew adds rows, all of one length, in one transaction and returns how
-// many were added.
-func (db *DB) importNew(ctx context.Context, rows [][]any, insert, onConflict string) (added int, err error) {
+// importNew adds a row for each of all, in one transaction, but for those that
+// were removed here at any time.
+func importNew[T any](ctx context.Context, db *DB, all []T, of func(T) []removed, row func(T) []any, insert, onConflict string) (r identity.Imported, err error) {
 	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+		r = identity.Imported{}
+		known, err := db.findRemovals(ctx, tx, each(all, of))
+		if err != nil {
+			return err
+		}
+		var rows [][]any
+		for _, one := range all {
+			if known.since(time.Time{}, of(one)...) {
+				r.Removed++
+			} else {
+				rows = append(rows, row(one))
+			}
+		}
 		for batch := range slices.Chunk(rows, importRows) {
 			n, err := affected(tx.ExecContext(ctx,
 				insert+placeholders(len(batch), len(batch[0]))+onConflict, slices.Concat(batch...)...))
 			if err != nil {
 				return err
 			}
-			added += n
+			r.New += n
 		}
 		return nil
 	})
-	return added, err
+	return r, err
 }
 
 // placeholders returns "($1,$2),($3,$4)" for two rows of two columns.

@@ -135,17 +135,22 @@ func (db *DB) ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.T
 }
 
 // DeleteInvite implements identity.InviteStore.
-func (db *DB) DeleteInvite(ctx context.Context, token, sender string) error {
+func (db *DB) DeleteInvite(ctx context.Context, token, sender string, by identity.Removal) error {
 	err := db.write.tx(ctx, func(tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
-		n, err := affected(tx.ExecContext(ctx, // its delivery goes with it
-			`DELETE FROM invites WHERE token = $1 AND (sender = $2 OR $2 = '')`, token, sender))
-		if err == nil && n == 0 {
+		keys, err := collect(ctx, tx, scanOne[[]byte], // its delivery goes with it
+			`DELETE FROM invites WHERE token = $1 AND (sender = $2 OR $2 = '') RETURNING ephemeral`, token, sender)
+		switch {
+		case err != nil:
+			return err
+		case len(keys) == 0:
 			return identity.ErrNotFound
+		case by.By == "" && !identity.ImportedEphemeral(token).Equal(ed25519.PublicKey(keys[0])): // made here
+			return nil
 		}
-		return err
+		return db.note(ctx, tx, by, removedInvite(token))
 	})
 	if err != nil {
 		return fmt.Errorf("delete an invite: %w", err)
@@ -153,23 +158,27 @@ func (db *DB) DeleteInvite(ctx context.Context, token, sender string) error {
 	return nil
 }
 
+// recordColumns are what scanRecord reads.
+const recordColumns = inviteColumns + `, id, taken_by, failure, CASE
+	WHEN used_ms IS NOT NULL THEN 'used'
+	WHEN failure <> '' THEN 'failed'
+	WHEN taken_by IS NULL THEN 'waiting'
+	WHEN EXISTS (SELECT 1 FROM deliveries WHERE invite_id = invites.id) THEN 'delivering'
+	ELSE 'stranded' END`
+
+func scanRecord(rows *sql.Rows) (rec identity.InviteRecord, err error) {
+	var r inviteRow
+	var takenBy sql.NullString
+	var state string
+	err = rows.Scan(append(r.fields(), &rec.ID, &takenBy, &rec.Failure, &state)...)
+	rec.Invite, rec.TakenBy, rec.State = r.invite(), takenBy.String, identity.InviteState(state)
+	return rec, err
+}
+
 // Invites implements identity.InviteStore.
 func (db *DB) Invites(ctx context.Context, after int64, limit int) ([]identity.InviteRecord, error) {
-	records, err := collect(ctx, db.read, func(rows *sql.Rows) (identity.InviteRecord, error) {
-		var r inviteRow
-		var rec identity.InviteRecord
-		var takenBy sql.NullString
-		var state string
-		err := rows.Scan(append(r.fields(), &rec.ID, &takenBy, &rec.Failure, &state)...)
-		rec.Invite, rec.TakenBy, rec.State = r.invite(), takenBy.String, identity.InviteState(state)
-		return rec, err
-	}, `SELECT `+inviteColumns+`, id, taken_by, failure, CASE
-			WHEN used_ms IS NOT NULL THEN 'used'
-			WHEN failure <> '' THEN 'failed'
-			WHEN taken_by IS NULL THEN 'waiting'
-			WHEN EXISTS (SELECT 1 FROM deliveries WHERE invite_id = invites.id) THEN 'delivering'
-			ELSE 'stranded' END
-		FROM invites WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
+	records, err := collect(ctx, db.read, scanRecord,
+		`SELECT `+recordColumns+` FROM invites WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list invites: %w", err)
 	}

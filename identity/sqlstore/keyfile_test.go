@@ -27,7 +27,7 @@ func TestKeyFileContract(t *testing.T) {
 func newKeyFile(t *testing.T) (file *sqlstore.KeyFile, path string) {
 	t.Helper()
 	db := open(t, storetest.SQLite(t))
-	if err := db.ClaimServerName(t.Context(), "id.example.org"); err != nil {
+	if err := db.ClaimServerName(t.Context(), "id.example.org", named); err != nil {
 		t.Fatal(err)
 	}
 	path = filepath.Join(t.TempDir(), "keys")

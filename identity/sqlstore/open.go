@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel/trace"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -23,6 +24,8 @@ type Options struct {
 	// TracerProvider gets a span for each PostgreSQL statement, without the
 	// values in it. Nil traces nothing.
 	TracerProvider trace.TracerProvider
+	// tracer sees statements and their values, in tests.
+	tracer pgx.QueryTracer
 }
 
 // DB is the store. Close it when nothing uses it any more.
@@ -35,6 +38,7 @@ type DB struct {
 	// the deadline. With PostgreSQL, too, those that read need not wait for a
 	// connection while writers wait for each other.
 	read, write pool
+	salt        string // of fingerprints
 	// lookup is the statement of Lookup, if the driver has to be told to prepare it.
 	lookup  *sql.Stmt
 	closers []func() error
@@ -75,6 +79,9 @@ func (db *DB) start(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return err
 	}
+	if err := db.read.QueryRowContext(ctx, `SELECT salt FROM directory WHERE id = 1`).Scan(&db.salt); err != nil {
+		return err
+	}
 	if !db.dialect.prepares {
 		return nil
 	}
@@ -100,9 +107,7 @@ func openSQLite(path string) (*DB, error) {
 	}
 	busy := fmt.Sprintf("busy_timeout(%d)", connWait.Milliseconds())
 	open := func(conns int, txlock string, pragmas ...string) (*sql.DB, error) {
-		query := url.Values{"_txlock": {txlock}, "_pragma": append(pragmas, busy, "foreign_keys(1)", inMemory)}
-		u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
-		db, err := sql.Open("sqlite", u.String())
+		db, err := sql.Open("sqlite", sqliteURL(path, txlock, append(pragmas, busy, "foreign_keys(1)", inMemory)...))
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +125,13 @@ func openSQLite(path string) (*DB, error) {
 		return nil, errors.Join(err, write.Close())
 	}
 	return &DB{dialect: sqlite(), read: pool{read}, write: pool{write}, closers: []func() error{read.Close, write.Close}}, nil
+}
+
+// sqliteURL names a file for the driver, whatever characters are in its path.
+func sqliteURL(path, txlock string, pragmas ...string) string {
+	query := url.Values{"_txlock": {txlock}, "_pragma": pragmas}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
+	return u.String()
 }
 
 // Close closes the database and waits for statements that are running.

@@ -132,7 +132,7 @@ func TestSQLiteFileIsItsOwnersOnlyWhateverItsName(t *testing.T) {
 	for _, name := range []string{"identity.db", "a b?mode=memory#c%20d.db"} {
 		dir := t.TempDir()
 		db := open(t, "sqlite:"+filepath.Join(dir, name))
-		if err := db.ClaimServerName(t.Context(), "id.example.org"); err != nil {
+		if err := db.ClaimServerName(t.Context(), "id.example.org", named); err != nil {
 			t.Fatal(err)
 		}
 		files, err := os.ReadDir(dir)
@@ -225,11 +225,14 @@ func TestLookupsDoNotWaitForWriters(t *testing.T) {
 			t.Error(err)
 		}
 		for name, change := range map[string]func(context.Context) error{
-			"bind":   func(ctx context.Context) error { return db.Bind(ctx, b) },
-			"unbind": func(ctx context.Context) error { _, err := db.Unbind(ctx, b.ID, b.UserID); return err },
-			"begin":  func(ctx context.Context) error { return db.BeginPepper(ctx, "other", 0) },
-			"fill":   func(ctx context.Context) error { _, err := db.FillPepper(ctx, 1, b.TS, b.TS); return err },
-			"drain":  func(ctx context.Context) error { _, err := db.DrainPeppers(ctx, b.TS, 1); return err },
+			"bind": func(ctx context.Context) error { return db.Bind(ctx, b) },
+			"unbind": func(ctx context.Context) error {
+				_, err := db.Unbind(ctx, b.ID, b.UserID, identity.Removal{At: b.TS})
+				return err
+			},
+			"begin": func(ctx context.Context) error { return db.BeginPepper(ctx, "other", 0) },
+			"fill":  func(ctx context.Context) error { _, err := db.FillPepper(ctx, 1, b.TS, b.TS); return err },
+			"drain": func(ctx context.Context) error { _, err := db.DrainPeppers(ctx, b.TS, 1); return err },
 		} {
 			if strings.HasPrefix(url, "sqlite:") {
 				break
@@ -269,7 +272,7 @@ func TestAddressesLeaveNoTrace(t *testing.T) {
 		if got := count(t, url, "SELECT COUNT(*) FROM hashes"); got != 3 {
 			t.Errorf("%d hashes, want one for each spelling", got)
 		}
-		if _, err := db.Unbind(ctx, b.ID, b.UserID); err != nil {
+		if _, err := db.Unbind(ctx, b.ID, b.UserID, identity.Removal{At: b.TS}); err != nil {
 			t.Fatal(err)
 		}
 		if got := count(t, url, "SELECT (SELECT COUNT(*) FROM hashes) + (SELECT COUNT(*) FROM bindings)"); got != 0 {

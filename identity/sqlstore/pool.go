@@ -20,7 +20,7 @@ import (
 // has them may be waiting for a lock, and with SQLite then the wait for the lock.
 // It is far longer than this program holds one: a batch of a pepper rotation takes
 // tens of milliseconds.
-const connWait = 5 * time.Second
+const connWait = 10 * time.Second
 
 // pool is the connections that read, or those that write. What it returns is an
 // *identity.UnavailableError while the database is away, locked or full.

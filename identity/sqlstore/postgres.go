@@ -31,6 +31,7 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.New("the URL is not one of PostgreSQL") // err may quote the password
 	}
+	cfg.ConnConfig.Tracer = o.tracer
 	if o.TracerProvider != nil {
 		cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTracerProvider(o.TracerProvider))
 	}
@@ -42,7 +43,7 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 	cfg.ConnConfig.DialFunc = dialer.DialContext
 	cfg.ConnConfig.ConnectTimeout = silence
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, settings())
+		_, err := conn.Exec(ctx, settings()+useIndexes)
 		return err
 	}
 	cfg.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
@@ -51,7 +52,7 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 	cfg.PingTimeout = silence / 5
 	reading := cfg.Copy()
 	reading.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, settings()+planOnce)
+		_, err := conn.Exec(ctx, settings()+useIndexes+planOnce)
 		return err
 	}
 	write, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -80,13 +81,16 @@ func settings() string {
 		int(silence.Seconds()/2), int(silence.Seconds()/10), silence.Milliseconds())
 }
 
+// useIndexes makes PostgreSQL use the indexes there are. What it knows of a table
+// may be old, and reading all of one that was small then would go on after an
+// import has made it large.
+const useIndexes = `SET enable_seqscan = off;`
+
 // planOnce makes a connection plan each statement once and not for the values at
 // hand. Looking at a thousand digests to find out that they are in an index takes
-// as long as finding them there. It uses the indexes there are, because reading
-// all of a table that is small when a statement is planned would go on after an
-// import has made it large. The statements that write are planned for their
+// as long as finding them there. The statements that write are planned for their
 // values: the batches of a rotation are small parts of large tables.
-const planOnce = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off`
+const planOnce = `SET plan_cache_mode = force_generic_plan;`
 
 // endSilence makes a connection end when what was sent on it is not acknowledged:
 // keepalives are sent only while nothing else is.

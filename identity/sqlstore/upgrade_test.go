@@ -81,7 +81,7 @@ func sum(s string) identity.Digest { return sha256.Sum256([]byte(s)) }
 func oldService(t *testing.T, db *sqlstore.DB, keys identity.KeyStore) {
 	t.Helper()
 	ctx := t.Context()
-	check(t, db.ClaimServerName(ctx, "id.example.org"))
+	check(t, db.ClaimServerName(ctx, "id.example.org", named))
 	all, err := keys.Keys(ctx)
 	check(t, err)
 	states := make(map[string]identity.KeyState)
@@ -166,7 +166,11 @@ func oldInvites(t *testing.T, db *sqlstore.DB) {
 
 func oldPerson(t *testing.T, db *sqlstore.DB) {
 	t.Helper()
-	erased, err := db.Erase(t.Context(), "@alice:example.org")
+	p := identity.Person{UserID: "@alice:example.org"}
+	var err error
+	p.Addresses, err = db.BoundAddresses(t.Context(), p.UserID)
+	check(t, err)
+	erased, err := db.Erase(t.Context(), p, identity.Removal{At: then}, func(string, int, int) {})
 	check(t, err)
 	got := make(map[string]int)
 	for _, e := range erased {

@@ -13,14 +13,15 @@ import (
 
 func accounts() map[string]func(*testing.T, Store) {
 	return map[string]func(*testing.T, Store){
-		"a token is found with its user and its last use":         testToken,
-		"a token is idle from the moment given":                   testIdleToken,
-		"touching moves the last use forward only":                testTouch,
-		"deleting a token leaves the user's others":               testDeleteToken,
-		"a sweep removes idle tokens up to its limit":             testSweepTokens,
-		"a sweep removes what nobody who is left accepted":        testSweepTerms,
-		"a database keeps the first server name and no other":     testServerName,
-		"a server name that several claim at once is the first's": testServerNameRace,
+		"a token is found with its user and its last use":            testToken,
+		"a token is idle from the moment given":                      testIdleToken,
+		"touching moves the last use forward only":                   testTouch,
+		"deleting a token leaves the user's others":                  testDeleteToken,
+		"a sweep removes idle tokens up to its limit":                testSweepTokens,
+		"a sweep removes what nobody who is left accepted":           testSweepTerms,
+		"a database keeps the first server name and no other":        testServerName,
+		"a name that meant nothing gives way while nothing is bound": testProvisionalName,
+		"a server name that several claim at once is the first's":    testServerNameRace,
 	}
 }
 
@@ -46,7 +47,7 @@ func testIdleToken(t *testing.T, s Store) {
 	if _, _, err := s.Token(ctx, digest("a"), begin()); !errors.Is(err, identity.ErrNotFound) {
 		t.Errorf("used at that moment: got %v, want ErrNotFound", err)
 	}
-	if err := s.DeleteToken(ctx, digest("a"), begin()); !errors.Is(err, identity.ErrNotFound) {
+	if err := s.DeleteToken(ctx, digest("a"), begin(), by()); !errors.Is(err, identity.ErrNotFound) {
 		t.Errorf("delete an idle token: got %v, want ErrNotFound", err)
 	}
 }
@@ -66,8 +67,8 @@ func testDeleteToken(t *testing.T, s Store) {
 	ctx := t.Context()
 	ok(t, s.AddToken(ctx, digest("a1"), "@a:example.org", begin()))
 	ok(t, s.AddToken(ctx, digest("a2"), "@a:example.org", begin()))
-	ok(t, s.DeleteToken(ctx, digest("a1"), time.Time{}))
-	if err := s.DeleteToken(ctx, digest("a1"), time.Time{}); !errors.Is(err, identity.ErrNotFound) {
+	ok(t, s.DeleteToken(ctx, digest("a1"), time.Time{}, by()))
+	if err := s.DeleteToken(ctx, digest("a1"), time.Time{}, by()); !errors.Is(err, identity.ErrNotFound) {
 		t.Errorf("second deletion: got %v, want ErrNotFound", err)
 	}
 	if _, _, err := s.Token(ctx, digest("a2"), time.Time{}); err != nil {
@@ -115,16 +116,41 @@ func testSweepTerms(t *testing.T, s Store) {
 
 func testServerName(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, s.ClaimServerName(ctx, "id.example.org"))
-	ok(t, s.ClaimServerName(ctx, "id.example.org"))
-	if err := s.ClaimServerName(ctx, "ID.example.org"); !errors.Is(err, identity.ErrServerName) {
+	ok(t, s.ClaimServerName(ctx, "id.example.org", named))
+	ok(t, s.ClaimServerName(ctx, "id.example.org", named))
+	if err := s.ClaimServerName(ctx, "ID.example.org", named); !errors.Is(err, identity.ErrServerName) {
 		t.Errorf("another name: got %v, want ErrServerName", err)
 	}
 }
 
+// named is for a server name that stays.
+func named(string) bool { return false }
+
+func testProvisionalName(t *testing.T, s Store) {
+	ctx := t.Context()
+	tried := func(kept string) bool { return kept == "127.0.0.1:8090" }
+	ok(t, s.ClaimServerName(ctx, "127.0.0.1:8090", tried))
+	i := invite(t, 1, "a")
+	ok(t, s.AddInvite(ctx, i))
+	refused := func(name string) {
+		t.Helper()
+		if other, is := errors.AsType[*identity.ServerNameError](s.ClaimServerName(ctx, name, tried)); !is || other.Kept == name {
+			t.Errorf("%s: got %v, want a ServerNameError", name, other)
+		}
+	}
+	refused("id.example.org") // somebody is invited
+	ok(t, s.DeleteInvite(ctx, i.Token, "", by()))
+	b := binding(1, "a")
+	ok(t, s.Bind(ctx, b))
+	refused("id.example.org") // somebody is bound
+	must(s.Unbind(ctx, b.ID, b.UserID, by()))(t)
+	ok(t, s.ClaimServerName(ctx, "id.example.org", tried))
+	refused("127.0.0.1:8090")
+}
+
 func testServerNameRace(t *testing.T, s Store) {
 	ctx := t.Context()
-	errs := together(8, func(i int) error { return s.ClaimServerName(ctx, string(rune('a'+i))) })
+	errs := together(8, func(i int) error { return s.ClaimServerName(ctx, string(rune('a'+i)), named) })
 	won := 0
 	for _, err := range errs {
 		if err == nil {

@@ -150,7 +150,7 @@ func testTakenOnce(t *testing.T, s Store) {
 		name  string
 		leave func(b identity.Binding)
 	}{
-		{"unbound", func(b identity.Binding) { must(s.Unbind(ctx, b.ID, b.UserID))(t) }},
+		{"unbound", func(b identity.Binding) { must(s.Unbind(ctx, b.ID, b.UserID, by()))(t) }},
 		{"replaced", func(identity.Binding) {}},
 	} {
 		i := invited(t, s, c.name, 1)[0]
@@ -371,7 +371,7 @@ func testDeliveryDeadlock(t *testing.T, s Store) {
 				i := invite(t, 1, local)
 				if err := s.AddInvite(ctx, i); err == nil && round%2 == 0 {
 					// It may have been delivered and swept by now.
-					if err := s.DeleteInvite(ctx, i.Token, ""); err != nil && !errors.Is(err, identity.ErrNotFound) {
+					if err := s.DeleteInvite(ctx, i.Token, "", by()); err != nil && !errors.Is(err, identity.ErrNotFound) {
 						return err
 					}
 				}
@@ -397,7 +397,7 @@ func testDeliveryDeadlock(t *testing.T, s Store) {
 				}
 			default:
 				b := on("hs0.example", local)
-				if _, err := s.Unbind(ctx, b.ID, b.UserID); err != nil {
+				if _, err := s.Unbind(ctx, b.ID, b.UserID, by()); err != nil {
 					return err
 				}
 				if _, err := s.SweepInvites(ctx, now, now.Add(-time.Hour), 5); err != nil {

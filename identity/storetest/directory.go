@@ -158,7 +158,7 @@ func testUnbind(t *testing.T, s Store) {
 		{"the user's own", a.ID, a.UserID, true},
 		{"what is gone", a.ID, a.UserID, false},
 	} {
-		if removed := must(s.Unbind(ctx, c.id, c.user))(t); removed != c.removed {
+		if removed := must(s.Unbind(ctx, c.id, c.user, by()))(t); removed != c.removed {
 			t.Errorf("%s: removed %v", c.name, removed)
 		}
 	}
@@ -259,7 +259,7 @@ func testBindUnbindRace(t *testing.T, s Store) {
 		if i%2 == 0 {
 			return s.Bind(ctx, b)
 		}
-		_, err := s.Unbind(ctx, b.ID, b.UserID)
+		_, err := s.Unbind(ctx, b.ID, b.UserID, by())
 		return err
 	}) {
 		ok(t, err)

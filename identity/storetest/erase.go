@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,8 @@ func erasing() map[string]func(*testing.T, Store) {
 		"erasing removes all of a user and nothing of another": testErase,
 		"erasing nobody removes nothing":                       testEraseNobody,
 		"an invite of oneself is erased once":                  testEraseOwnInvite,
+		"erasing an address removes what is about it":          testEraseAddress,
+		"erasing goes on where it was broken off":              testEraseMany,
 		"erasing races with what adds rows":                    testEraseRace,
 	}
 }
@@ -69,8 +72,13 @@ func eraseCounts(tokens, terms, bindings, guesses, sessions, invites, deliveries
 // found erases a user and returns how many rows there were. None may be left.
 func found(t *testing.T, s Store, userID string) map[string]int {
 	t.Helper()
+	return foundOf(t, s, identity.Person{UserID: userID, Addresses: must(s.BoundAddresses(t.Context(), userID))(t)})
+}
+
+func foundOf(t *testing.T, s Store, p identity.Person) map[string]int {
+	t.Helper()
 	counts := make(map[string]int)
-	for _, e := range must(s.Erase(t.Context(), userID))(t) {
+	for _, e := range must(s.Erase(t.Context(), p, by(), func(string, int, int) {}))(t) {
 		counts[e.Table] = e.Found
 		if e.Left != 0 {
 			t.Errorf("%d rows of %s are left", e.Left, e.Table)
@@ -111,7 +119,7 @@ func testErase(t *testing.T, s Store) {
 	// been told, and a session that somebody else began.
 	was := binding(1, "shared")
 	ok(t, s.Bind(ctx, was))
-	must(s.Unbind(ctx, was.ID, was.UserID))(t)
+	must(s.Unbind(ctx, was.ID, was.UserID, by()))(t)
 	ok(t, s.Bind(ctx, binding(2, "shared")))
 	session(t, s, "@mallory:example.org", "another's", was.ID)
 	guessWrong(t, s, "another's", was.ID.Medium)
@@ -163,6 +171,49 @@ func testEraseNobody(t *testing.T, s Store) {
 	}
 }
 
+func testEraseAddress(t *testing.T, s Store) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	addPerson(t, s, 1)
+	addPerson(t, s, 2)
+	p := identity.Person{Addresses: []threepid.ID{binding(1, "home1").ID}}
+	if diff := cmp.Diff(eraseCounts(0, 0, 1, 1, 1, 1, 1, 1), foundOf(t, s, p)); diff != "" {
+		t.Error(diff)
+	}
+	if n := must(s.Bindings(ctx))(t); n != 3 {
+		t.Errorf("%d bindings are said to be left, want 3", n)
+	}
+	// Whose address it was keeps everything else.
+	if diff := cmp.Diff(eraseCounts(2, 1, 1, 0, 1, 2, 1, 1), found(t, s, "@user1:example.org")); diff != "" {
+		t.Errorf("of its user: %s", diff)
+	}
+}
+
+// testEraseMany erases a user with more than is removed in one step, and breaks off
+// first.
+func testEraseMany(t *testing.T, s Store) {
+	const many = 2500
+	ctx, cancel := context.WithCancel(t.Context())
+	user := binding(1, "").UserID
+	for i := range many {
+		ok(t, s.AddToken(ctx, digest(fmt.Sprint(i)), user, begin()))
+	}
+	ok(t, s.Bind(ctx, binding(1, "a")))
+	p := identity.Person{UserID: user, Addresses: []threepid.ID{binding(1, "a").ID}}
+	_, err := s.Erase(ctx, p, by(), func(_ string, done, total int) {
+		if cancel(); done < 1 || total != many+2 {
+			t.Errorf("%d of %d done, want some of %d", done, total, many+2)
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	counts := found(t, s, user)
+	if n := counts["tokens"]; n == 0 || n == many || counts["bindings"] != 1 {
+		t.Errorf("%d tokens and %d bindings were left when it was broken off", n, counts["bindings"])
+	}
+}
+
 func testEraseOwnInvite(t *testing.T, s Store) {
 	ctx := t.Context()
 	current(t, s, "pepper1")
@@ -184,7 +235,8 @@ func testEraseRace(t *testing.T, s Store) {
 			b := binding(user, fmt.Sprint("a", n%4))
 			switch n % 4 {
 			case 0:
-				if _, err := s.Erase(ctx, b.UserID); err != nil {
+				p := identity.Person{UserID: b.UserID, Addresses: []threepid.ID{b.ID}}
+				if _, err := s.Erase(ctx, p, by(), func(string, int, int) {}); err != nil {
 					return err
 				}
 			case 1:

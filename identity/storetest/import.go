@@ -18,12 +18,12 @@ type ImportStore interface {
 	Store
 	LastImport(ctx context.Context) (begun time.Time, err error)
 	FinishImport(ctx context.Context, begun time.Time) error
-	ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error)
+	ImportBindings(ctx context.Context, bindings []identity.Binding) (identity.Imported, error)
 	ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error)
-	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error)
-	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
-	ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error)
-	ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error)
+	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (identity.Imported, error)
+	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (identity.Imported, error)
+	ImportInvites(ctx context.Context, invites []identity.Invite) (identity.Imported, error)
+	ImportKeys(ctx context.Context, keys []identity.InviteKey) (identity.Imported, error)
 }
 
 // RunImports tests how the stores that open returns, an empty one for each
@@ -42,6 +42,7 @@ func RunImports(t *testing.T, open func(t *testing.T) ImportStore) {
 		"imported invites wait for their address as any other":            testImportInvites,
 		"imported keys are valid until they expire and are swept then":    testImportKeys,
 		"an empty import changes nothing":                                 testImportNothing,
+		"no import brings back what was removed here":                     testImportRemoved,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +75,7 @@ func testImportBindings(t *testing.T, s ImportStore) {
 	phone := identity.Binding{
 		ID: threepid.ID{Medium: threepid.MediumMSISDN, Address: "18005552067"}, UserID: "@user2:example.org", TS: begin(),
 	}
-	if n := must(s.ImportBindings(ctx, []identity.Binding{b, phone}))(t); n != 2 {
+	if n := must(s.ImportBindings(ctx, []identity.Binding{b, phone}))(t).New; n != 2 {
 		t.Errorf("changed %d bindings, want 2", n)
 	}
 	if n := must(s.Bindings(ctx))(t); n != 2 {
@@ -100,7 +101,7 @@ func testImportNewer(t *testing.T, s ImportStore) {
 	imported := []identity.Binding{binding(2, "older"), binding(2, "same"), binding(2, "newer"), binding(2, "other")}
 	imported[0].TS = begin().Add(-time.Millisecond)
 	imported[2].TS = begin().Add(time.Millisecond)
-	if n := must(s.ImportBindings(ctx, imported))(t); n != 2 {
+	if n := must(s.ImportBindings(ctx, imported))(t).New; n != 2 {
 		t.Errorf("changed %d bindings, want 2", n)
 	}
 	for local, want := range map[string]string{
@@ -113,7 +114,7 @@ func testImportNewer(t *testing.T, s ImportStore) {
 	if n := must(s.Bindings(ctx))(t); n != 4 {
 		t.Errorf("%d bindings are counted, want 4", n)
 	}
-	if n := must(s.ImportBindings(ctx, imported))(t); n != 0 {
+	if n := must(s.ImportBindings(ctx, imported))(t).New; n != 0 {
 		t.Errorf("a second time: changed %d bindings, want none", n)
 	}
 }
@@ -148,7 +149,7 @@ func testImportMany(t *testing.T, s ImportStore) {
 	for i := range many {
 		all = append(all, binding(i, fmt.Sprint("a", i)))
 	}
-	if n := must(s.ImportBindings(ctx, all))(t); n != many {
+	if n := must(s.ImportBindings(ctx, all))(t).New; n != many {
 		t.Errorf("changed %d bindings, want %d", n, many)
 	}
 	for _, b := range all {
@@ -160,7 +161,7 @@ func testImportMany(t *testing.T, s ImportStore) {
 	for _, b := range all {
 		tokens[digest(b.UserID)] = b.UserID
 	}
-	if n := must(s.ImportTokens(ctx, tokens, begin()))(t); n != many {
+	if n := must(s.ImportTokens(ctx, tokens, begin()))(t).New; n != many {
 		t.Errorf("added %d tokens, want %d", n, many)
 	}
 }
@@ -186,7 +187,7 @@ func testImportTokens(t *testing.T, s ImportStore) {
 	ctx, later := t.Context(), begin().Add(time.Hour)
 	ok(t, s.AddToken(ctx, digest("there"), "@a:example.org", begin()))
 	tokens := map[identity.Digest]string{digest("there"): "@a:example.org", digest("new"): "@b:example.org"}
-	if n := must(s.ImportTokens(ctx, tokens, later))(t); n != 1 {
+	if n := must(s.ImportTokens(ctx, tokens, later))(t).New; n != 1 {
 		t.Errorf("added %d tokens, want 1", n)
 	}
 	for token, want := range map[string]time.Time{"there": begin(), "new": later} {
@@ -202,7 +203,7 @@ func testImportTerms(t *testing.T, s ImportStore) {
 	ctx := t.Context()
 	ok(t, s.AcceptTerms(ctx, "@a:example.org", []string{"u1"}, begin()))
 	accepted := map[string][]string{"@a:example.org": {"u2", "u1"}, "@b:example.org": {"u1"}}
-	if n := must(s.ImportTerms(ctx, accepted, begin().Add(time.Hour)))(t); n != 2 {
+	if n := must(s.ImportTerms(ctx, accepted, begin().Add(time.Hour)))(t).New; n != 2 {
 		t.Errorf("added %d documents, want 2", n)
 	}
 	for user, want := range map[string][]string{"@a:example.org": {"u1", "u2"}, "@b:example.org": {"u1"}} {
@@ -229,10 +230,8 @@ func testImportInvites(t *testing.T, s ImportStore) {
 	fresh.Ephemeral = identity.ImportedEphemeral(fresh.Token)
 	all := []identity.Invite{again, fresh, invite(t, 1, "bound")}
 	for _, want := range []int{1, 0} {
-		added, bound, err := s.ImportInvites(ctx, all)
-		ok(t, err)
-		if added != want || bound != 1 {
-			t.Errorf("added %d, want %d; %d bound, want 1", added, want, bound)
+		if diff := cmp.Diff(identity.Imported{New: want, Bound: 1}, must(s.ImportInvites(ctx, all))(t)); diff != "" {
+			t.Error(diff)
 		}
 	}
 	if got := must(s.LiveInvite(ctx, there.Token, begin(), begin().Add(-used)))(t); got.Sender != there.Sender {
@@ -258,7 +257,7 @@ func testImportKeys(t *testing.T, s ImportStore) {
 		keys []identity.InviteKey
 		want int
 	}{{[]identity.InviteKey{a, a}, 1}, {[]identity.InviteKey{longer, b}, 1}} {
-		if n := must(s.ImportKeys(ctx, c.keys))(t); n != c.want {
+		if n := must(s.ImportKeys(ctx, c.keys))(t).New; n != c.want {
 			t.Errorf("added %d keys, want %d", n, c.want)
 		}
 	}
@@ -291,9 +290,55 @@ func testImportKeys(t *testing.T, s ImportStore) {
 
 func testImportNothing(t *testing.T, s ImportStore) {
 	ctx := t.Context()
-	total := must(s.ImportBindings(ctx, nil))(t) + must(s.ImportRemovals(ctx, nil))(t) +
-		must(s.ImportTokens(ctx, nil, begin()))(t) + must(s.ImportTerms(ctx, nil, begin()))(t)
-	if n := must(s.Bindings(ctx))(t); total != 0 || n != 0 {
-		t.Errorf("%d changes, %d bindings", total, n)
+	for _, r := range []identity.Imported{
+		must(s.ImportBindings(ctx, nil))(t), must(s.ImportTokens(ctx, nil, begin()))(t), must(s.ImportTerms(ctx, nil, begin()))(t),
+		must(s.ImportInvites(ctx, nil))(t), must(s.ImportKeys(ctx, nil))(t), {New: must(s.ImportRemovals(ctx, nil))(t)},
+	} {
+		if r != (identity.Imported{}) {
+			t.Errorf("changed %+v", r)
+		}
 	}
+	if n := must(s.Bindings(ctx))(t); n != 0 {
+		t.Errorf("%d bindings", n)
+	}
+}
+
+// testImportRemoved imports everything, removes it in each way there is, and
+// imports it again.
+func testImportRemoved(t *testing.T, s ImportStore) {
+	ctx, later := t.Context(), begin().Add(time.Hour)
+	removal := identity.Removal{At: later}
+	erased, address := "@user1:example.org", binding(3, "erased")
+	bindings := []identity.Binding{binding(1, "one"), binding(2, "unbound"), address, binding(4, "kept")}
+	tokens := map[identity.Digest]string{digest("1"): erased, digest("2"): "@user2:example.org", digest("4"): "@user4:example.org"}
+	terms := map[string][]string{erased: {"u"}, "@user4:example.org": {"u"}}
+	invites := []identity.Invite{invite(t, 1, "a"), invite(t, 4, "cancelled"), invite(t, 4, "late"), invite(t, 4, "waiting")}
+	invites[2].Address = threepid.ID{Medium: threepid.MediumEmail, Address: "invited@example.com"}
+	for i := range invites {
+		invites[i].Ephemeral = identity.ImportedEphemeral(invites[i].Token)
+	}
+	imports := func() []identity.Imported {
+		return []identity.Imported{
+			must(s.ImportBindings(ctx, bindings))(t), must(s.ImportTokens(ctx, tokens, later))(t),
+			must(s.ImportTerms(ctx, terms, later))(t), must(s.ImportInvites(ctx, invites))(t),
+		}
+	}
+	if diff := cmp.Diff([]identity.Imported{{New: 4}, {New: 3}, {New: 2}, {New: 4}}, imports()); diff != "" {
+		t.Fatal(diff)
+	}
+	erase := func(p identity.Person) { must(s.Erase(ctx, p, removal, func(string, int, int) {}))(t) }
+	erase(identity.Person{UserID: erased, Addresses: []threepid.ID{bindings[0].ID}})
+	erase(identity.Person{Addresses: []threepid.ID{address.ID, invites[2].Address}})
+	must(s.Unbind(ctx, bindings[1].ID, bindings[1].UserID, removal))(t)
+	ok(t, s.DeleteToken(ctx, digest("2"), time.Time{}, removal))
+	ok(t, s.DeleteInvite(ctx, invites[1].Token, "", removal))
+	if diff := cmp.Diff([]identity.Imported{{Removed: 3}, {Removed: 2}, {Removed: 1}, {Removed: 3}}, imports()); diff != "" {
+		t.Errorf("again: %s", diff)
+	}
+	// What was made elsewhere after that is new, and an address may be bound here.
+	bindings[1].TS = later.Add(time.Millisecond)
+	if diff := cmp.Diff(identity.Imported{New: 1, Removed: 2}, must(s.ImportBindings(ctx, bindings))(t)); diff != "" {
+		t.Errorf("made again elsewhere: %s", diff)
+	}
+	ok(t, s.Bind(ctx, address))
 }

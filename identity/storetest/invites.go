@@ -92,7 +92,7 @@ func testInviteBound(t *testing.T, s Store) {
 	if liveAt(t, s, i, begin()) {
 		t.Error("the refused invite is live")
 	}
-	must(s.Unbind(ctx, b.ID, b.UserID))(t)
+	must(s.Unbind(ctx, b.ID, b.UserID, by()))(t)
 	ok(t, s.AddInvite(ctx, i))
 }
 
@@ -136,7 +136,7 @@ func testDeleteInvite(t *testing.T, s Store) {
 		{"what is gone", a.Token, a.Sender, identity.ErrNotFound},
 		{"the operator's wish", b.Token, "", nil},
 	} {
-		if err := s.DeleteInvite(ctx, c.token, c.sender); !errors.Is(err, c.want) {
+		if err := s.DeleteInvite(ctx, c.token, c.sender, by()); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -147,7 +147,7 @@ func testDeleteInvite(t *testing.T, s Store) {
 	c := invite(t, 1, "c")
 	ok(t, s.AddInvite(ctx, c))
 	ok(t, s.Bind(ctx, binding(2, "c")))
-	ok(t, s.DeleteInvite(ctx, c.Token, c.Sender))
+	ok(t, s.DeleteInvite(ctx, c.Token, c.Sender, by()))
 	if got := claim(t, s, "c", begin(), 10); len(got) != 0 {
 		t.Errorf("a deleted invite is delivered: %v", got)
 	}
@@ -176,7 +176,7 @@ func testListInvites(t *testing.T, s Store) {
 		case "failed":
 			settle(t, s, begin(), refused(d))
 		case "stranded":
-			must(s.Unbind(ctx, b.ID, b.UserID))(t)
+			must(s.Unbind(ctx, b.ID, b.UserID, by()))(t)
 		}
 	}
 	type row struct {

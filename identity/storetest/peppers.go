@@ -148,7 +148,7 @@ func testBindDuringRotation(t *testing.T, s Store) {
 			b.UserID = "@later:example.org"
 			errs = append(errs, s.Bind(ctx, b))
 			if i%3 == 0 {
-				_, err := s.Unbind(ctx, b.ID, b.UserID)
+				_, err := s.Unbind(ctx, b.ID, b.UserID, by())
 				errs = append(errs, err)
 			}
 		}

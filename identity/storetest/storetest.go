@@ -27,7 +27,7 @@ type Store interface {
 	identity.KeyStore
 	identity.EraseStore
 	validation.Store
-	ClaimServerName(ctx context.Context, name string) error
+	ClaimServerName(ctx context.Context, name string, provisional func(kept string) bool) error
 }
 
 // Run tests the stores that open returns, an empty one for each subtest. Open
@@ -48,6 +48,9 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 
 // begin is the time at which tests begin; stores have milliseconds.
 func begin() time.Time { return time.UnixMilli(1_800_000_000_123) }
+
+// by is a removal by whoever it belongs to.
+func by() identity.Removal { return identity.Removal{At: begin()} }
 
 func digest(s string) identity.Digest { return sha256.Sum256([]byte(s)) }
 

@@ -20,13 +20,12 @@ func (i *importer) bindings(ctx context.Context) error {
 	bound, removed := Part{Name: "bindings"}, Part{Name: "removals"}
 	var bindings, removals []identity.Binding
 	flush := func() error {
-		n, err := i.rows.ImportBindings(ctx, bindings)
-		bound.Done += n
-		bound.Known += len(bindings) - n
+		r, err := i.rows.ImportBindings(ctx, bindings)
 		if err != nil {
 			return err
 		}
-		n, err = i.rows.ImportRemovals(ctx, removals)
+		bound.imported(len(bindings), r)
+		n, err := i.rows.ImportRemovals(ctx, removals)
 		removed.Done += n
 		bindings, removals = bindings[:0], removals[:0]
 		return err
@@ -39,7 +38,7 @@ func (i *importer) bindings(ctx context.Context) error {
 		if a.removed {
 			part, to = &removed, &removals
 		}
-		part.Read++
+		i.count(part)
 		b, reason := j.judge(a)
 		if reason != "" {
 			part.skip(reason, a.example())

@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"net/url"
 	"os"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // and the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // schemaVersion is the user_version of the databases of Sydent 2.7.
@@ -28,20 +30,27 @@ type Database struct {
 func Open(ctx context.Context, path string) (*Database, error) {
 	d, err := open(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("open Sydent's database %s: %w", path, err)
+		return nil, fmt.Errorf("open Sydent's database %s: %w", path, explain(err))
 	}
 	return d, nil
 }
 
 func open(ctx context.Context, path string) (*Database, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("it cannot be read by the user with the number %d, who imports", os.Getuid())
+	case err != nil:
 		return nil, errors.Unwrap(err) // err names the file again
+	}
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
 	}
 	if info.IsDir() { // SQLite calls that an I/O error
 		return nil, errors.New("it is a folder")
 	}
-	query := url.Values{"mode": {"ro"}, "_pragma": {"query_only(1)", "busy_timeout(10000)", "temp_store(2)"}}
+	query := url.Values{"mode": {"ro"}, "_pragma": {"query_only(1)", "busy_timeout(3000)", "temp_store(2)"}}
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {
@@ -58,7 +67,28 @@ func open(ctx context.Context, path string) (*Database, error) {
 	return d, nil
 }
 
-// check sees that the tables are those this package knows.
+// explain puts what SQLite says of a file that cannot be read into a sentence that
+// says what to do.
+func explain(err error) error {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	const primary = 0xff
+	switch e.Code() & primary {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("Sydent is writing to it: stop Sydent first (%w)", err) //nolint:staticcheck // a name
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+		return fmt.Errorf("Sydent was ended in the middle of a change, which a file beside the database remembers: "+ //nolint:staticcheck // a name
+			"start Sydent and stop it properly first (%w)", err)
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("it is damaged, or not a SQLite database; nothing was imported. Take a copy from before, or what "+
+			"`sqlite3 sydent.db .recover` can save (%w)", err)
+	}
+	return err
+}
+
+// check sees that the file is whole and the tables are those this package knows.
 func (d *Database) check(ctx context.Context) error {
 	var version int
 	if err := d.tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
@@ -66,13 +96,33 @@ func (d *Database) check(ctx context.Context) error {
 	}
 	switch {
 	case version == schemaVersion:
-		return nil
+		return d.whole(ctx)
 	case version > schemaVersion:
 		return fmt.Errorf("its schema has version %d, and only version %d of Sydent 2 is known here", version, schemaVersion)
 	default:
 		return fmt.Errorf("its schema has version %d and not %d: is it Sydent's? An old one is brought up to date by "+
 			"starting Sydent 2.7 on it once", version, schemaVersion)
 	}
+}
+
+// whole sees that all of the file can be read.
+func (d *Database) whole(ctx context.Context) error {
+	var found string
+	if err := d.tx.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
+		return err
+	}
+	if found != "ok" {
+		return fmt.Errorf("it is damaged; nothing was imported. Take a copy from before, or what `sqlite3 sydent.db .recover` can save (%s)", found)
+	}
+	return nil
+}
+
+// size returns how many rows there may be to import.
+func (d *Database) size(ctx context.Context) (n int, err error) {
+	err = d.tx.QueryRowContext(ctx, `SELECT (SELECT COUNT(*) FROM global_threepid_associations)
+		+ (SELECT COUNT(*) FROM local_threepid_associations WHERE mxid IS NULL) + (SELECT COUNT(*) FROM tokens)
+		+ (SELECT COUNT(*) FROM accepted_terms_urls) + (SELECT COUNT(*) FROM invite_tokens) + (SELECT COUNT(*) FROM ephemeral_public_keys)`).Scan(&n)
+	return n, err
 }
 
 // Close closes the database.

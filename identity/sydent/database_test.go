@@ -31,7 +31,37 @@ func TestOpenRefuses(t *testing.T) {
 				}
 				return path
 			},
-			want: "file is not a database",
+			want: "it is damaged, or not a SQLite database; nothing was imported",
+		},
+		"a database that Sydent is writing to": {
+			make: func(t *testing.T) string {
+				o := newOld(t)
+				conn, err := o.db.Conn(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				if _, err := conn.ExecContext(t.Context(), "BEGIN EXCLUSIVE"); err != nil {
+					t.Fatal(err)
+				}
+				return o.path
+			},
+			want: "Sydent is writing to it: stop Sydent first",
+		},
+		"a database whose last change was not completed": {make: unfinished, want: "start Sydent and stop it properly first"},
+		"a database that is damaged in the middle":       {make: damaged, want: "it is damaged; nothing was imported"},
+		"a file that one may not read": {
+			make: func(t *testing.T) string {
+				if os.Getuid() == 0 {
+					t.Skip("root may read everything")
+				}
+				o := newOld(t)
+				if err := os.Chmod(o.path, 0); err != nil {
+					t.Fatal(err)
+				}
+				return o.path
+			},
+			want: "it cannot be read by the user with the number",
 		},
 		"a database of another sort": {
 			make: func(t *testing.T) string {
@@ -66,6 +96,80 @@ func TestOpenRefuses(t *testing.T) {
 				t.Error("a file was made")
 			}
 		})
+	}
+}
+
+// unfinished is the database of a Sydent that was killed in the middle of a change.
+func unfinished(t *testing.T) string {
+	t.Helper()
+	o := newOld(t)
+	conn, err := o.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, statement := range []string{
+		"PRAGMA cache_size = 1", "BEGIN", // so that pages are written before the change is complete
+		`INSERT INTO peers (name) WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 5000)
+			SELECT 'peer' || n FROM s`,
+	} {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "sydent.db")
+	for _, suffix := range []string{"", "-journal"} {
+		data, err := os.ReadFile(o.path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path+suffix, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+// damaged is a database of which a page in the middle is lost.
+func damaged(t *testing.T) string {
+	t.Helper()
+	o := newOld(t)
+	for i := range 2000 {
+		o.account(t, fmt.Sprintf("@u%d:example.org", i), before())
+	}
+	if err := o.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(o.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 4096
+	if _, err := f.WriteAt(make([]byte, page), info.Size()/2/page*page); err != nil {
+		t.Fatal(err)
+	}
+	return o.path
+}
+
+// TestAnImportReadsEverythingBeforeItWritesAnything lets what is read last be what
+// cannot be read.
+func TestAnImportReadsEverythingBeforeItWritesAnything(t *testing.T) {
+	t.Parallel()
+	o, h := everything(t), newHerald(t)
+	o.exec(t, `ALTER TABLE ephemeral_public_keys DROP COLUMN persistence_ts`)
+	if _, err := sydent.Import(t.Context(), h.options(t, o)); err == nil {
+		t.Fatal("imported")
+	}
+	if n, err := h.db.Bindings(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d bindings were imported, %v", n, err)
+	}
+	if keys, err := h.db.Keys(t.Context()); len(keys) != 0 || err != nil {
+		t.Errorf("%d keys were imported, %v", len(keys), err)
 	}
 }
 
@@ -135,7 +239,7 @@ func BenchmarkReading(b *testing.B) {
 					many, before().UnixMilli())
 			}
 			written := time.Since(start)
-			options := sydent.Options{Database: o.open(b), Key: newKey(b, "ed25519:0", seed), Now: now}
+			options := sydent.Options{Database: o.open(b), Key: newKey(b, "ed25519:0", seed), Now: now, Progress: silent}
 			for b.Loop() {
 				r, err := sydent.DryRun(b.Context(), options)
 				if err != nil {

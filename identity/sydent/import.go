@@ -20,7 +20,7 @@ const (
 )
 
 // Store is where an import goes. What it adds it adds in one transaction for
-// each call, and it leaves alone what is there already.
+// each call, and it leaves alone what is there already and what was removed here.
 type Store interface {
 	identity.PepperStore
 	// LastImport returns when the last import that came to its end was begun, the
@@ -34,22 +34,19 @@ type Store interface {
 // rowStore takes batches of rows.
 type rowStore interface {
 	// ImportBindings makes bindings, each of another identifier, unless there is
-	// one that is as new. It returns how many it made or replaced.
-	ImportBindings(ctx context.Context, bindings []identity.Binding) (changed int, err error)
+	// one that is as new.
+	ImportBindings(ctx context.Context, bindings []identity.Binding) (identity.Imported, error)
 	// ImportRemovals removes the bindings of identifiers that are not newer than
 	// TS, whoever's they are. It returns how many there were.
 	ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error)
-	// ImportTokens adds access tokens of users, used at now. It returns how many
-	// were new.
-	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (added int, err error)
-	// ImportTerms adds the URLs that users accepted at now. It returns how many
-	// were new.
-	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (added int, err error)
-	// ImportInvites adds invites of addresses that nobody has bound. It returns how
-	// many were new, and of how many the address is bound.
-	ImportInvites(ctx context.Context, invites []identity.Invite) (added, bound int, err error)
-	// ImportKeys adds keys of invites. It returns how many were new.
-	ImportKeys(ctx context.Context, keys []identity.InviteKey) (added int, err error)
+	// ImportTokens adds access tokens of users, used at now.
+	ImportTokens(ctx context.Context, users map[identity.Digest]string, now time.Time) (identity.Imported, error)
+	// ImportTerms adds the URLs that users accepted at now.
+	ImportTerms(ctx context.Context, users map[string][]string, now time.Time) (identity.Imported, error)
+	// ImportInvites adds invites of addresses that nobody has bound.
+	ImportInvites(ctx context.Context, invites []identity.Invite) (identity.Imported, error)
+	// ImportKeys adds keys of invites.
+	ImportKeys(ctx context.Context, keys []identity.InviteKey) (identity.Imported, error)
 }
 
 // Options configure Import. All fields are required.
@@ -59,38 +56,41 @@ type Options struct {
 	Store    Store
 	Keys     identity.KeyStore
 	Now      func() time.Time
+	Progress identity.Progress
 }
 
 // Import brings over everything, and at a later time what is new since: bindings
 // that were made or removed, and new accounts. What was removed from the service
-// in between thus stays removed. An import that was interrupted goes on when it
-// is started again; until one comes to its end the service should not run.
+// in between stays removed. All of it is read before anything is written, so that
+// a database that cannot be read changes nothing. An import that was interrupted
+// goes on when it is started again; until one comes to its end the service should
+// not run.
 //
 // It returns identity.ErrConflict, before anything is changed, if the service has
 // another key under the ID of Sydent's.
 func Import(ctx context.Context, o Options) (Report, error) {
-	i := importer{db: o.Database, rows: o.Store, now: o.Now()}
+	i := importer{db: o.Database, rows: o.Store, now: o.Now(), progress: o.Progress}
 	err := i.everything(ctx, o)
 	if err == nil {
 		err = o.Store.FinishImport(ctx, i.now)
 	}
 	if err != nil {
-		return Report{}, fmt.Errorf("import from Sydent: %w", err)
+		return Report{}, fmt.Errorf("import from Sydent: %w", explain(err))
 	}
 	return i.report, nil
 }
 
 // DryRun reports what a first import into an empty store would bring over. Of
-// the options it reads Database, Key and Now.
+// the options it reads Database, Key, Now and Progress.
 func DryRun(ctx context.Context, o Options) (Report, error) {
-	i := importer{db: o.Database, rows: nowhere{bound: make(map[identity.Digest]struct{})}, now: o.Now()}
+	i := importer{db: o.Database, rows: newNowhere(), now: o.Now(), progress: o.Progress}
 	i.report.KeyID = o.Key.ID()
 	err := i.pepper(ctx, func(string) (bool, error) { return true, nil })
 	if err == nil {
-		err = i.many(ctx)
+		err = i.many(ctx, "rows read")
 	}
 	if err != nil {
-		return Report{}, fmt.Errorf("import from Sydent: %w", err)
+		return Report{}, fmt.Errorf("import from Sydent: %w", explain(err))
 	}
 	return i.report, nil
 }
@@ -102,6 +102,10 @@ type importer struct {
 	now    time.Time
 	since  time.Time // rows from before are not looked at
 	report Report
+
+	progress   identity.Progress
+	doing      string // for progress
+	read, size int    // rows
 }
 
 func (i *importer) everything(ctx context.Context, o Options) error {
@@ -110,20 +114,34 @@ func (i *importer) everything(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if i.report.Since = last; last.IsZero() {
+	if i.report.Since = last; !last.IsZero() {
+		i.since = last.Add(-overlap)
+	}
+	trial := importer{db: i.db, rows: newNowhere(), now: i.now, since: i.since, progress: i.progress}
+	if err := trial.many(ctx, "rows checked"); err != nil {
+		return err
+	}
+	if last.IsZero() {
 		// The key first: with a wrong one nothing else is brought over.
 		if err := activate(ctx, o.Keys, o.Key); err != nil {
 			return err
 		}
 		err = i.pepper(ctx, func(value string) (bool, error) { return announce(ctx, o.Store, value, i.now) })
 	} else { // key and pepper may have been replaced on purpose since
-		i.since = last.Add(-overlap)
 		err = i.pepper(ctx, func(string) (bool, error) { return false, nil })
 	}
 	if err != nil {
 		return err
 	}
-	return i.many(ctx)
+	return i.many(ctx, "rows imported")
+}
+
+// count counts a row that was read.
+func (i *importer) count(p *Part) {
+	p.Read++
+	if i.read++; i.read%batch == 0 {
+		i.progress(i.doing, i.read, max(i.size, i.read))
+	}
 }
 
 // add adds a part to the report once it is complete.
@@ -159,7 +177,11 @@ func (i *importer) pepper(ctx context.Context, put func(value string) (bool, err
 }
 
 // many brings over what there are many of, and counts what is left.
-func (i *importer) many(ctx context.Context) error {
+func (i *importer) many(ctx context.Context, doing string) (err error) {
+	if i.size, err = i.db.size(ctx); err != nil {
+		return fmt.Errorf("count rows: %w", err)
+	}
+	i.doing = doing
 	for _, step := range []func(context.Context) error{i.bindings, i.tokens, i.terms, i.invites, i.inviteKeys} {
 		if err := step(ctx); err != nil {
 			return err
@@ -177,9 +199,8 @@ func (i *importer) tokens(ctx context.Context) error {
 	part := Part{Name: "access tokens"}
 	users := make(map[identity.Digest]string, batch)
 	flush := func() error {
-		n, err := i.rows.ImportTokens(ctx, users, i.now)
-		part.Done += n
-		part.Known += len(users) - n
+		r, err := i.rows.ImportTokens(ctx, users, i.now)
+		part.imported(len(users), r)
 		clear(users)
 		return err
 	}
@@ -187,7 +208,7 @@ func (i *importer) tokens(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read tokens: %w", err)
 		}
-		part.Read++
+		i.count(&part)
 		switch {
 		case !t.account:
 			part.skip(reasonAccount, "")
@@ -215,9 +236,8 @@ func (i *importer) terms(ctx context.Context) error {
 	part := Part{Name: "accepted terms"}
 	users, size := make(map[string][]string), 0
 	flush := func() error {
-		n, err := i.rows.ImportTerms(ctx, users, i.now)
-		part.Done += n
-		part.Known += size - n
+		r, err := i.rows.ImportTerms(ctx, users, i.now)
+		part.imported(size, r)
 		clear(users)
 		size = 0
 		return err
@@ -226,7 +246,7 @@ func (i *importer) terms(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read accepted terms: %w", err)
 		}
-		part.Read++
+		i.count(&part)
 		switch {
 		case !validUserID(a.userID):
 			part.skip(reasonUserID, "")
@@ -253,35 +273,38 @@ type nowhere struct {
 	bound map[identity.Digest]struct{}
 }
 
-func (n nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (int, error) {
+func newNowhere() nowhere { return nowhere{bound: make(map[identity.Digest]struct{})} }
+
+func (n nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (identity.Imported, error) {
 	for _, b := range bindings {
 		n.bound[threepid.LookupDigest(b.ID.Address, b.ID.Medium, "")] = struct{}{}
 	}
-	return len(bindings), nil
+	return identity.Imported{New: len(bindings)}, nil
 }
 
 func (nowhere) ImportRemovals(context.Context, []identity.Binding) (int, error) { return 0, nil }
 
-func (nowhere) ImportTokens(_ context.Context, users map[identity.Digest]string, _ time.Time) (int, error) {
-	return len(users), nil
+func (nowhere) ImportTokens(_ context.Context, users map[identity.Digest]string, _ time.Time) (identity.Imported, error) {
+	return identity.Imported{New: len(users)}, nil
 }
 
-func (nowhere) ImportTerms(_ context.Context, users map[string][]string, _ time.Time) (n int, err error) {
+func (nowhere) ImportTerms(_ context.Context, users map[string][]string, _ time.Time) (r identity.Imported, err error) {
 	for _, urls := range users {
-		n += len(urls)
+		r.New += len(urls)
 	}
-	return n, nil
+	return r, nil
 }
 
-func (n nowhere) ImportInvites(_ context.Context, invites []identity.Invite) (added, bound int, err error) {
+func (n nowhere) ImportInvites(_ context.Context, invites []identity.Invite) (r identity.Imported, err error) {
 	for _, i := range invites {
 		if _, ok := n.bound[threepid.LookupDigest(i.Address.Address, i.Address.Medium, "")]; ok {
-			bound++
+			r.Bound++
 		}
 	}
-	return len(invites) - bound, bound, nil
+	r.New = len(invites) - r.Bound
+	return r, nil
 }
 
-func (nowhere) ImportKeys(_ context.Context, keys []identity.InviteKey) (int, error) {
-	return len(keys), nil
+func (nowhere) ImportKeys(_ context.Context, keys []identity.InviteKey) (identity.Imported, error) {
+	return identity.Imported{New: len(keys)}, nil
 }

@@ -205,7 +205,7 @@ func TestReportShowsNobody(t *testing.T) {
 func TestDryRunReportsTheSameAndChangesNothing(t *testing.T) {
 	t.Parallel()
 	o, h := everything(t), newHerald(t)
-	r, err := sydent.DryRun(t.Context(), sydent.Options{Database: o.open(t), Key: newKey(t, "ed25519:0", seed), Now: now})
+	r, err := sydent.DryRun(t.Context(), sydent.Options{Database: o.open(t), Key: newKey(t, "ed25519:0", seed), Now: now, Progress: silent})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestRotationReplacesTheImportedPepper(t *testing.T) {
 	if err != nil || current.Value != pepper || !current.Since.Equal(now()) {
 		t.Fatalf("current since %v, %v: %v", current.Since, current.Value, err)
 	}
-	if err := peppers.Rotate(t.Context()); err != nil {
+	if err := peppers.Rotate(t.Context(), silent); err != nil {
 		t.Fatal(err)
 	}
 	if current, err = peppers.Current(t.Context()); err != nil || current.Value == pepper {
@@ -346,13 +346,13 @@ func TestLaterImportBringsWhatIsNewAndNothingBack(t *testing.T) {
 	ctx, o, h := t.Context(), everything(t), newHerald(t)
 	h.imports(t, o)
 	phone := threepid.ID{Medium: threepid.MediumMSISDN, Address: "447700900001"}
-	if removed, err := h.db.Unbind(ctx, phone, bob); err != nil || !removed {
+	if removed, err := h.db.Unbind(ctx, phone, bob, identity.Removal{At: now()}); err != nil || !removed {
 		t.Fatalf("unbind: %v, %v", removed, err)
 	}
 	if err := h.accounts(t).Logout(ctx, "aliceToken1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.peppers(t).Rotate(ctx); err != nil {
+	if err := h.peppers(t).Rotate(ctx, silent); err != nil {
 		t.Fatal(err)
 	}
 
@@ -396,12 +396,49 @@ func TestLaterImportBringsWhatIsNewAndNothingBack(t *testing.T) {
 	}
 }
 
+// TestNoImportBringsBackWhatWasRemovedHere imports again right after people were
+// unbound and logged out, when Sydent's rows are still young enough to be looked at.
+func TestNoImportBringsBackWhatWasRemovedHere(t *testing.T) {
+	t.Parallel()
+	ctx, o, h := t.Context(), newOld(t), newHerald(t)
+	young := now().Add(-time.Second)
+	o.bind(t, "email", "alice@example.com", alice, young)
+	o.account(t, alice, young, "aliceToken1")
+	h.imports(t, o)
+	mail := threepid.ID{Medium: threepid.MediumEmail, Address: "alice@example.com"}
+	if removed, err := h.db.Unbind(ctx, mail, alice, identity.Removal{At: now()}); err != nil || !removed {
+		t.Fatalf("unbind: %v, %v", removed, err)
+	}
+	if err := h.accounts(t).Logout(ctx, "aliceToken1"); err != nil {
+		t.Fatal(err)
+	}
+	opts := h.options(t, o)
+	opts.Now = func() time.Time { return now().Add(10 * time.Second) }
+	r, err := sydent.Import(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bindings", "access tokens"} {
+		if p := part(t, r, name); p.Read != 1 || p.Done != 0 || len(p.Skipped) != 1 || !strings.HasPrefix(p.Skipped[0].Reason, "removed here") {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+	if users := h.lookUp(t, pepper, "email alice@example.com"); len(users) != 0 {
+		t.Errorf("found %v", users)
+	}
+	if user := h.user(t, "aliceToken1"); user != "" {
+		t.Errorf("the token is %s's again", user)
+	}
+}
+
 // failing is a store whose connection ends at the given call.
 type failing struct {
 	sydent.Store
 
 	calls int
 }
+
+func silent(string, int, int) {}
 
 var errGone = errors.New("connection lost")
 
@@ -416,21 +453,21 @@ func (f *failing) BeginPepper(ctx context.Context, value string, current int64) 
 	return errors.Join(f.Store.BeginPepper(ctx, value, current), f.step()) // done, but who asked does not hear of it
 }
 
-func (f *failing) ImportBindings(ctx context.Context, b []identity.Binding) (int, error) {
+func (f *failing) ImportBindings(ctx context.Context, b []identity.Binding) (identity.Imported, error) {
 	if err := f.step(); err != nil {
-		return 0, err
+		return identity.Imported{}, err
 	}
 	return f.Store.ImportBindings(ctx, b)
 }
 
-func (f *failing) ImportTokens(ctx context.Context, users map[identity.Digest]string, at time.Time) (int, error) {
+func (f *failing) ImportTokens(ctx context.Context, users map[identity.Digest]string, at time.Time) (identity.Imported, error) {
 	n, err := f.Store.ImportTokens(ctx, users, at)
 	return n, errors.Join(err, f.step())
 }
 
-func (f *failing) ImportTerms(ctx context.Context, users map[string][]string, at time.Time) (int, error) {
+func (f *failing) ImportTerms(ctx context.Context, users map[string][]string, at time.Time) (identity.Imported, error) {
 	if err := f.step(); err != nil {
-		return 0, err
+		return identity.Imported{}, err
 	}
 	return f.Store.ImportTerms(ctx, users, at)
 }

@@ -19,12 +19,8 @@ func (i *importer) invites(ctx context.Context) error {
 	part := Part{Name: "pending invites"}
 	var invites []identity.Invite
 	flush := func() error {
-		added, bound, err := i.rows.ImportInvites(ctx, invites)
-		part.Done += added
-		part.Known += len(invites) - added - bound
-		for range bound {
-			part.skip(reasonBound, "")
-		}
+		r, err := i.rows.ImportInvites(ctx, invites)
+		part.imported(len(invites), r)
 		invites = invites[:0]
 		return err
 	}
@@ -32,7 +28,7 @@ func (i *importer) invites(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read invites: %w", err)
 		}
-		part.Read++
+		i.count(&part)
 		invite, reason := i.invite(p)
 		if reason != "" {
 			part.skip(reason, association{table: "invite_tokens", id: p.id, medium: p.medium, address: p.address}.example())
@@ -91,9 +87,8 @@ func (i *importer) inviteKeys(ctx context.Context) error {
 	part := Part{Name: "keys of invites"}
 	var keys []identity.InviteKey
 	flush := func() error {
-		n, err := i.rows.ImportKeys(ctx, keys)
-		part.Done += n
-		part.Known += len(keys) - n
+		r, err := i.rows.ImportKeys(ctx, keys)
+		part.imported(len(keys), r)
 		keys = keys[:0]
 		return err
 	}
@@ -101,7 +96,7 @@ func (i *importer) inviteKeys(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read keys of invites: %w", err)
 		}
-		part.Read++
+		i.count(&part)
 		example := fmt.Sprintf("ephemeral_public_keys %d", k.id)
 		public, err := signing.ParsePublicKey(k.public)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -35,6 +36,21 @@ type Skip struct {
 	Reason   string
 	Count    int
 	Examples []string
+}
+
+// imported counts what came of rows that were handed to a store.
+func (p *Part) imported(rows int, r identity.Imported) {
+	p.Done += r.New
+	p.Known += rows - r.New - r.Removed - r.Bound
+	p.skipMany(reasonRemoved, r.Removed)
+	p.skipMany(reasonBound, r.Bound)
+}
+
+// skipMany counts rows that are left out, of which none is named.
+func (p *Part) skipMany(reason string, n int) {
+	for range n {
+		p.skip(reason, "")
+	}
 }
 
 // skip counts a row that is left out. An example is "" where none is named.

@@ -20,6 +20,7 @@ const (
 	reasonInviteMedium = "the medium is not email"
 	reasonReceived     = "no time of receipt"
 	reasonExpired      = "older than an invite waits (90 days)"
+	reasonRemoved      = "removed here: unbound, logged out, cancelled or erased"
 	reasonBound        = "the address is bound already"
 	reasonKey          = "not a public key"
 	reasonText         = "empty, or not text that can be stored"

@@ -37,7 +37,7 @@ func FuzzRows(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer o.close(t, db)
-		if _, err := sydent.DryRun(t.Context(), sydent.Options{Database: db, Key: newKey(t, "ed25519:0", seed), Now: now}); err != nil {
+		if _, err := sydent.DryRun(t.Context(), sydent.Options{Database: db, Key: newKey(t, "ed25519:0", seed), Now: now, Progress: silent}); err != nil {
 			t.Errorf("%q %q %q %d %q: %v", medium, address, user, at, text, err)
 		}
 	})

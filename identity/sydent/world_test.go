@@ -148,7 +148,7 @@ func newHeraldOn(t *testing.T, url string) herald {
 // options are those of an import from o.
 func (h herald) options(t *testing.T, o *old) sydent.Options {
 	t.Helper()
-	return sydent.Options{Database: o.open(t), Key: newKey(t, "ed25519:0", seed), Store: h.db, Keys: h.db, Now: now}
+	return sydent.Options{Database: o.open(t), Key: newKey(t, "ed25519:0", seed), Store: h.db, Keys: h.db, Now: now, Progress: silent}
 }
 
 // imports imports from o and returns the report.

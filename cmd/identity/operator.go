@@ -1,0 +1,23 @@
+package main
+
+import (
+	"os"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/matrix-herald/herald/identity"
+)
+
+// byOperator is a removal by whoever runs this command: the user of this machine,
+// and behind sudo the one who called it. Containers have no names for users.
+func byOperator() identity.Removal {
+	name := "user " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	if real := os.Getenv("SUDO_USER"); real != "" && real != name {
+		name = real + " as " + name
+	}
+	return identity.Removal{At: time.Now(), By: name}
+}

@@ -1,0 +1,211 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/threepid/validation"
+)
+
+// TestContract runs the contract of the stores. Then it looks at the plans of all
+// statements that PostgreSQL was sent, there and in SQLite: none may read the
+// whole of a table that grows.
+func TestContract(t *testing.T) {
+	t.Parallel()
+	var all statements
+	t.Run("of", func(t *testing.T) { // ends when all of it has ended
+		storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
+			storetest.Run(t, func(t *testing.T) storetest.Store { return openTraced(t, newDatabase(t), &all) })
+			storetest.Sessions(t, func(t *testing.T) validation.Store { return openTraced(t, newDatabase(t), &all) })
+			storetest.RunImports(t, func(t *testing.T) storetest.ImportStore { return openTraced(t, newDatabase(t), &all) })
+		})
+	})
+	t.Run("plans", func(t *testing.T) {
+		storetest.NeedServer(t)
+		if len(all.args) < 80 {
+			t.Skipf("only %d statements were sent", len(all.args)) // not all of the contract was run
+		}
+		all.planInPostgreSQL(t)
+		all.planInSQLite(t)
+	})
+}
+
+func openTraced(t *testing.T, url string, seen *statements) *DB {
+	t.Helper()
+	db, err := Open(t.Context(), Options{URL: url, tracer: seen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return db
+}
+
+// statements are those that were sent to PostgreSQL, each with values once sent
+// with it.
+type statements struct {
+	mu   sync.Mutex
+	args map[string][]any
+}
+
+// ours are statements of this package, and not of migrations.
+var ours = regexp.MustCompile(`^\s*(SELECT|INSERT|UPDATE|DELETE)\s[^;]*$`)
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if !ours.MatchString(q.SQL) || strings.Contains(q.SQL, "goose") || strings.Contains(q.SQL, "pg_") {
+		return ctx
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.args == nil {
+		s.args = make(map[string][]any)
+	}
+	s.args[q.SQL] = slices.Clone(q.Args)
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (*statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// small are the tables that do not grow with the number of users.
+var small = []string{"service", "directory", "peppers", "signing_keys", "imports"}
+
+// planInPostgreSQL plans each statement as the connections that write do, for its
+// values, and as those that read do, for any.
+func (s *statements) planInPostgreSQL(t *testing.T) {
+	t.Helper()
+	ctx, url := t.Context(), storetest.PostgreSQL(t)
+	db, err := Open(ctx, Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	fill(t, db)
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, settings := range []string{useIndexes, useIndexes + planOnce} {
+		if _, err := conn.Exec(ctx, settings); err != nil {
+			t.Fatal(err)
+		}
+		for query, args := range s.args {
+			var plan []byte
+			if err := conn.QueryRow(ctx, "EXPLAIN (FORMAT JSON) "+query, args...).Scan(&plan); err != nil {
+				t.Fatalf("%v:\n%s", err, query)
+			}
+			var plans []struct{ Plan node }
+			if err := json.Unmarshal(plan, &plans); err != nil {
+				t.Fatal(err)
+			}
+			if bad := plans[0].Plan.scan(); bad != "" {
+				t.Errorf("PostgreSQL reads all of %s for\n%s\n%s", bad, query, plan)
+			}
+		}
+	}
+}
+
+// node is a step of a plan of PostgreSQL's.
+type node struct {
+	Type     string `json:"Node Type"`
+	Relation string `json:"Relation Name"`
+	Index    string `json:"Index Name"`
+	Cond     string `json:"Index Cond"`
+	Plans    []node
+}
+
+// scan returns the name of a table that grows, or of its index, of which the plan
+// reads everything.
+func (n node) scan() string {
+	grows := !slices.Contains(small, n.Relation)
+	if strings.HasPrefix(n.Type, "Seq Scan") && grows {
+		return n.Relation
+	}
+	if n.Index != "" && n.Cond == "" && grows && n.Type != "Bitmap Heap Scan" {
+		return n.Relation + " " + n.Index
+	}
+	for _, p := range n.Plans {
+		if bad := p.scan(); bad != "" {
+			return bad
+		}
+	}
+	return ""
+}
+
+// planInSQLite does the same where the number of rows does not matter: SQLite
+// knows it only after ANALYZE, which is never run.
+func (s *statements) planInSQLite(t *testing.T) {
+	t.Helper()
+	db, err := Open(t.Context(), Options{URL: storetest.SQLite(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	step := regexp.MustCompile(`^SCAN ([a-z]\w*)`)
+	others := append([]string{"json_each", "CONSTANT", "subquery"}, small...)
+	dialect := strings.NewReplacer(postgres().inList, sqlite().inList, postgres().skipLocked, sqlite().skipLocked)
+	for query, args := range s.args {
+		plan, err := collect(t.Context(), db.write, func(r *sql.Rows) (text string, err error) {
+			var ids [3]int
+			err = r.Scan(&ids[0], &ids[1], &ids[2], &text)
+			return text, err
+		}, "EXPLAIN QUERY PLAN "+dialect.Replace(query), make([]any, len(args))...)
+		if err != nil {
+			t.Fatalf("%v:\n%s", err, query)
+		}
+		for _, text := range plan {
+			if m := step.FindStringSubmatch(text); m != nil && !slices.Contains(others, m[1]) {
+				t.Errorf("SQLite reads all of %s for\n%s\n%s", m[1], query, strings.Join(plan, "\n"))
+			}
+		}
+	}
+}
+
+// fill puts half a million rows into each table that grows, of which none is due
+// for anything when the contract's statements were made.
+func fill(t *testing.T, db *DB) {
+	t.Helper()
+	const rows, later = 500_000, 1_900_000_000_000
+	for table, columns := range map[string]string{
+		"tokens (hash, user_id, used_ms)":                   `decode(lpad(to_hex(n), 64, '0'), 'hex'), '@u' || n, %[1]d + n`,
+		"accepted_terms (user_id, url, accepted_ms)":        `'@u' || n, 'u', %[1]d + n`,
+		"bindings (medium, address, given, user_id, ts_ms)": `'email', 'a' || n, '', '@u' || n, %[1]d + n`,
+		"hashes (digest, pepper_id, binding_id)":            `decode(lpad(to_hex(n), 64, '0'), 'hex'), 1, n`,
+		"sessions (sid, medium, address, owner, secret_hash, retired, expires_ms)": `'s' || n, 'email', 'a' || n, '@u' || n,
+			decode(lpad(to_hex(n), 64, '0'), 'hex'), n %% 2, %[1]d + n`,
+		"wrong_guesses (medium, address, since_ms, wrong)": `'email', 'a' || n, %[1]d + n, 1`,
+		`invites (token, ephemeral, key_id, medium, address, room_id, sender, room_name, room_type, room_avatar, sender_name, client,
+			created_ms, expires_ms)`: `'t' || n, decode(lpad(to_hex(n), 64, '0'), 'hex'), 'k', 'email', 'a' || n, '!r', '@u' || n, '', '', '', '', '', %[1]d + n, %[1]d + n`,
+		"deliveries (medium, address, user_id, server, ts_ms, until_ms, due_ms, invite_id)": `'email', 'a' || n, '@u' || n, 's' || n,
+			%[1]d + n, %[1]d + n, %[1]d + n, n`,
+		"delivery_servers (server, due_ms)":                    `'s' || n, %[1]d + n`,
+		"imported_keys (public_key, expires_ms)":               `decode(lpad(to_hex(n), 64, '0'), 'hex'), %[1]d + n`,
+		"removals (fingerprint, kind, removed_ms, removed_by)": `decode(lpad(to_hex(n), 64, '0'), 'hex'), 'binding', %[1]d + n, ''`,
+	} {
+		name, _, _ := strings.Cut(table, " ")
+		for _, statement := range []string{
+			"ALTER TABLE " + name + " DISABLE TRIGGER ALL",
+			fmt.Sprintf("INSERT INTO "+table+" SELECT "+columns+" FROM generate_series(1, %[2]d) AS s(n)", later, rows),
+			"ANALYZE " + name,
+		} {
+			if _, err := db.write.ExecContext(t.Context(), statement); err != nil {
+				t.Fatalf("%s: %v", statement, err)
+			}
+		}
+	}
+}
