@@ -19,8 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/big"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,10 +34,12 @@ const MinCodeKey = 32
 const (
 	// wrongToday is how many wrong guesses there may be at the short codes of one
 	// address, in all sessions together, since the first of them and within today.
-	// Then those codes are void, and new ones have longCode characters, which need
-	// no counting: nobody can lock the owner of a number out.
+	// Then those codes are void, and new ones have longCode digits, which need no
+	// counting: nobody can lock the owner of a number out. They are digits, because
+	// some clients take nothing else.
 	wrongToday = 10
 	today      = 24 * time.Hour
+	shortCode  = 6
 	longCode   = 12
 )
 
@@ -107,9 +109,6 @@ func New(opts Options) (*Sessions, error) {
 // Submit returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession (also for a session of
 // another medium), ErrExpired or ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
 func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clientSecret, token string) (Session, error) {
-	if medium == threepid.MediumMSISDN {
-		token = strings.ToUpper(token) // long codes are typed by people, too
-	}
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
 	}
@@ -203,12 +202,13 @@ func (s *Sessions) newToken(ctx context.Context, id threepid.ID) (string, time.D
 	if err != nil {
 		return "", 0, fmt.Errorf("count wrong guesses: %w", err)
 	}
+	digits := shortCode
 	if wrong >= wrongToday {
-		return rand.Text()[:longCode], s.opts.TokenLife, nil
+		digits = longCode
 	}
-	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(math.Pow10(digits))))
 	if err != nil {
 		return "", 0, fmt.Errorf("draw a code: %w", err)
 	}
-	return fmt.Sprintf("%06d", n), s.opts.TokenLife, nil
+	return fmt.Sprintf("%0*d", digits, n), s.opts.TokenLife, nil
 }
