@@ -27,7 +27,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/pushgw and bin/identity, static
-	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
+	@scripts/build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
 
 run: build ## start both services in development mode; Ctrl-C stops them
 	@scripts/run
