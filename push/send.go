@@ -103,7 +103,8 @@ func (g *Gateway) callProvider(ctx context.Context, d *delivery) (out Outcome) {
 // once for each change.
 func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change HealthChange) {
 	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
-	if (refused || out.Reason == ReasonSent) && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
+	said := d.destination != "" && (refused || out.Reason == ReasonSent) // else by a host of a stranger's choice
+	if said && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
 		set(g.opts.Metrics.refusals, d.app, refused)
 		now, last := time.Now().Unix(), d.state.warned.Load()
 		if refused && now-last >= int64(warnEvery.Seconds()) && d.state.warned.CompareAndSwap(last, now) {

@@ -25,8 +25,9 @@ import (
 
 const (
 	// share is what part of an app's places an origin takes at most that the
-	// operator does not name.
-	share = 20
+	// operator does not name, and allShare what all of those take together:
+	// whoever has a domain has as many origins as he likes.
+	share, allShare = 20, 2
 	// busyRetryAfter is what is told beyond it.
 	busyRetryAfter = 2 * time.Second
 	// A push server that never took a notification may be a proxy that lost its
@@ -51,6 +52,7 @@ type Provider struct {
 
 	mu     sync.Mutex
 	strays map[string]int // deliveries under way to origins that nobody names
+	stray  int            // the sum
 }
 
 // Fingerprint stands for what it depends on whether a pushkey is one of the
@@ -218,10 +220,11 @@ func (p *Provider) enter(host string) bool {
 	if p.strays == nil {
 		p.strays = make(map[string]int)
 	}
-	if p.strays[host] >= max(1, p.places/share) {
+	if p.strays[host] >= max(1, p.places/share) || p.stray >= max(1, p.places/allShare) {
 		return false
 	}
 	p.strays[host]++
+	p.stray++
 	return true
 }
 
@@ -231,6 +234,7 @@ func (p *Provider) leave(host string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stray--
 	if p.strays[host]--; p.strays[host] == 0 {
 		delete(p.strays, host)
 	}

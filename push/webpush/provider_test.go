@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
@@ -274,30 +275,44 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 	}
 }
 
-// A thousand origins that answer nothing take no more than their share.
+// A thousand origins that never answer leave others their places.
 func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
 	provider := open(t, fake, nil) // of 100 places
-	done := make(chan push.Outcome, 100)
-	send := func(endpoint string) { done <- provider.Send(t.Context(), message(browser(fake, endpoint))) }
-	for range 5 {
-		go send("https://tarpit.example.org/x")
+	outcomes := make(chan push.Outcome, 100)
+	send := func(endpoint string, n int) {
+		for range n {
+			go func() { outcomes <- provider.Send(t.Context(), message(browser(fake, endpoint))) }()
+		}
 	}
-	for range 6 {
-		go send(mozilla)
+	wait := func(n int) {
+		if err := fake.Wait(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := fake.Wait(t.Context(), 11); err != nil {
-		t.Fatal(err)
+	busy := func(endpoint string) {
+		out := provider.Send(t.Context(), message(browser(fake, endpoint)))
+		expect(t, out, push.Temporary, push.ReasonBusy)
+		if out.RetryAfter == 0 {
+			t.Error("it says nothing of when to come back")
+		}
 	}
-	out := provider.Send(t.Context(), message(browser(fake, "https://tarpit.example.org/y")))
-	expect(t, out, push.Temporary, push.ReasonBusy)
-	if out.RetryAfter == 0 {
-		t.Error("it says nothing of when to come back")
+	send("https://tarpit.example.org/x", 5)
+	wait(5)
+	busy("https://tarpit.example.org/y")
+	for i := range 45 {
+		send(fmt.Sprintf("https://tarpit%d.example.org/x", i), 1)
 	}
+	wait(50)
+	for i := range 1000 {
+		busy(fmt.Sprintf("https://another%d.example.org/x", i))
+	}
+	send(mozilla, 50)
+	wait(100)
 	fake.Close()
-	for range 11 {
-		<-done
+	for range 100 {
+		<-outcomes
 	}
 	if n := provider.Strays(); n != 0 {
 		t.Errorf("%d origins are remembered after the last push", n)
@@ -347,18 +362,25 @@ func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reg := prometheus.NewRegistry()
 	gateway, err := push.NewGateway(apps, push.Options{
 		Dedup: memory, Health: health.New(health.Options{}), Log: slog.New(slog.DiscardHandler),
-		Metrics: push.NewMetrics(prometheus.NewRegistry()), UnknownApp: push.UnknownAppFail, RetryWait: time.Millisecond,
+		Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail, RetryWait: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	evil := func(i int) push.Device { return *browser(fake, fmt.Sprintf("https://evil.example.org/%d", i)) }
 	for i := range 200 {
 		n := message(nil).Notification
 		n.EventID = push.NewText(fmt.Sprintf("$e%d:x", i))
-		devices := []push.Device{*browser(fake, fmt.Sprintf("https://evil.example.org/%d", i)), *browser(fake, mozilla)}
-		expect(t, gateway.Deliver(t.Context(), n, devices)[1], push.Accepted, push.ReasonSent)
+		expect(t, gateway.Deliver(t.Context(), n, []push.Device{evil(i), *browser(fake, mozilla)})[1], push.Accepted, push.ReasonSent)
+	}
+	turn.Store(2) // 403 is next
+	expect(t, gateway.Deliver(t.Context(), message(nil).Notification, []push.Device{evil(1000)})[0], push.Temporary, push.ReasonCredentials)
+	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP herald_push_app_refused 1 since the push service refused the app's credentials or settings, until it accepts a push.\n"+
+		"# TYPE herald_push_app_refused gauge\nherald_push_app_refused{app=\"app\",provider=\"webpush\"} 0\n"), "herald_push_app_refused"); err != nil {
+		t.Error(err)
 	}
 }
 
