@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -204,7 +205,8 @@ func defaultConfig() *Config {
 // the defaults. It reports all faults at once.
 func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: gone, Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: serve.GoneOptions("http"), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	maps.Copy(opts.Gone, gone)
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -134,7 +135,8 @@ func loadConfig(name string, environ []string) (*Config, error) {
 // could be read, and defaults.
 func readConfig(name string, environ []string) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: gone, Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: serve.GoneOptions("http"), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	maps.Copy(opts.Gone, gone)
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {

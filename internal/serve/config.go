@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"io/fs"
 	"math"
 	"net"
 	"net/netip"
@@ -20,8 +21,6 @@ type Config struct {
 	// that they are not served. Whoever reaches it can read the memory of the
 	// process.
 	AdminListen string `yaml:"admin_listen"`
-	// SocketMode is the octal mode of Unix sockets.
-	SocketMode string `yaml:"socket_mode"`
 	// TLS makes the API addresses other than Unix sockets speak TLS.
 	TLS TLSConfig `yaml:"tls"`
 	// MaxConnections bounds the simultaneous connections to the API. For one
@@ -29,25 +28,42 @@ type Config struct {
 	// with a request at work never are. 0 means three quarters of the files that
 	// the process may open, which also bounds any other number.
 	MaxConnections int `yaml:"max_connections"`
-	// MaxHeaderBytes bounds the headers of a request.
-	MaxHeaderBytes int `yaml:"max_header_bytes"`
-	// ReadHeaderTimeout bounds the reading of a request's headers.
-	ReadHeaderTimeout conf.Duration `yaml:"read_header_timeout"`
 	// ReadTimeout bounds the reading of a whole request.
 	ReadTimeout conf.Duration `yaml:"read_timeout"`
 	// WriteTimeout bounds the time from the end of a request's headers to the
 	// end of its answer.
 	WriteTimeout conf.Duration `yaml:"write_timeout"`
-	// IdleTimeout bounds how long a connection waits for its next request. It
-	// must be longer than clients keep theirs, which is 120 s for Synapse:
-	// Synapse does not repeat a POST that meets a closing connection.
-	IdleTimeout conf.Duration `yaml:"idle_timeout"`
 	// DrainDelay is how long requests are still accepted after the order to
 	// stop, while /ready already says no.
 	DrainDelay conf.Duration `yaml:"drain_delay"`
 	// ShutdownBudget is how long requests in flight may take to finish after
 	// that.
 	ShutdownBudget conf.Duration `yaml:"shutdown_budget"`
+
+	// What follows are no options: nobody knows a better value. Tests do.
+
+	// SocketMode is the mode of Unix sockets.
+	SocketMode fs.FileMode
+	// MaxHeaderBytes bounds the headers of a request, ReadHeaderTimeout the reading
+	// of them.
+	MaxHeaderBytes    int
+	ReadHeaderTimeout conf.Duration
+	// IdleTimeout bounds how long a connection waits for its next request. It
+	// must be longer than clients keep theirs, which is 120 s for Synapse:
+	// Synapse does not repeat a POST that meets a closing connection.
+	IdleTimeout conf.Duration
+}
+
+// GoneOptions says what became of options of former versions; path is where the
+// Config stands in the file.
+func GoneOptions(path string) map[string]string {
+	return map[string]string{
+		path + ".socket_mode":         "is gone: Unix sockets have the mode 0660; remove it",
+		path + ".tls.reload_interval": "is gone: the files are looked at every 5 s; remove it",
+		path + ".max_header_bytes":    "is gone: headers have up to 32 KiB; remove it",
+		path + ".read_header_timeout": "is gone: headers have to arrive within 10 s; remove it",
+		path + ".idle_timeout":        "is gone: a connection waits 150 s for its next request, longer than Synapse's; remove it",
+	}
 }
 
 // TLSConfig names a certificate and its key. Both files are read again when they
@@ -57,14 +73,15 @@ type TLSConfig struct {
 	CertFile string `yaml:"cert_file"`
 	// KeyFile is a PEM file with the private key.
 	KeyFile string `yaml:"key_file"`
-	// ReloadInterval is the least time between two looks at the files.
-	ReloadInterval conf.Duration `yaml:"reload_interval"`
+	// ReloadInterval is the least time between two looks at the files. It is no
+	// option.
+	ReloadInterval conf.Duration
 }
 
 // DefaultConfig returns the defaults, which have no address in them.
 func DefaultConfig() Config {
 	return Config{
-		SocketMode:        "0660",
+		SocketMode:        0o660,
 		TLS:               TLSConfig{ReloadInterval: conf.Duration(5 * time.Second)},
 		MaxConnections:    16384,
 		MaxHeaderBytes:    32 << 10,
@@ -96,9 +113,6 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	case slices.ContainsFunc(c.Listen, func(api string) bool { return sameAddress(api, c.AdminListen) }):
 		p.Add(path+".admin_listen", c.AdminListen, "is an address of the API, too: use another port")
 	}
-	if _, err := parseMode(c.SocketMode); err != nil {
-		p.Add(path+".socket_mode", c.SocketMode, "write an octal mode in quotes, such as \"0660\"")
-	}
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		p.Add(path+".tls", nil, "set both cert_file and key_file, or neither")
 	}
@@ -111,21 +125,15 @@ func (c Config) validateBounds(path string, p *conf.Problems) {
 	if c.MaxConnections < 0 {
 		p.Add(path+".max_connections", c.MaxConnections, "write 0 for as many as the process may open files for, or more")
 	}
-	if c.MaxHeaderBytes <= 0 {
-		p.Add(path+".max_header_bytes", c.MaxHeaderBytes, "write a number of bytes, such as 32768")
-	}
 	for _, d := range []struct {
 		name  string
 		value conf.Duration
 		least conf.Duration
 	}{
-		{"read_header_timeout", c.ReadHeaderTimeout, 1},
 		{"read_timeout", c.ReadTimeout, 1},
 		{"write_timeout", c.WriteTimeout, 1},
-		{"idle_timeout", c.IdleTimeout, 1},
 		{"shutdown_budget", c.ShutdownBudget, 1},
 		{"drain_delay", c.DrainDelay, 0},
-		{"tls.reload_interval", c.TLS.ReloadInterval, 0},
 	} {
 		if d.value < d.least {
 			p.Add(path+"."+d.name, d.value, "write a longer duration, such as \"10s\"")

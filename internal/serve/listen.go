@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -15,20 +14,8 @@ import (
 // probeTimeout bounds the wait for whoever may still listen on a Unix socket.
 const probeTimeout = time.Second
 
-// parseMode reads the octal permission bits of a file.
-func parseMode(mode string) (fs.FileMode, error) {
-	n, err := strconv.ParseUint(mode, 8, 32)
-	if err != nil {
-		return 0, fmt.Errorf("read the mode: %w", err)
-	}
-	if n > 0o777 {
-		return 0, errors.New("the mode has more than permission bits")
-	}
-	return fs.FileMode(n), nil
-}
-
 // listen opens one address. Its errors name the address.
-func listen(ctx context.Context, address, socketMode string) (net.Listener, error) {
+func listen(ctx context.Context, address string, mode fs.FileMode) (net.Listener, error) {
 	path, isUnix := unixPath(address)
 	if !isUnix {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
@@ -36,10 +23,6 @@ func listen(ctx context.Context, address, socketMode string) (net.Listener, erro
 			return nil, fmt.Errorf("listen on %s: %w", address, err)
 		}
 		return l, nil
-	}
-	mode, err := parseMode(socketMode)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	l, err := listenUnix(ctx, path, mode)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestAUnixSocketHasItsModeAndIsRemoved(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
 	o := onSocket(path)
-	o.Config.SocketMode = "0600"
+	o.Config.SocketMode = 0o600
 	s := start(t, o)
 	info, err := os.Stat(path)
 	if err != nil {

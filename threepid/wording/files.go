@@ -1,10 +1,12 @@
 package wording
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,6 +38,7 @@ type layer map[string][]*file
 
 // loader gathers the faults of all files.
 type loader struct {
+	dir      string // of the operator's own templates
 	fallback language.Tag
 	kinds    []Kind
 	parsed   map[*file]*Template
@@ -73,7 +76,11 @@ func (l *loader) folders(dir fs.FS) []string {
 func (l *loader) read(fsys fs.FS, folder, origin string) layer {
 	entries, err := fs.ReadDir(fsys, folder)
 	if err != nil {
-		l.fault("folder %s: %w", folder, err)
+		var cause *fs.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err // the path in it begins at the folder
+		}
+		l.fault("folder %s: %w", filepath.Join(l.dir, folder), err)
 		return nil
 	}
 	found := make(layer)

@@ -83,7 +83,7 @@ func Load(src Source, kinds ...Kind) (set *Set, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("default language: %q is no BCP 47 tag, such as en or pt-BR", src.Language)
 	}
-	l := loader{fallback: fallback, kinds: kinds, parsed: make(map[*file]*Template)}
+	l := loader{dir: src.Dir, fallback: fallback, kinds: kinds, parsed: make(map[*file]*Template)}
 	layers := []layer{l.read(src.Builtin, ".", "built-in ")}
 	brands := map[string]layer{"": nil}
 	if src.Dir != "" {
