@@ -71,7 +71,7 @@ apps:
     endpoint: `+fcm.URL()+`
     unifiedpush: true
     `+reach)
-	g := startGateway(t, http.DefaultClient, "-config", config)
+	g := startGateway(t, new(http.Client), "-config", config)
 	endpoint := "https://" + fake.Addr()
 	post := func(device map[string]any) string {
 		t.Helper()
@@ -102,6 +102,11 @@ apps:
 	if len(all) != 3 || all[0].Text != `{"event_id":"$e:x","room_id":"!r:x","session_id":"s","unread":1}` ||
 		string(all[1].Body) != `{"notification":{"counts":{"unread":1},"event_id":"$e:x","prio":"high","room_id":"!r:x"}}` {
 		t.Errorf("the push service got %+v", all)
+	}
+	code, stdout, stderr := command(t, nil, "-config", config, "test-push", "-app", "web", "-pushkey", fake.Subscription.PushKey(),
+		"-data", fmt.Sprintf(`{"endpoint":"%s/c","auth":%q}`, endpoint, fake.Subscription.Auth()))
+	if code != 0 || !strings.Contains(stdout, "outcome   accepted (sent)") {
+		t.Errorf("test-push: exit status %d\n%s\n%s", code, stdout, stderr)
 	}
 	if got := g.get(t, g.API+notifyPath); got != `{"unifiedpush":{"gateway":"matrix"}}` {
 		t.Errorf("discovery: %s", got)
