@@ -36,12 +36,14 @@ func TestDeadLogReader(t *testing.T, prefix string) {
 		_ = json.Unmarshal(lines.Bytes(), &event) // other lines are for people
 	}
 	output.Close()
+	client := new(http.Client)
+	defer client.CloseIdleConnections()
 	for range 3 {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+event.Address+"/", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := http.DefaultClient.Do(r)
+		res, err := client.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}

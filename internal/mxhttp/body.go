@@ -15,6 +15,9 @@ import (
 const (
 	// bodyGrace is how long a body may take at any pace.
 	bodyGrace = 2 * time.Second
+	// bodyBehind is for how long it may be too slow then: when this process gets no
+	// CPU time, what has arrived long ago is read late.
+	bodyBehind = 250 * time.Millisecond
 	// decodedAtOnce is how many decoded bytes are acquired at a time.
 	decodedAtOnce = 4 << 10
 )
@@ -33,6 +36,7 @@ type body struct {
 	begun    time.Time
 	received int64
 	ended    bool // read to its end, given up, or nobody reads on
+	behind   bool // was too slow at the last look
 	late     bool // given up
 }
 
@@ -97,8 +101,8 @@ func (b *body) arrived(n int, last bool) (late bool) {
 	return b.late
 }
 
-// look gives the body up if it is behind, and else comes back when it will be
-// unless more arrives.
+// look gives the body up if it is behind for the second time, and else comes back
+// when it will be unless more arrives.
 func (b *body) look() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -106,8 +110,15 @@ func (b *body) look() {
 		return
 	}
 	due := b.begun.Add(bodyGrace + time.Duration(float64(b.received)/float64(b.slowest)*float64(time.Second)))
-	if ahead := time.Until(due); ahead > 0 {
+	ahead := time.Until(due)
+	switch {
+	case ahead > 0:
+		b.behind = false
 		b.timer.Reset(ahead)
+		return
+	case !b.behind:
+		b.behind = true
+		b.timer.Reset(bodyBehind)
 		return
 	}
 	b.late, b.ended = true, true
