@@ -83,10 +83,10 @@ func TestABackupOfPostgreSQLIsItsOwn(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
-	for command_, want := range map[string]string{"backup": `pg_dump --format=custom --file=copy 'postgres://`, "restore": `pg_restore --no-owner`} {
-		code, out, errs := command(t, nil, "-config", w.config, command_, "copy")
+	for name, want := range map[string]string{"backup": `pg_dump --format=custom --file=copy 'postgres://`, "restore": `pg_restore --no-owner`} {
+		code, out, errs := command(t, nil, "-config", w.config, name, "copy")
 		if code != 1 || out != "" || !strings.Contains(errs, want) || regexp.MustCompile(`://[^@'/]*:[^@'/]*@`).MatchString(errs) {
-			t.Errorf("%s: exit status %d, %s%s", command_, code, out, errs)
+			t.Errorf("%s: exit status %d, %s%s", name, code, out, errs)
 		}
 	}
 }

@@ -16,8 +16,8 @@ func byOperator() identity.Removal {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		name = u.Username
 	}
-	if real := os.Getenv("SUDO_USER"); real != "" && real != name {
-		name = real + " as " + name
+	if caller := os.Getenv("SUDO_USER"); caller != "" && caller != name {
+		name = caller + " as " + name
 	}
 	return identity.Removal{At: time.Now(), By: name}
 }

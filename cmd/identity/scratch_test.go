@@ -39,15 +39,15 @@ func TestCommandsNeedNoTemporaryFolder(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o500); err != nil { //nolint:gosec // a folder
+	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) //nolint:gosec // a folder
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
 	for _, args := range [][]string{
 		{"-config", "identity.yaml", "import-sydent", "-db", "sydent.db", "-conf", "sydent.conf"},
 		{"-config", "identity.yaml", "rotate-pepper"},
 	} {
-		cmd := exec.Command("/identity", args...) //nolint:noctx // the test ends with it
+		cmd := exec.Command("/identity", args...)
 		cmd.Dir, cmd.Env = "/", []string{}
 		// Whoever runs the test is a user without rights there.
 		cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -72,7 +72,7 @@ func copyTo(t *testing.T, to, from string) {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	file, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o700) //nolint:gosec // a program
+	file, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o700)
 	if err != nil {
 		t.Fatal(err)
 	}

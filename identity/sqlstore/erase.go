@@ -163,11 +163,11 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 		}
 		for conditions := range slices.Chunk(table.conditions(p), eraseConditions) {
 			for more := true; more; {
-				n, err := 0, error(nil)
-				if n, more, err = db.eraseSome(ctx, table, conditions, by); err != nil {
+				n, rest, err := db.eraseSome(ctx, table, conditions, by)
+				if err != nil {
 					return err
 				}
-				done = min(done+n, total)
+				more, done = rest, min(done+n, total)
 				progress("rows erased", done, total)
 			}
 		}
@@ -194,9 +194,9 @@ func (db *DB) eraseSome(ctx context.Context, in personal, conditions []condition
 			return err
 		}
 		for _, c := range conditions {
-			statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d)`, //nolint:gosec // all of it is above
+			statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d)`,
 				in.table, in.key, in.key, in.table, c.where, eraseRows)
-			n := 0
+			var n int
 			if in.name == "bindings" {
 				unbound, err := collect(ctx, tx, scanAddress, statement+` RETURNING medium, address`, c.args...)
 				if err != nil {

@@ -34,7 +34,7 @@ type DB struct {
 	// SQLite lets one connection write at a time. With a pool of one for all that
 	// writes, writers wait in Go, where their deadlines end the wait, and never
 	// meet SQLITE_BUSY. Another process that writes, such as a subcommand beside
-	// the server, is waited for inside SQLite, at most connWait and whatever
+	// the server, is waited for inside SQLite, at most busyTimeout and whatever
 	// the deadline. With PostgreSQL, too, those that read need not wait for a
 	// connection while writers wait for each other.
 	read, write pool
@@ -46,6 +46,10 @@ type DB struct {
 
 // sqliteReaders is how many lookups may read from SQLite at once.
 const sqliteReaders = 8
+
+// busyTimeout is far longer than this program holds a write lock: a batch of a
+// pepper rotation takes tens of milliseconds.
+const busyTimeout = 10 * time.Second
 
 // inMemory keeps what SQLite sorts in memory: containers have no folder to put it.
 const inMemory = "temp_store(2)"
@@ -105,7 +109,7 @@ func openSQLite(path string) (*DB, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	busy := fmt.Sprintf("busy_timeout(%d)", connWait.Milliseconds())
+	busy := fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds())
 	open := func(conns int, txlock string, pragmas ...string) (*sql.DB, error) {
 		db, err := sql.Open("sqlite", sqliteURL(path, txlock, append(pragmas, busy, "foreign_keys(1)", inMemory)...))
 		if err != nil {

@@ -17,10 +17,9 @@ import (
 )
 
 // connWait bounds the wait for one of the connections that write, because whoever
-// has them may be waiting for a lock, and with SQLite then the wait for the lock.
-// It is far longer than this program holds one: a batch of a pepper rotation takes
-// tens of milliseconds.
-const connWait = 10 * time.Second
+// has them may be waiting for a lock. A hundred binds at once on a busy machine take
+// less.
+const connWait = 20 * time.Second
 
 // pool is the connections that read, or those that write. What it returns is an
 // *identity.UnavailableError while the database is away, locked or full.

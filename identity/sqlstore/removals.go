@@ -71,10 +71,10 @@ type removals struct {
 func (db *DB) findRemovals(ctx context.Context, q querier, all []removed) (removals, error) {
 	r := removals{db, make(map[identity.Digest]int64)}
 	_, err := collect(ctx, q, func(rows *sql.Rows) (struct{}, error) {
-		var print []byte
+		var found []byte
 		var at int64
-		err := rows.Scan(&print, &at)
-		r.at[identity.Digest(print)] = at
+		err := rows.Scan(&found, &at)
+		r.at[identity.Digest(found)] = at
 		return struct{}{}, err
 	}, `SELECT fingerprint, MAX(removed_ms) FROM removals WHERE fingerprint `+db.dialect.inList+` GROUP BY fingerprint`,
 		db.dialect.list(db.fingerprints(all)))

@@ -118,9 +118,10 @@ func oldService(t *testing.T, db *sqlstore.DB, keys identity.KeyStore) {
 func oldDirectory(t *testing.T, db *sqlstore.DB) {
 	t.Helper()
 	ctx := t.Context()
-	for done, err := false, error(nil); !done; {
-		done, err = db.FillPepper(ctx, 2, then, then)
+	for more := true; more; {
+		done, err := db.FillPepper(ctx, 2, then, then)
 		check(t, err)
+		more = !done
 	}
 	all := map[string]string{"bob@example.com": "@bob:example.net", "carl@example.com": "@carl:example.com"}
 	for _, spelling := range []string{"strauss@bücher.example", "strauss@xn--bcher-kva.example", "strauß@bücher.example"} {

@@ -44,6 +44,7 @@ func divergences() []divergence {
 		{"", 413, "the prose knows no limits; M_TOO_LARGE is the Client-Server API's answer"},
 		{"", 429, "the prose knows no limits; M_LIMIT_EXCEEDED is the Client-Server API's answer"},
 		{"", 500, "a fault of ours"},
+		{"", 503, "the database is away, or the service has no memory for the request: worth trying again"},
 		{"/account/register", 400, "the prose (API standards) wants a JSON object; a missing member is M_MISSING_PARAMS"},
 		{"/account/register", 502, "the files have no answer for a homeserver that cannot be reached"},
 		{"/account/register", 403, "a homeserver that may not use the service is M_FORBIDDEN"},
