@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -40,8 +42,11 @@ type accountHandler func(w http.ResponseWriter, r *http.Request, by caller) erro
 func (a *api) authenticated(token func(*http.Request) string, h accountHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		account, err := a.Accounts.Account(r.Context(), token(r))
+		if errors.Is(err, identity.ErrUnauthorized) { // or anybody could ask the database without end
+			err = cmp.Or(a.mayAsk(r.Context()), err)
+		}
 		if err != nil {
-			return a.open(func(http.ResponseWriter, *http.Request) error { return err })(w, r)
+			return err
 		}
 		server, _ := identity.UserServer(account.UserID)
 		noteHomeserver(r, server)
@@ -61,10 +66,17 @@ func noteHomeserver(r *http.Request, name string) {
 	}
 }
 
-// open limits what needs no access token by the address of the client.
+// mayAsk returns an error if too much was asked without an access token from the
+// address of the client.
+func (a *api) mayAsk(ctx context.Context) error {
+	_, err := a.Limiter.Take(ctx, a.perIP(ctx, openIP, a.Limits.OpenIP))
+	return err
+}
+
+// open makes a handler of one that needs no access token.
 func (a *api) open(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if _, err := a.Limiter.Take(r.Context(), a.perIP(r.Context(), openIP, a.Limits.OpenIP)); err != nil {
+		if err := a.mayAsk(r.Context()); err != nil {
 			return err
 		}
 		return h(w, r)
