@@ -220,6 +220,13 @@ func startBenchGateway(b testing.TB, dir string, ca *pushtest.CA, app string) *c
 	return startBenchApps(b, dir, string(ca.PEM()), "{app: "+app+"}")
 }
 
+// startAPNsBenchGateway does so with an app of apns.
+func startAPNsBenchGateway(b testing.TB, apns *pushtest.APNs, key pushtest.TokenKey) *contender {
+	b.Helper()
+	dir := b.TempDir()
+	return startBenchGateway(b, dir, apns.CA(), apnsApp(b, dir, apns, key))
+}
+
 // startBenchApps runs the real binary with these apps, and these authorities (PEM).
 func startBenchApps(b testing.TB, dir, authorities, apps string) *contender {
 	b.Helper()

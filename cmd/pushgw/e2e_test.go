@@ -22,7 +22,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/internal/cmdtest"
-	"github.com/matrix-herald/herald/internal/crowdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -30,7 +29,6 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
 	relayMain()
-	crowdtest.Main()
 	cmdtest.Main(m)
 }
 

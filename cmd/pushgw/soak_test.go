@@ -68,35 +68,37 @@ func BenchmarkSoak(b *testing.B) {
 
 func soakedHandler(b *testing.B) http.Handler {
 	b.Helper()
-	cfg, err := loadConfig("", nil)
+	apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "generous", Provider: generous{}, MaxInFlight: 1000, Fingerprint: "x"}})
 	if err != nil {
 		b.Fatal(err)
 	}
+	return handlerOf(b, defaultConfig(), apps)
+}
+
+// handlerOf returns the handler of a server with a configuration, in this process.
+func handlerOf(tb testing.TB, cfg *Config, apps *push.Apps) http.Handler {
+	tb.Helper()
 	log, flush, err := telemetry.NewBufferedLogger(io.Discard, cfg.Log)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	b.Cleanup(flush)
+	tb.Cleanup(flush)
 	registry := prometheus.NewRegistry()
 	metrics := push.NewMetrics(registry)
 	remembered, err := newDedup(cfg, nil)
 	if err != nil {
-		b.Fatal(err)
-	}
-	apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "generous", Provider: generous{}, MaxInFlight: 1000, Fingerprint: "x"}})
-	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	gateway, err := push.NewGateway(apps, push.Options{
 		Log: log, Metrics: metrics, UnknownApp: cfg.UnknownApp, Dedup: remembered, Health: health.New(health.Options{}),
 		AttemptTimeout: cfg.Delivery.AttemptTimeout.Std(), RetryWait: cfg.Delivery.RetryWait.Std(),
 	})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	handler, err := newHandler(cfg, gateway, nil, log, registry)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return handler
 }
