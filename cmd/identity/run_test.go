@@ -153,7 +153,7 @@ homeservers: {ca_file: missing.pem}
 func TestItStartsWithoutAConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://id.example.org", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
+	first := startHere(t, ephemeral("IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=http://id.example.org", "IDENTITY_HTTP_DRAIN_DELAY=0s"))
 	if status, body := fetch(t, first.Admin+"/readyz"); status != http.StatusOK {
 		t.Errorf("not ready: %d %s", status, body)
 	}
@@ -185,7 +185,7 @@ func TestItStartsWithoutAConfiguration(t *testing.T) {
 		t.Errorf("under another name: exit status %d\n%s", code, stderr)
 	}
 	writeFile(t, filepath.Join(dir, "identity-data", "code.key"), "short\n")
-	code, _, stderr = command(t, ephemeral("IDENTITY_SERVER_NAME=localhost:8090", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090"))
+	code, _, stderr = command(t, ephemeral("IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=http://localhost:8090"))
 	if code != 1 || !strings.Contains(stderr, "restore it from a backup") {
 		t.Errorf("with a broken code key: exit status %d\n%s", code, stderr)
 	}
