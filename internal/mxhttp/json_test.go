@@ -1,6 +1,7 @@
 package mxhttp_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -301,6 +303,11 @@ func FuzzReaders(f *testing.F) {
 		err2 := mxhttp.ReadJSON(httptest.NewRecorder(), post(string(data)), 1<<20, &members)
 		if a, b := code(t, err), code(t, err2); a != b {
 			t.Fatalf("%q: DecodeObject says %q, ReadJSON %q (%v)", data, a, b, err2)
+		}
+		slow := post("")
+		slow.Body = io.NopCloser(iotest.OneByteReader(bytes.NewReader(data)))
+		if c := code(t, mxhttp.ReadJSON(httptest.NewRecorder(), slow, 1<<20, new(map[string]jsontext.Value))); c != code(t, err2) {
+			t.Fatalf("%q byte by byte: %q, and %v at once", data, c, err2)
 		}
 		if len(members) != len(object) {
 			t.Fatalf("%q: ReadJSON finds %d members, DecodeObject %d", data, len(members), len(object))
