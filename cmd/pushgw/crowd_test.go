@@ -82,7 +82,7 @@ func startCrowd(tb testing.TB, host string, count int, again time.Duration, beha
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		tb.Fatal(err)
 	}
-	ctx, leave := context.WithCancel(context.Background())
+	ctx, leave := context.WithCancel(context.WithoutCancel(tb.Context()))
 	c := &crowd{Count: min(count, int(min(files.Max, 1<<20))-reserve), leave: leave}
 	dialing, begun := make(chan struct{}, 100), make(chan struct{}, c.Count)
 	for i := range c.Count {
