@@ -105,7 +105,7 @@ func (c *crowd) refused(t *testing.T, errcode, addr string, n int) {
 	}
 }
 
-func TestASourceHoldsAQuarterOfTheBytesInFlight(t *testing.T) {
+func TestASourceHoldsAQuarterAndHalfOfWhatTheOthersLeave(t *testing.T) {
 	t.Parallel()
 	c, reg := newCrowd(t, mxhttp.Options{})
 	defer close(c.release)
@@ -115,13 +115,15 @@ func TestASourceHoldsAQuarterOfTheBytesInFlight(t *testing.T) {
 	c.hold("192.0.2.2", 9_000)
 	c.hold("2001:db8::1", 9_000)
 	c.refused(t, "M_LIMIT_EXCEEDED", "2001:db8::2", 1_001) // has the same /64
-	c.hold("2001:db8:0:1::1", 9_000)
-	c.refused(t, "M_UNKNOWN", "192.0.2.3", 4_001)
-	c.hold("192.0.2.3", 4_000)
-	if n := gauge(t, reg, "herald_http_bytes_in_flight"); n != budgetOfTests {
-		t.Errorf("%v bytes in flight, want %d", n, budgetOfTests)
+	// 13,000 are left: there is always room for one source more.
+	c.refused(t, "M_LIMIT_EXCEEDED", "2001:db8:0:1::1", 6_501)
+	c.hold("2001:db8:0:1::1", 6_500)
+	c.refused(t, "M_LIMIT_EXCEEDED", "192.0.2.3", 3_251)
+	c.hold("192.0.2.3", 3_250)
+	if n := gauge(t, reg, "herald_http_bytes_in_flight"); n != 36_750 {
+		t.Errorf("%v bytes in flight, want 36750", n)
 	}
-	for reason, want := range map[string]float64{"source": 3, "total": 1, "slow": 0} {
+	for reason, want := range map[string]float64{"source": 5, "total": 0, "slow": 0} {
 		if n := refusals(t, reg, reason); n != want {
 			t.Errorf("%v refusals for %s, want %v", n, reason, want)
 		}

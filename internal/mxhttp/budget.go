@@ -21,7 +21,7 @@ const (
 
 // Why a body is not read to its end, as the metrics have it.
 const (
-	refusedSource = "source" // its source holds a quarter of the budget
+	refusedSource = "source" // its source holds all that one may
 	refusedTotal  = "total"  // the budget is used up
 	refusedSlow   = "slow"   // it arrives too slowly
 )
@@ -29,10 +29,11 @@ const (
 // budget bounds the bytes that the requests of an engine hold at once: of their
 // bodies as far as they have arrived, and of what is decoded of them.
 //
-// One source, which is an address or the /64 of one, holds at most a quarter, so
-// that nobody keeps everybody else out. Trusted sources are exempt: a homeserver
-// next door speaks for all of its users. Where there are some, the others leave
-// them a quarter. Whoever has no address, behind a Unix socket, counts as trusted.
+// One source, which is an address or the /64 of one, holds at most a quarter, and
+// at most half of what the other sources leave, so that neither one nor a few keep
+// everybody else out. Trusted sources are exempt: a homeserver next door speaks for
+// all of its users. Where there are some, the others leave them a quarter. Whoever
+// has no address, behind a Unix socket, counts as trusted.
 type budget struct {
 	most, share int64
 	trusted     []netip.Prefix
@@ -79,8 +80,9 @@ func (b *budget) acquire(source netip.Prefix, n int64) *Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	stranger := source.IsValid()
+	mine := b.sources[source]
 	switch {
-	case stranger && b.sources[source]+n > b.share:
+	case stranger && mine+n > min(b.share, (b.most-b.held+mine)/2):
 		return b.refuse(refusedSource, codeLimited, "Too many bytes of requests from this address are in flight; try again later")
 	case b.held+n > b.most, stranger && len(b.trusted) > 0 && b.strangers+n > b.most-b.share:
 		return b.refuse(refusedTotal, codeUnknown, "Too many bytes of requests are in flight; try again later")
@@ -88,7 +90,7 @@ func (b *budget) acquire(source netip.Prefix, n int64) *Error {
 	b.held += n
 	if stranger {
 		b.strangers += n
-		b.sources[source] += n
+		b.sources[source] = mine + n
 	}
 	return nil
 }
