@@ -21,7 +21,7 @@ GOVULNCHECK_VERSION := v1.3.0
 GOVULNCHECK := .tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check fmt fmt-check docs-check lint shell-lint tidy-check race faults interop cover bench bench-hostile soak fuzz repro sbom vuln clean
+.PHONY: help build run test check fmt fmt-check docs docs-check lint shell-lint tidy-check race faults interop cover bench bench-hostile soak fuzz repro sbom vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,7 +44,11 @@ fmt-check:
 	@unformatted=$$(gofmt -l .) && \
 	if [ -n "$$unformatted" ]; then echo "run make fmt; not formatted:"; echo "$$unformatted"; exit 1; fi
 
-docs-check: # every test that a page names exists
+docs: ## write artefacts/conformance.md from the comments beside the tests
+	@mkdir -p artefacts
+	scripts/docs conformance >artefacts/conformance.md
+
+docs-check: # rows of the conformance table are well formed, and tests that a page names exist
 	scripts/docs
 
 lint: $(GOLANGCI) ## run go vet and golangci-lint

@@ -24,6 +24,7 @@ func register(t *testing.T, a *identity.Accounts) string {
 	return token
 }
 
+// Conformance (accounts): several tokens of a user; logout ends one; again, 401 `M_UNKNOWN_TOKEN` (also TestAccount)
 func TestRegistrationsLiveSideBySide(t *testing.T) {
 	t.Parallel()
 	a, ctx := newService(t).accounts(t), t.Context()

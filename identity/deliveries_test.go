@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (federation): onbind | POST (the specification says PUT), no Authorization, signed, one invite each, `invites: []` without one (also TestOnBindPostsTheNotification, TestHomeserversCanCheckWhatTheyAreTold)
 func TestHomeserverIsToldOfABinding(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)
@@ -39,6 +40,8 @@ func TestHomeserverIsToldOfABinding(t *testing.T) {
 
 // TestInviteIsSignedWithTheKeyOfItsTime is about a room that was told of the
 // key from before a rotation, and checks invites with no other.
+//
+// Conformance (federation): `signed` | exactly `mxid` and `token`, with the key that the room was told of, rotated meanwhile or not (also TestInviteOfACompromisedKeyFails, TestHomeserversCanCheckWhatTheyAreTold)
 func TestInviteIsSignedWithTheKeyOfItsTime(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)
@@ -96,6 +99,8 @@ func TestInviteOfACompromisedKeyFails(t *testing.T) {
 	}
 }
 
+// Conformance (federation): homeservers that refuse, hang, die, come back | 4xx with an errcode is final, everything else is tried again (also TestWhatHomeserversAnswerDecidesAnInvite, TestAHomeserverThatHangsAndDies, TestPausesGrow)
+// Conformance (federation): success is 200; a homeserver's refusals come to an end (Synapse answers with an error for ever if a room is gone) | given up when the invite expires, at the latest (also TestPausesGrow, TestContract)
 func TestHomeserversThatAreNotWell(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -174,6 +179,7 @@ func (f onBindFunc) OnBind(ctx context.Context, server string, body []byte) erro
 	return f(ctx, server, body)
 }
 
+// Conformance (federation): a stop, a crash, several replicas | what was answered with 200 is not told again (also TestAKillBeforeTheHomeserverIsToldLosesNothing, TestReplicasTellEachThingOnce)
 func TestDeliveriesSurviveARestart(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)
@@ -189,6 +195,7 @@ func TestDeliveriesSurviveARestart(t *testing.T) {
 	record(t, s.db, token, identity.InviteUsed)
 }
 
+// Conformance (security): what homeservers have to be told survives everything and is told once (also TestReplicasTellEachThingOnce)
 func TestDeliveriesSurviveACrash(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)
@@ -283,6 +290,7 @@ func (r recorder) SettleDeliveries(ctx context.Context, results []identity.Deliv
 	return err
 }
 
+// Conformance (federation): one homeserver that hangs | holds up itself
 func TestOneHomeserverDoesNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)
@@ -303,6 +311,8 @@ func TestOneHomeserverDoesNotHoldUpOthers(t *testing.T) {
 
 // TestAHomeserverThatTakesThingsIsToldSeveralAtOnce has one take the first, and
 // then hold back its answers until it has got as many as it gets at once.
+//
+// Conformance (federation): many invites of one homeserver | sixteen at once, once it has taken one; with 100,000 due thousands leave in a second on loopback (also BenchmarkDeliveries)
 func TestAHomeserverThatTakesThingsIsToldSeveralAtOnce(t *testing.T) {
 	t.Parallel()
 	s, n := newService(t), newNetwork(t)

@@ -118,6 +118,7 @@ func TestBindsThatAreRefused(t *testing.T) {
 	}
 }
 
+// Conformance (bind): binding again, to another user too | the latest wins, with a new time, and the homeserver is told again (also TestAHundredBindsOfOneAddressAtOnce, TestContract)
 func TestBindingAgainReplacesTheUser(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -138,6 +139,7 @@ func TestBindingAgainReplacesTheUser(t *testing.T) {
 	}
 }
 
+// Conformance (federation): an address in another spelling than it was bound with (≠ Sydent: refused) | the same address (also TestUnbindByHomeserver)
 func TestUnbindNeedsAProofOfTheVeryAddress(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (invites): `display_name` | Sydent's vectors, limits in the configuration
 func TestRedactedAddresses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -45,6 +46,7 @@ func TestRedactedAddresses(t *testing.T) {
 	}
 }
 
+// Conformance (invites): the invite is there before its mail; a refused mail removes it (≠ Sydent: it stays) | 400 `M_EMAIL_SEND_ERROR` (also TestInviteWhoseMailIsNotSent, TestInviteWithoutAMailIsRemoved)
 func TestInviteIsThereBeforeItsMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

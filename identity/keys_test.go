@@ -102,6 +102,7 @@ func TestCompromisedActiveKeyIsReplaced(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): `/pubkey/isvalid` for every spelling of the key (≠ Sydent: padding is invalid), for retired and compromised keys | true, true, false (also TestKeysThroughRotation, TestKeysAndPeppersAreRotatedByCommand)
 func TestEverySpellingOfAPublicKeyIsValid(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

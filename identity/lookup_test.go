@@ -78,6 +78,7 @@ func TestHashDetails(t *testing.T) {
 	}
 }
 
+// Conformance (lookup): spellings of one address as clients hash them: folded, lower-cased by matrix-js-sdk, U-label or A-label | all found (also TestBindFindsEverySpelling)
 func TestEverySpellingIsFound(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -99,6 +100,7 @@ func TestEverySpellingIsFound(t *testing.T) {
 	}
 }
 
+// Conformance (lookup): `none`: the mappings have what the client sent (≠ Sydent: what is stored; ma1sd: swapped) (also TestLookup, FuzzPlainLookup)
 func TestPlainLookupEchoesWhatWasAsked(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

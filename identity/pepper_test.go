@@ -214,6 +214,8 @@ func TestEightReplicasMakeOnePepperAndOneKey(t *testing.T) {
 // TestNoLookupMissesABindingDuringRotations binds and looks up on one replica
 // while two others rotate and drain: what Bind returned for must be found at
 // once, under the pepper announced before.
+//
+// Conformance (lookup): the pepper changes while clients look up | nobody is missed, the old one holds for a while (also TestAKillInTheMiddleLosesNothing, BenchmarkRotation)
 func TestNoLookupMissesABindingDuringRotations(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

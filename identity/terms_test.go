@@ -19,6 +19,8 @@ func policies() []identity.Policy {
 	}
 }
 
+// Conformance (terms): accepted is a user who accepted every policy in at least one language, in one request or several, with any token (also TestTermsAreAcceptedPieceByPiece)
+// Conformance (terms): one accepted URL of any policy (what ma1sd takes) | is not enough
 func TestTermsAreAcceptedPolicyByPolicy(t *testing.T) {
 	t.Parallel()
 	const base = "https://example.org/"
@@ -82,6 +84,7 @@ func TestWithoutPoliciesEverybodyHasAccepted(t *testing.T) {
 	}
 }
 
+// Conformance (terms): acceptance is of URLs; a new URL has to be accepted
 func TestANewVersionHasToBeAccepted(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -12,6 +12,8 @@ import (
 
 // TestAccessTokensAreKeptAsHashes looks for a token in the database and in its
 // files.
+//
+// Conformance (accounts): access tokens: 260 bits, kept as SHA-256
 func TestAccessTokensAreKeptAsHashes(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLite(t)

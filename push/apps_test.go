@@ -15,6 +15,7 @@ func apps(names ...string) []push.App {
 	return out
 }
 
+// Conformance (answers): globs match the whole app_id, case matters, an exact name wins
 func TestFind(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -57,6 +58,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// Conformance (answers): two globs that meet (≠ Sygnal: rejected) | a fault of the configuration
 func TestNewAppsRefusesAmbiguity(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

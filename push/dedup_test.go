@@ -46,6 +46,9 @@ type request struct {
 	sound string
 }
 
+// Conformance (answers): duplicate suppression (≠ Sygnal: none) by app_id, pushkey, `data` and the event without its counts; an event goes to a device once in two hours after it was last posted | 200 (also TestADeliveredEventIsRememberedWhileItIsAskedAbout, TestReplicasPushAnEventOnce)
+// Conformance (answers): an event_id that no room version makes, such as the constant ones of apps that test their pushes; what was not sent; the same id with another event | is no duplicate, and is not remembered (also TestKeysExpireAndHoldNoPushkey)
+// Conformance (answers): notifications without an event | never suppressed
 func TestADeviceGetsAnEventOnce(t *testing.T) {
 	t.Parallel()
 	account := func(name string) map[string]any {
@@ -107,6 +110,8 @@ func TestADeviceGetsAnEventOnce(t *testing.T) {
 }
 
 // Dendrite posts an invite twice, with different counts.
+//
+// Conformance (answers): an event posted twice with different counts (Dendrite's invites) | the second goes out as counts alone
 func TestADuplicateWithOtherCountsGoesOutAsCountsOnly(t *testing.T) {
 	t.Parallel()
 	s := &service{}
@@ -147,6 +152,7 @@ func TestADeliveredEventIsRememberedWhileItIsAskedAbout(t *testing.T) {
 	})
 }
 
+// Conformance (answers): the same event again while it is being delivered | waits, and is sent where the first could not; 503 at its deadline (also TestADuplicateGivesUpWaitingAtItsDeadline, TestRequestsDoNotWaitForEachOther)
 func TestAConcurrentDuplicateIsSentOnce(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -208,6 +214,8 @@ func TestADuplicateGivesUpWaitingAtItsDeadline(t *testing.T) {
 
 // Anybody can post one event for the same hundred devices as often as they like. While
 // one request has it, the others cost one call a turn, and a goroutine or two.
+//
+// Conformance (answers): many posts of what is under way already, for many devices | each post costs as much as for one device
 func TestWaitingForManyDevicesCostsNoMoreThanForOne(t *testing.T) { // not parallel: it counts goroutines
 	synctest.Test(t, func(t *testing.T) {
 		const requests, turns = 10, 8
@@ -306,6 +314,7 @@ func (c *crossing) Claim(ctx context.Context, claims []push.Claim) []push.Claime
 	return append(first, c.Dedup.Claim(ctx, claims[1:])...)
 }
 
+// Conformance (answers): a retry after a mixed result | goes to the devices that still need it
 func TestARetryGoesOnlyToTheDevicesThatNeedIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -330,6 +339,7 @@ func TestARetryGoesOnlyToTheDevicesThatNeedIt(t *testing.T) {
 // startOfBubble is when a synctest bubble begins, in seconds since the epoch.
 const startOfBubble = 946_684_800
 
+// Conformance (answers): a dead pushkey (≠ Sygnal: asked about each time; lost beside a 502) | remembered for a day, until `pushkey_ts` is newer or the app's settings change (also TestAPushkeyOfFormerSettingsIsAskedAboutAgain)
 func TestADeadPushkeyIsRemembered(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

@@ -121,6 +121,9 @@ var (
 	tooMany     = push.Outcome{Kind: push.Temporary, Reason: push.ReasonRateLimited, Status: 429}
 )
 
+// Conformance (attempts): the push service cannot have taken it: refused connection, GOAWAY, REFUSED_STREAM, APNs 400 IdleTimeout, 500 or 503 without Retry-After | up to three attempts, short and jittered (also TestARequestTheServerHasNotProcessedIsSentAgain)
+// Conformance (attempts): cut after the request was written (`uncertain`) | once more, with the same apns-id; counted (also TestDeliverBoundsAHangingService)
+// Conformance (attempts): FCM 429 and 5xx, anything with Retry-After | straight back to the homeserver (also TestResponses)
 func TestDeliverRetries(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -168,6 +171,7 @@ func TestDeliverRetries(t *testing.T) {
 	}
 }
 
+// Conformance (answers): all devices are attempted, in parallel (≠ Sygnal: stops at the first fault)
 func TestDeliverInParallelAndInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -205,6 +209,7 @@ func TestDeliverBoundsAHangingService(t *testing.T) {
 	})
 }
 
+// Conformance (attempts): no attempt or wait beyond the deadline
 func TestDeliverDoesNotWaitPastTheDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -223,6 +228,7 @@ func TestDeliverDoesNotWaitPastTheDeadline(t *testing.T) {
 	})
 }
 
+// Conformance (requests): one device listed twice (≠ Sygnal: pushed twice); two accounts on one phone, told apart by `data` | once; each gets its own
 func TestDeliverOncePerDevice(t *testing.T) {
 	t.Parallel()
 	s := &service{script: map[string][]push.Outcome{"a": {gone, sent}}}
@@ -244,6 +250,7 @@ func TestDeliverOncePerDevice(t *testing.T) {
 	}
 }
 
+// Conformance (answers): unknown app_id (≠ Sygnal: rejected) | 502 by default, rejected where `unknown_app: reject`
 func TestUnknownApp(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[push.UnknownApp]push.Kind{push.UnknownAppFail: push.Temporary, push.UnknownAppReject: push.Rejected} {
@@ -259,6 +266,7 @@ func TestUnknownApp(t *testing.T) {
 	}
 }
 
+// Conformance (requests): app_id over 64 characters, pushkey over 512 bytes | the pushkey is rejected
 func TestDevicesThatCannotBeRegisteredAreRejected(t *testing.T) {
 	t.Parallel()
 	s := &service{}
@@ -288,6 +296,7 @@ func (faulty) Address(d *push.Device) string { return d.PushKey }
 
 func (faulty) Send(context.Context, push.Delivery) push.Outcome { panic("secret-text") }
 
+// Conformance (attempts): a provider with a bug | costs one delivery, answered 500 or 502
 func TestAPanicCostsOneDelivery(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
@@ -346,6 +355,7 @@ func TestDevicesInTheLogAreShort(t *testing.T) {
 	}
 }
 
+// Conformance (answers): an app at `max_in_flight` (≠ Sygnal: 502) | 503 with Retry-After at once (also TestAnswers, TestBeyondItsLimitAnAppIsRefused)
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
 	s := &service{hold: make(chan struct{}), started: make(chan struct{}, 20)}
@@ -406,6 +416,7 @@ func TestNewGatewayRefusesOptionsThatCannotWork(t *testing.T) {
 	}
 }
 
+// Conformance (pushgw): metrics, with Sygnal's names where wanted; labels are configured names and closed sets (also TestMetricsUnderSygnalsNames, TestVerdictsReachTheHomeserver, TestTheExpiryOfACertificateIsShown)
 func TestMetricsAndLogs(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
@@ -474,6 +485,8 @@ func expect(t *testing.T, what string, got, want push.Outcome) {
 }
 
 // The operator is told of the first refusal of an app, once, until it has a push.
+//
+// Conformance (attempts): credentials or settings that the push service refuses (401, 403, 404, 405, other 400s) | 502; a warning and a metric at the first one; one warning in ten minutes (also TestARefusalIsToldOnceInAWhile)
 func TestTheFirstRefusalIsTold(t *testing.T) {
 	t.Parallel()
 	for reason, level := range map[push.Reason]string{push.ReasonCredentials: "level=WARN", push.ReasonConfig: "level=ERROR"} {

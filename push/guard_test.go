@@ -21,6 +21,7 @@ var (
 	malformed      = push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 )
 
+// Conformance (answers): wrong pushkeys before the first accepted push: BadDeviceToken, DeviceTokenNotForTopic, SENDER_ID_MISMATCH, FCM's invalid token (≠ Sygnal: rejected) | 502 (also TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted)
 func TestWrongPushkeysAreBelievedOnceAPushWasAccepted(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -117,6 +118,7 @@ func (c *crowd) die(pushKey string) push.Outcome {
 	return c.g.Deliver(c.t.Context(), event("$dead"), devices(pushKey))[0]
 }
 
+// Conformance (answers): most pushes of an app come back dead (≠ Sygnal: all pushers are deleted) | 502 until they are accepted again; what was remembered is forgotten (also TestBackends, TestCluster, TestAFleetKeepsPushersTogetherWhileMostLookDead)
 func TestTheGuardTripsAndRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -171,6 +173,8 @@ func TestTheGuardTripsAndRecovers(t *testing.T) {
 
 // Pushkeys that never had a push are anybody's to make up: they change nothing for
 // the others, and are believed dead no longer themselves.
+//
+// Conformance (answers): pushkeys that somebody makes up, or one dead one posted again and again | trip nothing (also TestADeadPushkeyCountsOnce)
 func TestMadeUpPushkeysDoNotTripTheGuard(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
@@ -205,6 +209,8 @@ func TestADeadPushkeyCountsOnce(t *testing.T) {
 }
 
 // One phone whose token is written in many ways is one phone, for the guard too.
+//
+// Conformance (answers): one token in many ways of writing; a `pushkey_ts` to come | one pushkey in all that is remembered; counts as now (also TestADeadPushkeyIsRemembered)
 func TestATokenIsOneHoweverItIsWritten(t *testing.T) {
 	t.Parallel()
 	c := newCrowd(t, prometheus.NewRegistry(), nil)
@@ -248,6 +254,8 @@ func (s slow) Send(_ context.Context, d push.Delivery) push.Outcome {
 
 // The wrong settings were wrong when the push service was asked, although it was
 // right about another device before it answered.
+//
+// Conformance (answers): what came back dead before, but was asked before the first accepted push | 502
 func TestAVerdictFromBeforeTheFirstAcceptedPushIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -26,6 +26,7 @@ func (h homeserver) post(t *testing.T, within time.Duration, pushKeys ...string)
 	return h.g.Deliver(ctx, &push.Notification{Source: h.name}, devices(pushKeys...))
 }
 
+// Conformance (answers): an app at `max_in_flight` that a homeserver floods | the others' pushes get through, up to their share; the flood gets 503 (also TestAHomeserverGetsItsShareOfAFullApp, TestSharesOfAnApp, TestSources)
 func TestAFloodLeavesOthersTheirShare(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -160,6 +161,8 @@ func TestRequestsWithManyDevicesShare(t *testing.T) {
 }
 
 // Whoever makes up pushkeys takes no place from those that had a push.
+//
+// Conformance (answers): pushkeys that never had an accepted push, whoever posts for them | half of an app's places at most
 func TestMadeUpPushkeysHaveHalfOfThePlaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

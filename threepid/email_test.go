@@ -14,6 +14,9 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (requestToken): addresses are folded before anything else (≠ Sydent: `Alice@` and `alice@` are two sessions) (also TestEmailIsValidated)
+// Conformance (canonical forms): folding as Unicode has it, Cherokee included; no normalisation (also TestEveryCaseVariantOfEveryCharacterIsOneMailbox, FuzzParseEmail)
+// Conformance (canonical forms): domains: one identifier for U-label and A-label; mail to the A-label (also TestAddressesBeyondASCII)
 func TestParseEmail(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -112,6 +115,7 @@ func TestParseEmail(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): two `@`, names, lists, line breaks, no `@` (≠ Sydent: some taken, some 500); too long | 400 `M_INVALID_EMAIL` (also FuzzParseEmail, TestRefusals)
 func TestParseEmailRefuses(t *testing.T) {
 	t.Parallel()
 	for name, in := range map[string]string{
@@ -195,6 +199,9 @@ func TestParseEmailRefuses(t *testing.T) {
 
 // Case folding must join what Unicode says differs only in case, for every
 // letter there is, and must stay put when it is done twice.
+//
+// Conformance (requestToken): mail goes to the canonical address, so that nobody captures another's mailbox (CVE-2019-11340) (also TestAMailArrives)
+// Conformance (security): one reading of an address: what is mailed to is what is stored and bound (CVE-2019-11340) (also TestAddressesBeyondASCII, TestAMailArrives)
 func TestEveryCaseVariantOfEveryCharacterIsOneMailbox(t *testing.T) {
 	t.Parallel()
 	parse := func(local string) (string, bool) {

@@ -9,6 +9,8 @@ import (
 )
 
 // Vectors of the Identity Service API and of MSC2134; the pepper is theirs.
+//
+// Conformance (lookup): the specification's hashes (also TestREADMEsLinesWork)
 func TestLookupHash(t *testing.T) {
 	t.Parallel()
 	const pepper = "matrixrocks"

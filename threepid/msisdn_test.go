@@ -10,6 +10,8 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (requestToken): numbers: E.164 by country in whatever case, the specification's examples; possible ones only (≠ Sydent: 19 digits are texted) | else 400 `M_INVALID_ADDRESS` (also TestParsePhoneRefuses, TestEveryRegionsExampleNumberHasOneIdentifier)
+// Conformance (requestToken): characters that cannot be seen, and signs behind a number, as they are pasted along | dropped (also FuzzParsePhone)
 func TestParsePhone(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ country, number, msisdn, international, region string }{

@@ -12,6 +12,8 @@ import (
 
 // TestABackupIsPutBack copies a database beside the running service, loses
 // everything, and begins again with the copy.
+//
+// Conformance (identity): a copy of SQLite beside the running service, its keys in it, and back | `backup`, `restore` (also TestABackupOfPostgreSQLIsItsOwn)
 func TestABackupIsPutBack(t *testing.T) {
 	t.Parallel()
 	dir := newSydent(t)

@@ -65,6 +65,8 @@ sms:
 
 // TestEveryEndpointKeepsToTheSpecification has each endpoint of the running
 // program give its answers, good ones and refusals, on both databases.
+//
+// Conformance (endpoints): every endpoint of the OpenAPI files answers as they say, on SQLite and PostgreSQL, from the real binary
 func TestEveryEndpointKeepsToTheSpecification(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

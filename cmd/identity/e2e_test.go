@@ -332,6 +332,8 @@ func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 
 // TestHomeserversCannotBeUsedToExploreNetworks names servers that are not to be
 // asked, or not there: the answers are the same, and the log has the reason.
+//
+// Conformance (security): refused, blocked and timed out read the same
 func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -507,6 +509,7 @@ func (g *gate) set(shut bool) {
 	g.conns = nil
 }
 
+// Conformance (endpoints): the database is away, restarting, locked or full | 503 `M_UNKNOWN` with `Retry-After`; what was not begun goes to a fresh connection (also TestALockIsWaitedForSeconds, TestConnectionsThatTheServerEndedAreNotUsed)
 func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)

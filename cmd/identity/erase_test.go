@@ -18,6 +18,8 @@ import (
 // TestErasingAPersonLeavesNothing erases somebody with something in every table,
 // beside a running service, and looks for their user ID and addresses in all of
 // the database.
+//
+// Conformance (security): a person can be erased: nothing of them is left in a table, in Redis, or in SQLite's files (also TestErasingFailsWhileSomethingIsLeft, TestEraseForgetsBudgets, TestContract)
 func TestErasingAPersonLeavesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

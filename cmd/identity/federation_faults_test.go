@@ -58,6 +58,8 @@ func later(t *testing.T, db *sql.DB) {
 
 // TestWhatHomeserversAnswerDecidesAnInvite has homeservers answer what they should
 // not, and then come to themselves.
+//
+// Conformance (federation): an onbind that fails | the log names invite, room and why
 func TestWhatHomeserversAnswerDecidesAnInvite(t *testing.T) {
 	t.Parallel()
 	cases := []struct {

@@ -14,6 +14,8 @@ import (
 
 // TestItIsNotReadyWhileItsDiskIsFull lets the service write to no file beyond its
 // size, and makes SQLite's log longer than that.
+//
+// Conformance (identity): a disk that is full | `/readyz` says so, requests are answered 503, and all is well once there is room
 func TestItIsNotReadyWhileItsDiskIsFull(t *testing.T) {
 	t.Parallel()
 	database := storetest.SQLite(t)
@@ -61,6 +63,8 @@ func TestItIsNotReadyWhileItsDiskIsFull(t *testing.T) {
 
 // TestALongCommandThatIsStoppedSaysHowToGoOn stops a rotation of the pepper as
 // Ctrl-C does.
+//
+// Conformance (identity): a command that is stopped | says that the same command goes on
 func TestALongCommandThatIsStoppedSaysHowToGoOn(t *testing.T) {
 	t.Parallel()
 	database := storetest.SQLite(t)

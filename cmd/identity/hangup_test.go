@@ -34,6 +34,8 @@ func TestHangupDoesNotEndTheService(t *testing.T) {
 
 // TestAFileThatIsGoneIsAWarning removes the configuration, what it names, and the
 // keys that were made in the data folder.
+//
+// Conformance (security): a configuration, key or secret file that is gone while the service runs is a warning (also TestWatchReportsALossOnce)
 func TestAFileThatIsGoneIsAWarning(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

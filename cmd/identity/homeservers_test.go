@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-herald/herald/identity/storetest"
 )
 
+// Conformance (homeservers): brand: the client's (`?brand=`), if there is such a brand, else the homeserver's | in mails, text messages and pages (also TestHomeserversAreToldApart)
 func TestWhatAClientAsksForGoesBeforeTheHomeservers(t *testing.T) {
 	t.Parallel()
 	w := words{brands: []string{"acme", "ajax"}, settings: map[string]HomeserverSettings{
@@ -40,6 +41,7 @@ func TestWhatAClientAsksForGoesBeforeTheHomeservers(t *testing.T) {
 	}
 }
 
+// Conformance (homeservers): brands that there are not, senders of two | a fault of the configuration (also TestEveryFaultIsReportedAtOnce)
 func TestSettingsOfHomeserversThatWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

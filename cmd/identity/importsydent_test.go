@@ -74,6 +74,7 @@ func importSydent(t *testing.T, dir string, more ...string) (code int, stdout, s
 	}, more...)...)
 }
 
+// Conformance (invites): invites that Sydent mailed | their links and keys go on, by version 1; they have no page here, because any key of Sydent's would open it (also TestImportedInviteIsAcceptedAndDelivered, TestLinksOfFormerServers)
 func TestUsersOfASydentNoticeNothing(t *testing.T) {
 	t.Parallel()
 	dir := newSydent(t)

@@ -23,6 +23,8 @@ import (
 // TestInterop has matrix-js-sdk use the running program with each of its identity
 // methods, and invite somebody. `make interop` installs the SDK and names the
 // folder of the script.
+//
+// Conformance (callers): matrix-js-sdk 43: each of its identity methods, and an invite of an address, by way of a homeserver that forwards as Synapse does (`make interop`)
 func TestInterop(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv("HERALD_INTEROP")

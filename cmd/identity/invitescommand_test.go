@@ -39,6 +39,7 @@ func cells(table string) (lines []string) {
 	return lines[1:]
 }
 
+// Conformance (invites): what became of invites, and cancelling them by the operator (`identity invites`) | beside running servers (also TestOperatorRemovesAnybodysInvite)
 func TestOperatorSeesAndCancelsInvites(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

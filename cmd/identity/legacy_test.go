@@ -20,6 +20,7 @@ import (
 	"github.com/matrix-herald/herald/internal/telemetry"
 )
 
+// Conformance (version 1): sources that are nobody, everybody, or this machine behind an unnamed proxy | a fault of the configuration; a warning (also TestEveryFaultIsReportedAtOnce)
 func TestSourcesOfVersion1AreKnownAtStart(t *testing.T) {
 	t.Parallel()
 	const (
@@ -175,6 +176,8 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 
 // TestLinksNeverLeadToWhatIsOff makes the service write links and addresses of
 // keys under every combination of switches, and follows all of them.
+//
+// Conformance (invites): validity URLs and links are below our own public base URL and never lead to what is switched off (≠ Sydent) | version 2, whatever is on
 func TestLinksNeverLeadToWhatIsOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))

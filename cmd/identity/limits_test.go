@@ -29,6 +29,7 @@ func lookupBody(t *testing.T, pepper any, addresses ...string) string {
 	return string(body)
 }
 
+// Conformance (security): replicas count limits together; when Redis is away, each by itself (also TestRedisIsKilledAndComesBack, TestBackends, TestCluster)
 func TestReplicasShareLimits(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)

@@ -83,6 +83,8 @@ func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 
 // TestAConfigurationTakesOverWhatWasTriedOut runs the service as README.md does at
 // first, and then with a configuration in the same folder.
+//
+// Conformance (identity): a data folder of a service without a name | is taken over by the first configuration with one while nothing is bound
 func TestAConfigurationTakesOverWhatWasTriedOut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

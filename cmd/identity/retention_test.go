@@ -13,6 +13,8 @@ import (
 // TestNothingIsKeptLongerThanPromised starts a service on a database in which each
 // thing that ends is once just too old and once not, and waits for the former to
 // go. These are the rows of "Retention" in docs/operations.md.
+//
+// Conformance (security): nothing but bindings and signing keys is kept without an end
 func TestNothingIsKeptLongerThanPromised(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

@@ -16,6 +16,8 @@ import (
 // TestCommandsNeedNoTemporaryFolder runs the binary as an image from scratch does:
 // there is nothing but the binary and the data, and only the latter can be written
 // to. What SQLite sorts for these commands is more than it keeps without a file.
+//
+// Conformance (identity): a scratch image, with no folder to write to but its data | all commands work
 func TestCommandsNeedNoTemporaryFolder(t *testing.T) {
 	t.Parallel()
 	dir := newSydent(t)

@@ -10,6 +10,7 @@ import (
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
 
+// Conformance (requestToken): `identity test-mail`, `identity test-sms` | the relay's or provider's own words, each step with its time, a remedy (also TestMessagesWithoutAnywhereToSendThem)
 func TestTestMessages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/identity.db")

@@ -72,6 +72,8 @@ func (u *unbinding) send(t *testing.T, base string) (status int, answer string) 
 
 // TestOnlyTheHomeserversOwnSignatureUnbinds tampers with each part of a request
 // that is good otherwise, signed in either way.
+//
+// Conformance (federation): unbinding that a homeserver signed; origin is the user's server, byte for byte | 403, 401 for another destination, never 400, 404, 501 (≠ Sydent: 401) (also TestUnbindByHomeserver)
 func TestOnlyTheHomeserversOwnSignatureUnbinds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
@@ -172,6 +174,8 @@ func changed(s string) string {
 // TestHomeserversUnbindInEveryWayTheySign is about those that sign as the
 // specification says and those that sign as Synapse does, and about the names that
 // they know the service by.
+//
+// Conformance (federation): `destination_is`, as Synapse signs, and `destination`, as the specification has it (≠ Sydent: the former only) | 200
 func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

@@ -11,6 +11,8 @@ import (
 
 // TestWhyTellsWhatIsKeptAndRemovesIt asks about people with something in every
 // table, beside a running service, and removes it.
+//
+// Conformance (identity): who holds an address, and why a message, an invite or a homeserver is silent | `why` says it; `-unbind` and `-erase` remove it, and who did so is remembered
 func TestWhyTellsWhatIsKeptAndRemovesIt(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

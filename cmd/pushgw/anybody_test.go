@@ -21,6 +21,8 @@ import (
 // that the specification's sizes allow, for up to a hundred devices of each push
 // service. The answer is 200, no device is given up, and each gets one push that its
 // push service takes; on a VoIP topic it may be none.
+//
+// Conformance (hostile input): any JSON as `content`, any ids and names, for one device or a hundred | 200 with a push for each, but for what a VoIP topic does not carry
 func FuzzWhatAnybodyMayWrite(f *testing.F) {
 	const kibi = 1 << 10
 	long := strings.Repeat("x", 60*kibi)

@@ -52,6 +52,8 @@ func TestPushkeysStayInTheirPlace(t *testing.T) {
 
 // TestARequestIsOneLine has the push services and the gateway itself refuse many
 // devices in every way that a stranger can bring about.
+//
+// Conformance (pushgw): one line in the log for each request, however many devices fail; pushkeys as fingerprints (also TestTheAccessLogTellsDevicesByFingerprint, TestNothingTellsSecrets)
 func TestARequestIsOneLine(t *testing.T) {
 	t.Parallel()
 	s := startServices(t,
@@ -148,6 +150,8 @@ func manyMembers(n int) string {
 
 // TestHostileBodiesAreAnswered sends the largest body there may be of each kind:
 // none is a fault of the gateway, and it goes on.
+//
+// Conformance (hostile input): bodies made to be slow to read | time in proportion to size (also BenchmarkHostileNotifications, BenchmarkHostileBodies)
 func TestHostileBodiesAreAnswered(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})

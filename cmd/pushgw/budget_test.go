@@ -53,6 +53,8 @@ func (a attacker) post(ctx context.Context, declared int, body string) (int, err
 // TestStalledBodiesLeaveOthersTheirPlaces has one source send 128 bodies of 512 KiB
 // but for their last byte. It holds a quarter of the bytes in flight, and another
 // source does not notice.
+//
+// Conformance (hostile input): many bodies at once, bodies that stall, trickle or take much memory | one budget of bytes for the process, a quarter of it for a source, and half of what the others leave (also TestWhatRequestsHoldIsBounded, TestABodyThatTricklesIsCut)
 func TestStalledBodiesLeaveOthersTheirPlaces(t *testing.T) {
 	t.Parallel()
 	const bodies, size, places = 128, 512 << 10, 32

@@ -24,6 +24,8 @@ func writeFile(t testing.TB, name, text string) string {
 
 // TestExampleShowsEveryOption compares the example with the code in both
 // directions: each option stands in it, and each value it shows is the default.
+//
+// Conformance (pushgw): every option stands in the example and the documentation, and is overridden by its variable (also TestDocumentationNamesEveryOption, TestEnvironmentOverridesTheFile)
 func TestExampleShowsEveryOption(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../pushgw.example.yaml")
@@ -78,11 +80,14 @@ func TestDocumentationNamesEveryOption(t *testing.T) {
 	conftest.CheckRows(t, apps, ofApps)
 }
 
+// Conformance (pushgw): every secret may stand in a file of its own
 func TestEverySecretMayStandInAFile(t *testing.T) {
 	t.Parallel()
 	conftest.CheckSecrets(t, conf.Options(defaultConfig(), envPrefix))
 }
 
+// Conformance (pushgw): all faults of a configuration and of its files at once, each once, without secrets, by `-check` and at start; `-check` talks to nobody (also TestCheckReportsFaultsOfFilesToo, TestBrokenCredentialsAreReportedTogether, TestCheckTalksToNobody)
+// Conformance (pushgw): options that are gone, `type: gcm`, google-services.json, a tab, a scheme in `redis.addresses`, API and admin on one address: what to do instead (also TestLoadReportsFaults)
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2hunter2"

@@ -15,6 +15,8 @@ import (
 
 // TestDoctor has the doctor look at surroundings that are well, and then at ones
 // of which nothing works.
+//
+// Conformance (pushgw): `doctor`: what is around the service, asked without delivering anything (also TestRunSaysWhatItSaw)
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	well := true

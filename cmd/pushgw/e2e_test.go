@@ -174,6 +174,7 @@ func iosKey(n int) string { return iosPushkey(fmt.Sprintf("%032d", n)) }
 // iosPushkey is the pushkey of an iOS device with this token.
 func iosPushkey(token string) string { return base64.StdEncoding.EncodeToString([]byte(token)) }
 
+// Conformance (pushgw): the real binary: bodies of Dendrite and Synapse in, what Apple and Google get out
 func TestHomeserversNotificationsArrive(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
@@ -308,6 +309,8 @@ func TestVerdictsReachTheHomeserver(t *testing.T) {
 	}
 }
 
+// Conformance (answers): the specification advises to answer before the push service has | Herald waits: ADR 1
+// Conformance (pushgw): SIGTERM finishes what is in flight, exit status 0 (also TestDrainingUnderLoadLosesNothing, TestFaults)
 func TestAStopLosesNothing(t *testing.T) {
 	t.Parallel()
 	// The push services answer only when the gateway already drains.
@@ -344,6 +347,7 @@ func TestAStopLosesNothing(t *testing.T) {
 	}
 }
 
+// Conformance (pushgw): SIGHUP and changed keys; a bad configuration changes nothing, which a metric shows; a key file or configuration that is removed is a warning (also TestWatchReportsALossOnce)
 func TestReload(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})

@@ -157,6 +157,8 @@ type scenario struct {
 // TestFaults runs the real program under load, with a homeserver that tries again
 // as Synapse does, while everything around it fails, and compares what was sent
 // with what the push services have accepted.
+//
+// Conformance (answers): everything above under load, while connections, push services, Redis and replicas fail | nothing lost, no living device rejected, twice only what was uncertain or in flight at a kill -9
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	var until time.Time

@@ -24,6 +24,7 @@ func command(t *testing.T, environ []string, args ...string) (code int, stdout, 
 	return p.run(t.Context(), args), out.String(), errs.String()
 }
 
+// Conformance (pushgw): `-dev`; `test-push`, which says what to do about a refusal and what the homeserver would be told; `import-sygnal` (also TestTestPush, TestImportedConfigurationsPassTheCheck)
 func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
@@ -65,6 +66,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	}
 }
 
+// Conformance (pushgw): no configuration: refuses to start
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -216,6 +218,7 @@ func TestDevShowsTextAsItIs(t *testing.T) {
 	}
 }
 
+// Conformance (FCM): `test-push` | says what to do, and what the homeserver would be told
 func TestTestPush(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {

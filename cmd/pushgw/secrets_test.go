@@ -131,6 +131,8 @@ func (s *spy) post(t *testing.T, body string) {
 
 // TestNothingTellsSecrets sends notifications of every fate, and then looks
 // everywhere.
+//
+// Conformance (hostile input): secrets in logs, metrics, traces, answers, databases | none
 func TestNothingTellsSecrets(t *testing.T) {
 	t.Parallel()
 	section := redisSection(t)

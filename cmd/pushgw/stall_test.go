@@ -23,6 +23,7 @@ func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	cmdtest.TestStall(t, <-listening, "/_matrix/push/v1/notify")
 }
 
+// Conformance (pushgw): whoever reads the log may end: the service does not
 func TestADeadLogReaderStopsNothing(t *testing.T) {
 	t.Parallel()
 	cmdtest.TestDeadLogReader(t, envPrefix)

@@ -74,6 +74,7 @@ func (c *collector) take(r *http.Request) error {
 	return nil
 }
 
+// Conformance (pushgw): traces continue the caller's and reach the push service
 func TestTracesGoThroughTheGateway(t *testing.T) {
 	t.Parallel()
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -144,6 +145,8 @@ func TestADeadCollectorDoesNotDelayTheEnd(t *testing.T) {
 
 // TestNothingCapsWhatIsInFlight holds 512 notifications at the push service at
 // once: none is answered before all have arrived. A connection to FCM takes 100.
+//
+// Conformance (pushgw): hundreds in flight at once
 func TestNothingCapsWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	const notifications = 512

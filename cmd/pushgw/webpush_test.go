@@ -39,6 +39,8 @@ func TestVAPIDShowsWhatWebPagesSubscribeWith(t *testing.T) {
 
 // Browsers, and phones whose app has one app_id for FCM and UnifiedPush, through
 // the whole program.
+//
+// Conformance (UnifiedPush): one app_id for FCM and UnifiedPush (Element X) | `unifiedpush: true` serves pushkeys that are URLs
 func TestNotificationsReachBrowsersAndUnifiedPush(t *testing.T) {
 	t.Parallel()
 	gone := make(map[string]bool)

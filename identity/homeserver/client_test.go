@@ -115,6 +115,7 @@ func TestUserInfoFindsTheServer(t *testing.T) {
 	}
 }
 
+// Conformance (security): certificates of homeservers, relays and gateways: chain and name (also TestAWellKnownServerMustProveItsName, TestCertificatesAreVerified, TestACertificateForAnotherName)
 func TestUserInfoRefusesCertificatesForOtherNames(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -245,6 +246,7 @@ func TestUserInfoDoesNotReachPrivateAddresses(t *testing.T) {
 	}
 }
 
+// Conformance (accounts): a homeserver that cannot be reached, hangs or answers garbage (≠ Sydent: 500) | 502 `M_UNKNOWN`, one text for all (also TestRefusals, TestHomeserversCannotBeUsedToExploreNetworks)
 func TestUserInfoTakesNoLongerThanItsTimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a.example")

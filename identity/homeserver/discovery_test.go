@@ -18,6 +18,8 @@ import (
 )
 
 // The cases are the steps of "Resolving server names" in the Server-Server API.
+//
+// Conformance (accounts): the homeserver is found by discovery, its certificate has its name, its answer is bounded (also TestUserInfoRefusesCertificatesForOtherNames, TestUserInfoReadsTheAnswer)
 func TestResolveFollowsTheSpecification(t *testing.T) {
 	t.Parallel()
 	const fed, deprecated = "_matrix-fed._tcp.", "_matrix._tcp."

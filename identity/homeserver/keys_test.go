@@ -219,6 +219,7 @@ func TestKeyServersDoNotReachPrivateAddresses(t *testing.T) {
 	}
 }
 
+// Conformance (federation): keys: `verify_keys` alone, of that very server, signed by itself, for seven days at most; an unknown one is asked for once a minute (also TestKeysAreRemembered, TestExpiredKeysProveNothing, TestAnUnknownKeyIsAskedForOnceAMinute, TestTheCacheIsBounded)
 func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 	t.Parallel()
 	key, other := newSigner("1", 1), newSigner("2", 2)

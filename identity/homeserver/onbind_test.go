@@ -20,6 +20,7 @@ import (
 
 const notification = `{"address":"sEcReT@b.example","invites":[],"medium":"email","mxid":"@alice:a.example"}`
 
+// Conformance (federation): the homeserver is found as any other, no redirect is followed, its answer is bounded, and it has its own time (also TestOnBindTriesTheNextSRVTarget, TestOnBindHasATimeoutOfItsOwn, TestOnBindTellsFinalRefusalsFromOthers)
 func TestOnBindPostsTheNotification(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a.example", "b.example")

@@ -16,6 +16,8 @@ import (
 // TestServersThatNeverAnswerLeavePlacesForThoseThatDo names 64 servers that take
 // connections and say nothing, in each way that costs little: hosts below one
 // domain, domains at one address, and domains with an address each.
+//
+// Conformance (security): servers that never answer do not keep those away that do: registrations, keys and deliveries have places of their own, homeservers that have not answered lately half of them, one registered domain or address an eighth (also TestPlaces, TestHonestClientsBesideAttacks)
 func TestServersThatNeverAnswerLeavePlacesForThoseThatDo(t *testing.T) {
 	t.Parallel()
 	const attackers, places = 64, 16

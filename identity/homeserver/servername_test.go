@@ -9,6 +9,7 @@ import (
 	"github.com/matrix-herald/herald/identity/homeserver"
 )
 
+// Conformance (accounts): server names: host, port, IPv6; nothing else; compared byte for byte (≠ Sydent: lower-cased) | 400 `M_INVALID_PARAM` (also TestParseServerNameRefuses, TestServerNamesAreComparedByteForByte, TestRefusals)
 func TestParseServerNameTakes(t *testing.T) {
 	t.Parallel()
 	label := strings.Repeat("a", 63)

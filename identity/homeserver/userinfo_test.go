@@ -13,6 +13,9 @@ import (
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
+// Conformance (accounts): `sub` is a user ID of the very server that was asked | else 401 `M_UNAUTHORIZED` (also TestParseUserID, TestRegistrationsThatFail, TestRefusals)
+// Conformance (accounts): a refused OpenID token (≠ Sydent: 500) | 401 `M_UNAUTHORIZED` (also TestRefusals)
+// Conformance (security): `sub` is a user of the server that was asked (also TestParseUserID)
 func TestUserInfoReadsTheAnswer(t *testing.T) {
 	t.Parallel()
 	matrixError := func(status int, code string) http.HandlerFunc {

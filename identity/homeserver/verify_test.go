@@ -10,6 +10,8 @@ import (
 	"github.com/matrix-herald/herald/identity/homeserver"
 )
 
+// Conformance (federation): what is signed has `destination_is`, as Synapse has it, or `destination` (≠ Sydent: refused), which is any of our names, those in `homeservers.own_names` too | taken (also TestHomeserversUnbindInEveryWayTheySign)
+// Conformance (callers): Synapse: unbind with `destination_is` (also TestFromAnInviteToItsDelivery)
 func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 	t.Parallel()
 	key, second := newSigner("a_1", 1), newSigner("a_2", 2)
@@ -84,6 +86,7 @@ func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 	}
 }
 
+// Conformance (federation): every member that is signed, tampered with, in either way of signing | 403 `M_FORBIDDEN` (also TestOnlyTheHomeserversOwnSignatureUnbinds)
 func TestVerifyRequestRefuses(t *testing.T) {
 	t.Parallel()
 	key := newSigner("a_1", 1)

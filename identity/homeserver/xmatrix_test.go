@@ -13,6 +13,7 @@ import (
 // sig86 is base64 of 64 bytes; only its form matters to the parser.
 var sig86 = strings.Repeat("Ab+/", 21) + "AA"
 
+// Conformance (federation): the header by RFC 9110: spaces, unquoted values with colons, names in any case, backslashes, unknown parameters, `signature` | taken; nothing else (also TestParseXMatrixRefuses, FuzzParseXMatrix)
 func TestParseXMatrixTakes(t *testing.T) {
 	t.Parallel()
 	type want struct {

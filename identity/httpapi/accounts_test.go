@@ -10,6 +10,10 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi"
 )
 
+// Conformance (accounts): the answer | `token`, and `access_token` with the same value
+// Conformance (accounts): logout without a body, and before the terms are accepted (≠ Sydent: 400 without a body and token) | 200 (also TestTermsGuardTheEndpointsOfMSC2140)
+// Conformance (accounts): `bearer` in any case (≠ Sydent) | taken
+// Conformance (callers): matrix-js-sdk: registers with the whole OpenID object and reads `access_token` or `token`; `send_attempt` as a string; POST submitToken for numbers; lower-cased lookups; GET and POST of terms (also TestSendAttempt, TestPhoneNumberIsValidated, TestEverySpellingIsFound, TestTermsAreAcceptedPieceByPiece)
 func TestAccount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -47,6 +51,8 @@ func TestAccount(t *testing.T) {
 	}
 }
 
+// Conformance (accounts): a body with `matrix_server_name` and `access_token` alone | taken
+// Conformance (callers): Dendrite: `expires_in` of its OpenID tokens is a time of day; it says nothing about how long ours work
 func TestOpenIDTokenOfDendriteIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -67,6 +73,8 @@ var policies = []identity.Policy{
 
 // TestHomeserversThatAreAllowed takes a homeserver off the list while tokens of its
 // users are about.
+//
+// Conformance (accounts): users of homeservers that are not allowed; tokens from when they were (≠ Sydent: 403 `M_UNAUTHORIZED`, when they register alone) | 403 `M_FORBIDDEN`, before the homeserver is asked, and at each request but logout (also TestHomeserversAreToldApart)
 func TestHomeserversThatAreAllowed(t *testing.T) {
 	t.Parallel()
 	var opts httpapi.Options
@@ -104,6 +112,7 @@ func TestHomeserversThatAreAllowed(t *testing.T) {
 	all.send(t, get("/_matrix/identity/v2/account", stranger)).refused(t, 401, "M_UNAUTHORIZED")
 }
 
+// Conformance (terms): no terms | `{"policies":{}}`, nobody is asked (also TestWithoutPoliciesEverybodyHasAccepted)
 func TestTermsAreListed(t *testing.T) {
 	t.Parallel()
 	none := newWorld(t, nil).send(t, get(termsPath, "")).object(t)
@@ -127,6 +136,7 @@ func TestTermsAreListed(t *testing.T) {
 	}
 }
 
+// Conformance (terms): unknown URLs (≠ Sydent: 400) | ignored, 200
 func TestTermsAreAcceptedPieceByPiece(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(s *settings) { s.policies = policies })
@@ -147,6 +157,8 @@ func TestTermsAreAcceptedPieceByPiece(t *testing.T) {
 	whoami(other).refused(t, 403, "M_TERMS_NOT_SIGNED")
 }
 
+// Conformance (endpoints): terms not accepted | 403 `M_TERMS_NOT_SIGNED`
+// Conformance (terms): which endpoints are guarded | those of MSC2140
 func TestTermsGuardTheEndpointsOfMSC2140(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(s *settings) { s.policies = policies })

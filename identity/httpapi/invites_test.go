@@ -80,6 +80,10 @@ func (w *world) isValid(t testing.TB, key, validityURL string) bool {
 	return valid
 }
 
+// Conformance (invites): the answer: two keys whose URLs are ours and answer at once (≠ Sydent: v1 URLs, also when v1 is off), `public_key` for Dendrite and Synapse (also TestFromAnInviteToItsDelivery)
+// Conformance (invites): a token of at most 255 of `0-9a-zA-Z.=_-`
+// Conformance (callers): Synapse: store-invite with all optional members, empty or null; reads `token`, `public_keys` or `public_key`, `display_name`; asks the validity URLs (also TestInviteWithStrangeDetails)
+// Conformance (security): the private key of an invite is in its mail alone (also TestInvitePage)
 func TestStoreInviteTellsTheRoomAndTheInvitee(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -117,6 +121,7 @@ func TestStoreInviteTellsTheRoomAndTheInvitee(t *testing.T) {
 	}
 }
 
+// Conformance (invites): `/pubkey/ephemeral/isvalid`, in every spelling of the key | false once the invite is cancelled, expired, or was used a day ago (≠ Sydent: for ever true) (also TestInvitesEndForEverybody, TestUsedInvitesStayValidForADay)
 func TestEphemeralKeysInEverySpelling(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -146,6 +151,7 @@ func TestEphemeralKeysInEverySpelling(t *testing.T) {
 	}
 }
 
+// Conformance (invites): the order of the checks: account, sender, limits, bound already, medium, address | 403 `M_UNAUTHORIZED`, 429 `M_LIMIT_EXCEEDED`, 400 `M_THREEPID_IN_USE` with `mxid`, `M_UNRECOGNIZED`, `M_INVALID_EMAIL` (≠ Sydent: 500 for some) (also TestLimitsOfInvites)
 func TestStoreInviteRefusals(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "bound@example.org")
@@ -189,6 +195,7 @@ func TestStoreInviteRefusals(t *testing.T) {
 	}
 }
 
+// Conformance (invites): details that are empty, null or absent, as Synapse and Dendrite send them; names of any length, control characters; a `room_id` of any form | taken, cut at 255 characters; mails show 20 of a name and 30 of a room (also TestInvitationsSayWhoInvitesWhereto, TestDendritesCalls)
 func TestInviteWithStrangeDetails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -241,6 +248,8 @@ func verifySigned(t testing.TB, object map[string]any, key, mxid, token string) 
 	}
 }
 
+// Conformance (invites): `/sign-ed25519` with a body and an access token, or with a query and neither; every base64 | signed with the invite's own key alone (≠ Sydent: any) (also TestSignInviteRefusals, FuzzOpen)
+// Conformance (invites): ephemeral signatures have the key ID `ed25519:0`, as from Sydent; only the key counts (also TestLinksOfFormerServers)
 func TestSignInvite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -265,6 +274,7 @@ func TestSignInvite(t *testing.T) {
 	}
 }
 
+// Conformance (invites): an unknown token at `/sign-ed25519`; what is no key (≠ Sydent: 500) | 404 `M_UNRECOGNIZED`; 400 `M_INVALID_PARAM`
 func TestSignInviteRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -311,6 +321,7 @@ func TestSignInviteRefusals(t *testing.T) {
 	}
 }
 
+// Conformance (invites): taking an invite back (our own `DELETE …/herald/v1/invites/{token}`) | by its sender (also TestSendersCancellationsAreCounted)
 func TestInvitesEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -352,6 +363,8 @@ func TestInvitesEnd(t *testing.T) {
 	}
 }
 
+// Conformance (invites): the private key is in the mail alone, whose link leads to a page of ours, and that to the clients on offer (also TestInvitePageOfNoInvite, TestPagesInABrowser)
+// Conformance (invites): the client that a homeserver names (`org.matrix.web_client_location`) | comes first if it is one of ours, else nothing of it is shown (also TestInvitePageOfNoInvite)
 func TestInvitePage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -434,6 +447,8 @@ func TestStrangersWordsOnThePageOfAnInvite(t *testing.T) {
 
 // TestInvitesLeadToTheClientsOfTheirHomeserver is about the page, and about which
 // clients a homeserver may ask for.
+//
+// Conformance (homeservers): clients: the page of an invite has those of the sender's homeserver, which may choose among them
 func TestInvitesLeadToTheClientsOfTheirHomeserver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(s *settings) {
@@ -485,6 +500,8 @@ func TestInvitePageOfNoInvite(t *testing.T) {
 	w.send(t, get(invitePath+"?token="+mail.Token+"&private_key="+mail.PrivateKey, "")).isPage(t, 404, gone)
 }
 
+// Conformance (federation): nothing bound, bound to another user | 200
+// Conformance (federation): a homeserver whose keys cannot be had (≠ Sydent: 500), which Synapse does not take for "unsupported" | 502 `M_UNKNOWN`
 func TestUnbindByHomeserver(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.org")

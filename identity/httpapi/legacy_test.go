@@ -62,6 +62,8 @@ func golden(t testing.TB, text string, values ...any) request {
 // TestDendritesCalls goes through everything that Dendrite asks an identity
 // server for, as Dendrite 0.15.2 was recorded doing it, and checks the answers as
 // it does.
+//
+// Conformance (version 1): everything that Dendrite 0.15.2 asks for, as recorded: validation, bind, lookup whose signature and period it checks, store-invite, and the key at the path that it writes into rooms itself (also TestAHomeserverWithoutAccessTokens)
 func TestDendritesCalls(t *testing.T) {
 	t.Parallel()
 	w := legacyWorld(t, everything())
@@ -162,6 +164,8 @@ func (w *world) checkAssociation(t testing.TB, body []byte) {
 
 // TestSynapsesDelegationOfTelephoneNumbers is what Synapse asks for with
 // account_threepid_delegates.msisdn: version 1, JSON, and no access token.
+//
+// Conformance (version 1): Synapse's `account_threepid_delegates.msisdn` (also TestAHomeserverWithoutAccessTokens)
 func TestSynapsesDelegationOfTelephoneNumbers(t *testing.T) {
 	t.Parallel()
 	w := legacyWorld(t, everything())
@@ -183,6 +187,7 @@ func TestSynapsesDelegationOfTelephoneNumbers(t *testing.T) {
 	}
 }
 
+// Conformance (version 1): parameters in a form, in JSON and in the query; those in the body count first (also TestRefusals, FuzzBodies)
 func TestParametersOfVersion1(t *testing.T) {
 	t.Parallel()
 	const path = "/validate/email/requestToken"
@@ -249,6 +254,7 @@ func homeserverCalls() []request {
 	}
 }
 
+// Conformance (version 1): who may use the group `homeserver` (≠ Sydent: everybody) | homeservers in `v1.sources`, by the address behind trusted proxies; else 403 `M_FORBIDDEN`, and the log says who was taken for whom (also TestUsersOfOtherHomeserversAreRefused)
 func TestOnlyHomeserversMaySpeakForTheirUsers(t *testing.T) {
 	t.Parallel()
 	elsewhere := everything()
@@ -265,6 +271,8 @@ func TestOnlyHomeserversMaySpeakForTheirUsers(t *testing.T) {
 	}
 }
 
+// Conformance (version 1): whose users it binds and whose invites it takes | those of that homeserver, byte for byte; else 403 `M_FORBIDDEN`
+// Conformance (security): version 1 speaks for nobody's users but those of the homeserver at that address
 func TestUsersOfOtherHomeserversAreRefused(t *testing.T) {
 	t.Parallel()
 	v := everything()
@@ -326,6 +334,7 @@ func TestUsersOfOtherHomeserversAreRefused(t *testing.T) {
 	}
 }
 
+// Conformance (version 1): unbinding | by session or signature, as in version 2
 func TestUnbindingByVersion1(t *testing.T) {
 	t.Parallel()
 	w := legacyWorld(t, everything())
@@ -346,6 +355,7 @@ func TestUnbindingByVersion1(t *testing.T) {
 	}
 }
 
+// Conformance (version 1): `/.well-known/matrix/server`, where Dendrite looks for the service as for a homeserver, while the group `homeserver` is on | its host and port; left to a homeserver of that name, and a warning (also TestSourcesOfVersion1AreKnownAtStart)
 func TestHomeserversAreToldWhereTheServiceIs(t *testing.T) {
 	t.Parallel()
 	const path = "/.well-known/matrix/server"
@@ -357,6 +367,7 @@ func TestHomeserversAreToldWhereTheServiceIs(t *testing.T) {
 	}
 }
 
+// Conformance (version 1): `bulk_lookup`: those that are bound, under the budgets of its homeserver | the user beside medium and address as they were asked for
 func TestSeveralLookupsOfVersion1(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(s *settings) {
@@ -388,6 +399,7 @@ func TestSeveralLookupsOfVersion1(t *testing.T) {
 	legacyWorld(t, off).send(t, post(v1+"/bulk_lookup", "", `{"threepids":[["email","a@example.org"]]}`)).refused(t, 403, "M_FORBIDDEN")
 }
 
+// Conformance (version 1): lookup: the signed association, or `{}`; switched off on its own | 403 `M_FORBIDDEN` (MSC2134) (also TestAssociationsAreToldAsTheyWereBound)
 func TestLookupsOfVersion1(t *testing.T) {
 	t.Parallel()
 	w := legacyWorld(t, everything())
@@ -411,6 +423,11 @@ func TestLookupsOfVersion1(t *testing.T) {
 
 // TestLinksOfFormerServers follows what mails and rooms hold that another server
 // under this name has written.
+//
+// Conformance (version 1): Element posts to a `signurl` with a query and nothing else | signed (also TestUsersOfASydentNoticeNothing)
+// Conformance (version 1): `pubkey/isvalid`, `pubkey/ephemeral/isvalid` and `pubkey/{keyId}` of old rooms, for everybody (also TestUsersOfASydentNoticeNothing)
+// Conformance (version 1): links that prove an address, with a confirm page where wanted; `nextLink` in a link | pages; ignored (also TestConfirmPageByVersion1)
+// Conformance (version 1): links that prove an address, by their button as in version 2; `nextLink` in a link | pages; ignored (also TestConfirmPageByVersion1)
 func TestLinksOfFormerServers(t *testing.T) {
 	t.Parallel()
 	w := legacyWorld(t, httpapi.V1{Keys: true, Links: true})
@@ -490,6 +507,8 @@ func TestTheLogSaysWhichGroupIsOff(t *testing.T) {
 
 // TestSwitchesOfVersion1 goes through all combinations of the groups. What is off
 // is not there at all, and version 2 is not touched.
+//
+// Conformance (version 1): groups `keys` and `links`, on by default, and `homeserver`, off; what is off | 404 `M_UNRECOGNIZED`, and a line of the log that names the option (also TestTheLogSaysWhichGroupIsOff)
 func TestSwitchesOfVersion1(t *testing.T) {
 	t.Parallel()
 	groups := [][]request{

@@ -96,6 +96,7 @@ type step struct {
 	through bool
 }
 
+// Conformance (security): requests for messages are limited by address, number, account and client, text messages by country of the number and in all; tries of a token by session, account and client; registrations by client and homeserver; bindings by account; 429 `M_LIMIT_EXCEEDED`, without a mail, a message or a write (ADR 8) (also TestALimitTellsWhenToComeBack, TestOnlyMessagesThatAreSentCountForTheirCap, TestLimitsOfSubmitToken, TestLimitsOfLinks, TestLimitsOfRegistration, TestLimitOfBindings)
 func TestLimitsOfRequestToken(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -221,6 +222,7 @@ func TestOnlyMessagesThatAreSentCountForTheirCap(t *testing.T) {
 	w.send(t, textTo(t, token, "GB", "07700900002", "s5")).limited(t, time.Hour)
 }
 
+// Conformance (security): a cap on text messages that is hit stands in the log, by country (also TestOneProcessLimitsByItself)
 func TestACapOnTextMessagesStandsInTheLogOnce(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{SMSCountry: perHour(1), RequestTokenNumber: perDay(9)})
@@ -268,6 +270,7 @@ func TestLimitsOfSubmitToken(t *testing.T) {
 	w.prove(t, other, second)
 }
 
+// Conformance (submitToken): too many links from an address | a page with 429 that says how long to wait (also TestLimitsOfLinks)
 func TestLimitPageSaysHowLongToWait(t *testing.T) {
 	t.Parallel()
 	for wait, want := range map[time.Duration]string{
@@ -383,6 +386,8 @@ func TestLimitsOfLookups(t *testing.T) {
 }
 
 // The clock of a world begins at noon.
+//
+// Conformance (security): addresses are not harvested: an account may look up or invite 10,000 different ones a day, a homeserver 100,000, also where store-invite answers M_THREEPID_IN_USE (also TestBudgetOfAddressesOfAHomeserver, TestLimitsOfLookups, TestLimitsOfVersion1)
 func TestBudgetOfAddressesOfAnAccount(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{LookupAddressesAccount: perDay(10), LookupAccount: perDay(9)})
@@ -442,6 +447,7 @@ func TestBudgetOfAddressesOfAHomeserver(t *testing.T) {
 	}
 }
 
+// Conformance (security): strangers are not flooded with invites
 func TestLimitsOfInvites(t *testing.T) {
 	t.Parallel()
 	const carol, dave = "carol@example.net", "dave@example.net"
@@ -483,6 +489,8 @@ func TestLimitsOfInvites(t *testing.T) {
 
 // TestNamesOfOneHomeserverHaveOneBudget is the attack of somebody whose homeserver
 // has many names, each of which vouches for accounts.
+//
+// Conformance (security): limits of a homeserver are those of its registered domain or IP address: 40 spellings, 64 subdomains, ports and addresses of one network are one (also TestSites)
 func TestNamesOfOneHomeserverHaveOneBudget(t *testing.T) {
 	t.Parallel()
 	var spellings, subdomains, ports []string
@@ -545,6 +553,8 @@ func TestNamesOfOneHomeserverHaveOneBudget(t *testing.T) {
 
 // TestAClientHasOneBudgetForAllItsHomeservers is the same attack with a domain for
 // each account.
+//
+// Conformance (security): a client has totals of invites and of looked-up addresses over all homeservers that it makes accounts at
 func TestAClientHasOneBudgetForAllItsHomeservers(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{StoreInviteHomeserver: perHour(10), LookupAddressesHomeserver: perDay(20)})
@@ -574,6 +584,8 @@ func TestAClientHasOneBudgetForAllItsHomeservers(t *testing.T) {
 
 // TestWhatNeedsNoTokenIsLimitedByAddress is about everything that asks a database, or
 // another server, for anybody.
+//
+// Conformance (security): what needs no access token, or has one that is not valid, is limited by address; the static answers (versions, terms) cost less than a limit
 func TestWhatNeedsNoTokenIsLimitedByAddress(t *testing.T) {
 	t.Parallel()
 	const stranger = "192.0.2.66"
@@ -619,6 +631,8 @@ func TestWhatNeedsNoTokenIsLimitedByAddress(t *testing.T) {
 
 // TestTextMessagesOfWhoDoesNotSubmitTheirCodes has four accounts of one homeserver
 // ask for as many messages as there may be in an hour.
+//
+// Conformance (security): no homeserver uses up what text messages may cost for all: its share is a quarter of each cap, and codes that are submitted do not count
 func TestTextMessagesOfWhoDoesNotSubmitTheirCodes(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{SMSCountry: perHour(60), SMSTotal: perHour(200)})
@@ -695,6 +709,8 @@ func TestDefaultLimitsHaveNames(t *testing.T) {
 
 // TestLimitsCountAProxyThatIsNotNamed has a proxy on this machine, whose addresses
 // are trusted as sources, forward for many clients.
+//
+// Conformance (security): behind a proxy that `http.trusted_proxies` does not name, limits by address count the proxy, and a warning says so once (also TestAProxyThatIsNotTrustedIsNoticedOnce)
 func TestLimitsCountAProxyThatIsNotNamed(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{RegisterIP: perHour(2)}, func(s *settings) {

@@ -72,6 +72,7 @@ func (w *world) isValidated(t testing.TB, token string, c threepid.Challenge) bo
 	return false
 }
 
+// Conformance (submitToken): GET: a page, or a redirect to next_link; failures are pages with a 4xx (≠ Sydent: 200; 500 for every number) (also TestTextedLinkRedirectsToo, TestFailedLinks)
 func TestLinkValidates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -87,6 +88,7 @@ func TestLinkValidates(t *testing.T) {
 	w.send(t, get(linkTo(msisdnSubmit, w.sms.last(t)), "")).isPage(t, 200, "Phone number confirmed")
 }
 
+// Conformance (submitToken): a mailed link (≠ the specification: GET validates) | shows a page with one button, and only its press validates, because mail scanners follow links; with `validation.confirm_page: false` as specified; HEAD changes nothing (also TestConfirmPageValidatesAtTheButton)
 func TestHeadOfALinkChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -102,6 +104,7 @@ func TestHeadOfALinkChangesNothing(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): a link that has proved its address already (≠ the specification: redirects again) | a page that says so; only the proof itself leads to next_link (also TestNextLinkCarriesTheSID)
 func TestLinkRedirectsToTheStoredNextLink(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ next, want string }{
@@ -153,6 +156,7 @@ func TestLinkNeverSaysWhereItLeads(t *testing.T) {
 	}
 }
 
+// Conformance (submitToken): a session of one medium at the other's endpoint (≠ Sydent: taken) | refused (also TestRefusedTokens)
 func TestFailedLinks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -277,6 +281,7 @@ func write(t testing.TB, dir, name, content string) {
 	check(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 }
 
+// Conformance (submitToken): pages are the operator's templates (also TestFaultyPagesAreFoundAtStart)
 func TestOwnPages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -295,6 +300,8 @@ func TestOwnPages(t *testing.T) {
 
 // TestPagesOfBrands follows links of a brand: what it has no page for is shown as
 // for everybody.
+//
+// Conformance (homeservers): pages of a brand; a link may name any brand, and nothing else by that | what the brand lacks, and unknown brands, as for everybody
 func TestPagesOfBrands(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

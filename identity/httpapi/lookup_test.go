@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (endpoints): `/versions`, `/v2` | v1.1 to v1.19; `{}`
 func TestVersionsAndPing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -30,6 +31,7 @@ func TestVersionsAndPing(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): `/pubkey/{keyId}` for every key there is (≠ Sydent: `ed25519:0` alone), others | 404 `M_NOT_FOUND` (also TestRefusals)
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -64,6 +66,7 @@ func TestKeys(t *testing.T) {
 	w.send(t, get("/_matrix/identity/v2/pubkey/isvalid", "")).refused(t, 400, "M_MISSING_PARAMS")
 }
 
+// Conformance (lookup): the pepper is `[a-zA-Z0-9]+`, and checked for both algorithms (also TestLookupsThatAreRefused)
 func TestHashDetails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -90,6 +93,8 @@ func TestHashDetails(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): an access token in the query, which Synapse still sends | taken for `GET /hash_details` only
+// Conformance (callers): Synapse: `hash_details?access_token=`, then lookup with the header
 func TestQueryTokenIsTakenForHashDetailsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -121,6 +126,7 @@ func bound(t *testing.T, email string) (w *world, token string) {
 	return w, token
 }
 
+// Conformance (security): the log says whose homeserver's user asks, and how many addresses were looked up and found
 func TestTheLogSaysWhoseUserAsksAndHowMuch(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.org")
@@ -152,6 +158,7 @@ func (w *world) lookup(t testing.TB, token, algorithm string, addresses ...strin
 	return mappings
 }
 
+// Conformance (lookup): an empty list, something twice, what is no hash or no pair (≠ Sydent: 400) | matches nothing (also TestHashesThatAreNoneMatchNothing)
 func TestLookup(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "Alice@Example.com")
@@ -181,6 +188,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// Conformance (lookup): 10,000 addresses; more | 200; 413 `M_TOO_LARGE` (≠ Sydent: 400) (also TestLookupsThatAreRefused)
 func TestLookupOfTenThousandHashes(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.com")
@@ -200,6 +208,8 @@ func TestLookupOfTenThousandHashes(t *testing.T) {
 
 // TestALookupOfTooManyIsRefusedWhileItArrives sends ten thousand addresses and the
 // comma before the next one, and then nothing. Lists of other requests end there, too.
+//
+// Conformance (endpoints): a list of more than 10,000 | 413 `M_TOO_LARGE`, before more is read
 func TestALookupOfTooManyIsRefusedWhileItArrives(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.com")
@@ -222,6 +232,7 @@ func TestALookupOfTooManyIsRefusedWhileItArrives(t *testing.T) {
 	}
 }
 
+// Conformance (callers): Element Android: takes the pepper from `M_INVALID_PEPPER`, and needs the text of an error (also TestRefusals)
 func TestRotatedPepperIsTold(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.com")

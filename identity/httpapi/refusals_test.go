@@ -9,6 +9,19 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi"
 )
 
+// Conformance (endpoints): JSON in and out; the Content-Type of a request does not matter, that of an answer is `application/json` (also TestReadJSON)
+// Conformance (endpoints): `errcode` and `error` are both in every error (also TestEveryEndpointKeepsToTheSpecification)
+// Conformance (endpoints): a body that is no JSON, no object, no UTF-8, goes on, is a form | 400 `M_NOT_JSON`, `M_BAD_JSON` (also TestReadJSON)
+// Conformance (endpoints): a body over 64 KiB, a lookup over 6 MiB | 413 `M_TOO_LARGE`
+// Conformance (endpoints): parameters that are missing | 400 `M_MISSING_PARAMS` that names them, after authentication (≠ Sydent: before, for some)
+// Conformance (endpoints): no or unknown access token | 401 `M_UNAUTHORIZED` (also TestTokensThatAreNone)
+// Conformance (endpoints): unknown path, wrong method (≠ Sydent: HTML) | 404, 405 `M_UNRECOGNIZED`
+// Conformance (terms): a string, numbers (≠ Sydent: 500) for `user_accepts` | 400
+// Conformance (lookup): another pepper | 400 `M_INVALID_PEPPER` with `algorithm` and `lookup_pepper` (also TestRotatedPepperIsTold)
+// Conformance (lookup): another algorithm, before the pepper; `none` switched off | 400 `M_INVALID_PARAM` (also TestSwitchedOffAlgorithm)
+// Conformance (lookup): an item that is no string (≠ Sydent: 500) | 400 `M_INVALID_PARAM`
+// Conformance (federation): a body that is no request to unbind, which homeservers do not send | 400 `M_NOT_JSON`, `M_BAD_JSON`, `M_MISSING_PARAMS`
+// Conformance (security): the body of every request is bounded, and the answer of every other server (CVE-2021-29430) (also TestBodyIsBounded, TestAnAnswerWithoutEndIsGivenUp, TestAnAnswerThatTricklesIsGivenUp, TestWebhookAnswers)
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -124,6 +137,8 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// Conformance (sessions): getValidated3pid: not validated, expired, unknown | 400 `M_SESSION_NOT_VALIDATED`, 400 `M_SESSION_EXPIRED`, 404 `M_NO_VALID_SESSION` (also TestRefusals, TestEveryEndpointKeepsToTheSpecification)
+// Conformance (bind): unknown sid or wrong secret, not told apart; not validated; expired | 404 `M_NO_VALID_SESSION`, 400 `M_SESSION_NOT_VALIDATED`, 400 `M_SESSION_EXPIRED` (also TestRefusals)
 func TestBindOfSessionsThatProveNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -144,6 +159,7 @@ func TestSwitchedOffAlgorithm(t *testing.T) {
 	w.send(t, post(lookupPath, token, body)).refused(t, 400, "M_INVALID_PARAM")
 }
 
+// Conformance (endpoints): busy | 429 `M_LIMIT_EXCEEDED` with `retry_after_ms` (≠ Sydent: `M_UNKNOWN`) (also TestFailedSending)
 func TestRetryAfterBusyHomeservers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -153,6 +169,7 @@ func TestRetryAfterBusyHomeservers(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): a fault of the database | 500 without detail
 func TestDatabaseFaultsAreNotTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

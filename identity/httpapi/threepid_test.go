@@ -24,6 +24,7 @@ func query(c threepid.Challenge) string {
 	return "?" + url.Values{"sid": {c.SID}, "client_secret": {c.ClientSecret}}.Encode()
 }
 
+// Conformance (sessions): `validated_at` is when it was validated, in milliseconds (≠ Sydent: before)
 func TestValidatedAddressIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -45,6 +46,9 @@ func TestValidatedAddressIsTold(t *testing.T) {
 	w.send(t, get(getValidated+query(c), token)).refused(t, 400, "M_SESSION_EXPIRED")
 }
 
+// Conformance (bind): the answer: canonical address, milliseconds, valid for a hundred years, signed | verified with the published key (also TestBindSignsWhatItBound, TestFromRegistrationToLogout)
+// Conformance (bind): the answer has no `invites` (≠ Sydent), and nothing of one user shows in another's (also TestNothingOfOneUserIsToldToAnother)
+// Conformance (callers): Synapse: bind with the user's access token, which needs `medium` and `address` in the answer
 func TestBindAnswersASignedAssociation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -74,6 +78,7 @@ func TestBindAnswersASignedAssociation(t *testing.T) {
 	check(t, signing.Verify(signed, serverName, key.ID(), public))
 }
 
+// Conformance (bind): another mxid than the account's | 403 `M_UNAUTHORIZED` (also TestBindsThatAreRefused)
 func TestBindIsForTheAccountsOwnUser(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -114,6 +119,8 @@ func unbindBody(t testing.TB, c threepid.Challenge, mxid, medium, address string
 	})
 }
 
+// Conformance (sessions): unbinding by session | by whoever has its sid and client_secret: who lost the account cannot have begun it with that
+// Conformance (federation): unbinding with a session: no access token, both of `sid` and `client_secret`; not validated (≠ Sydent: hangs), expired (≠ Sydent: 500), another address, wrong secret (≠ Sydent: 401) | 403 `M_FORBIDDEN` (also TestUnbindNeedsAProofOfTheVeryAddress)
 func TestUnbindBySession(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice@example.org")
@@ -166,6 +173,8 @@ func TestUnbindBySession(t *testing.T) {
 // TestASessionIsOfWhoBeganIt has somebody ask for a mail to another's address, and
 // another account use what came of it. By version 1 a session is of the homeservers
 // at an address.
+//
+// Conformance (sessions): a session belongs to the Matrix ID that began it, with whichever of its tokens, by version 1 to the homeservers at that address: getValidated3pid and bind by another (≠ Sydent: taken), also before it is validated | 404 `M_NO_VALID_SESSION` (also TestContract)
 func TestASessionIsOfWhoBeganIt(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{}, func(s *settings) {

@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-herald/herald/threepid"
 )
 
+// Conformance (submitToken): right, also a second time | 200 `{"success":true}` (also TestContract)
 func TestEmailIsValidated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -36,6 +37,7 @@ func TestEmailIsValidated(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): answer for a number | `sid`, `success`, `msisdn`, `intl_fmt`
 func TestPhoneNumberIsValidated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -56,6 +58,7 @@ func TestPhoneNumberIsValidated(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): `send_attempt`: an integer, or a string of digits as matrix-js-sdk sends it; nothing else (≠ Sydent: 1.5, true) | else 400 `M_INVALID_PARAM`
 func TestSendAttempt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -84,6 +87,9 @@ func TestSendAttempt(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): sending fails (≠ Sydent: 500) | 400 `M_EMAIL_SEND_ERROR`, `M_SEND_ERROR`
+// Conformance (requestToken): no such mailbox or number; a landline, or somebody who opted out (Twilio's errors, RFC 3463) | 400 `M_INVALID_EMAIL`, `M_INVALID_ADDRESS`; `M_SEND_ERROR`; the message says which (also TestWhatTheRelayRefusesIsAnError, TestTwiliosAnswers)
+// Conformance (requestToken): no relay, no SMS provider | 400 `M_EMAIL_SEND_ERROR`, `M_DESTINATION_REJECTED`, which say that it is switched off (also TestWithoutARelayNothingIsSent, TestWithoutAProviderEveryNumberIsRefused)
 func TestFailedSending(t *testing.T) {
 	t.Parallel()
 	const (
@@ -138,6 +144,8 @@ func TestFailedSending(t *testing.T) {
 
 // TestFormsAreTakenWhereTheSpecificationHasThem takes an address and a number to
 // their bindings by forms, in both spellings of their type.
+//
+// Conformance (version 1): version 2 takes forms where the specification still allows them: requestToken, submitToken, bind; in both spellings of their type | elsewhere 400 `M_NOT_JSON`
 func TestFormsAreTakenWhereTheSpecificationHasThem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -170,6 +178,11 @@ func TestFormsAreTakenWhereTheSpecificationHasThem(t *testing.T) {
 	}
 }
 
+// Conformance (submitToken): wrong token (≠ Sydent: 200, or 404) | 400 `M_TOKEN_INCORRECT`
+// Conformance (submitToken): the right token after ten wrong ones, or too late | 400 `M_TOKEN_INCORRECT`, which says to ask for a new one (also TestContract)
+// Conformance (submitToken): unknown sid, wrong secret: not told apart | 400 `M_INVALID_PARAM`
+// Conformance (submitToken): expired | 400 `M_SESSION_EXPIRED` (also TestContract)
+// Conformance (submitToken): every refusal | has `"success": false` for old clients
 func TestRefusedTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -225,6 +238,7 @@ func TestRefusedTokens(t *testing.T) {
 	}
 }
 
+// Conformance (security): logs and traces hold no address, token, code or query (also TestTheAccessLineHoldsTheRouteAndNoAddress, TestTracesHoldNoAddresses)
 func TestLogHoldsNoAddressesAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice.secretive@example.org")

@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-herald/herald/identity/signing"
 )
 
+// Conformance (canonical forms): integers within ±(2^53−1) however they are written; fractions, duplicate keys, invalid UTF-8 | plain decimal; refused (also TestCanonicalJSONRefuses)
 func TestCanonicalJSON(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ in, want string }{

@@ -41,6 +41,8 @@ func parse(t *testing.T, s string) map[string]any {
 
 // Appendices, "Cryptographic Test Vectors". The two events are given as they
 // are signed: redacted and with their content hash.
+//
+// Conformance (canonical forms): the specification's vectors; no HTML escapes, U+2028 as it is, order by code point (also TestCanonicalJSON)
 func TestSignTheVectorsOfTheSpecification(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ in, signature string }{

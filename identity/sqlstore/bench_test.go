@@ -14,6 +14,8 @@ import (
 // BenchmarkLookup looks up 1,000 hashes, 100 of them bound, in directories of
 // several sizes, beside the same query without the store. Neither the size nor
 // the store should make much of a difference.
+//
+// Conformance (lookup): its time beside the bare query's, small and large
 func BenchmarkLookup(b *testing.B) {
 	storetest.EachBench(b, func(b *testing.B, newDatabase func(testing.TB) string) {
 		for _, size := range []int{10_000, 1_000_000} {

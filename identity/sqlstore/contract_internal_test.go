@@ -20,6 +20,21 @@ import (
 // TestContract runs the contract of the stores. Then it looks at the plans of all
 // statements that PostgreSQL was sent, there and in SQLite: none may read the
 // whole of a table that grows.
+//
+// Conformance (requestToken): the same medium, canonical address and secret are one session | the same sid (also TestFromRegistrationToLogout)
+// Conformance (requestToken): an attempt that is not above the last sends nothing (≠ Sydent: mails again each time), also with many at once and on two replicas | one mail (also TestTwoReplicasAnswerAlike)
+// Conformance (requestToken): an attempt counts once its message was sent | a failed one may be repeated (also TestFailedSending)
+// Conformance (requestToken): one number written in two ways | one session (also TestParsePhone)
+// Conformance (requestToken): every message has its own token (≠ Sydent: one for a session) | the one before holds until the new one is sent
+// Conformance (submitToken): ten wrong guesses at the code of a text message, a thousand at once | the code is void; a new attempt brings another
+// Conformance (submitToken): ten wrong guesses at a number within a day, over all its sessions, accounts and replicas | its codes of six digits are void, and the next messages carry twelve letters and digits, which need no counting: nobody is locked out (also TestACodeCannotBeGuessedInParallel)
+// Conformance (submitToken): the token of a mailed link | is too long to guess, and wrong ones are not counted
+// Conformance (sessions): a session lasts 24 hours after it was begun or validated (≠ Sydent: after the last request)
+// Conformance (sessions): an expired session (≠ Sydent: revived with its old token) | a new sid and a new token
+// Conformance (lookup): one query, by the indexes, whatever the directory was like when it was planned
+// Conformance (invites): a bind at the same moment, at another replica | refuses the invite or takes it (also TestNoInviteIsStrandedByAnyReplica)
+// Conformance (security): wrong guesses are counted, a thousand at once too
+// Conformance (identity): tables that grow | no statement reads all of one
 func TestContract(t *testing.T) {
 	t.Parallel()
 	var all statements

@@ -42,6 +42,7 @@ func TestSessionsKeepNeitherTokensNorSecrets(t *testing.T) {
 	}
 }
 
+// Conformance (sessions): an expired session leaves no address behind
 func TestRetiredSessionsKeepNoAddress(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLite(t)

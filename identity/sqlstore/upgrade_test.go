@@ -22,6 +22,8 @@ import (
 // TestOldDataGoesThroughEveryMigration opens what an earlier schema held, with
 // something in each table, and finds all of it. The files in testdata are dumps
 // by sqlite3 and pg_dump --inserts and never change.
+//
+// Conformance (identity): data of an earlier release | goes through every migration
 func TestOldDataGoesThroughEveryMigration(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

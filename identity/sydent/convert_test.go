@@ -16,6 +16,8 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // TestConvert compares what testdata/convert/*.conf become with the files beside
 // them.
+//
+// Conformance (identity): sydent.conf | becomes an identity.yaml, with a warning for what cannot be carried (also TestTheConfigurationOfASydentIsConverted)
 func TestConvert(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/convert/*.conf")

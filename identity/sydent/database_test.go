@@ -11,6 +11,7 @@ import (
 	"github.com/matrix-herald/herald/identity/sydent"
 )
 
+// Conformance (identity): a Sydent's database that is being written to, half written, damaged or unreadable | a sentence with what to do; all of it is read and checked before anything is written (also TestAnImportReadsEverythingBeforeItWritesAnything)
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

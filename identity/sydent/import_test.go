@@ -398,6 +398,8 @@ func TestLaterImportBringsWhatIsNewAndNothingBack(t *testing.T) {
 
 // TestNoImportBringsBackWhatWasRemovedHere imports again right after people were
 // unbound and logged out, when Sydent's rows are still young enough to be looked at.
+//
+// Conformance (identity): a removal here (unbound, logged out, cancelled, erased) and a later import | stays removed, unless it was made anew elsewhere since (also TestContract)
 func TestNoImportBringsBackWhatWasRemovedHere(t *testing.T) {
 	t.Parallel()
 	ctx, o, h := t.Context(), newOld(t), newHerald(t)
@@ -479,6 +481,7 @@ func (f *failing) FinishImport(ctx context.Context, begun time.Time) error {
 	return f.Store.FinishImport(ctx, begun)
 }
 
+// Conformance (identity): an import, a rotation, an erasure that is stopped | goes on when it is started again (also TestRotationResumesAfterACrash, TestContract)
 func TestInterruptedImportGoesOn(t *testing.T) {
 	t.Parallel()
 	const many = 1100 // two batches of bindings and of tokens

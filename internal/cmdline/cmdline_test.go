@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-herald/herald/internal/cmdline"
 )
 
+// Conformance (pushgw): `help`, `version`, `-h` of every command (also TestCommandLine)
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

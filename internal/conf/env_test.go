@@ -93,6 +93,8 @@ func TestEnvironmentFaults(t *testing.T) {
 // TestVariablesOfOthersAreNoFaults has those of Kubernetes for services whose names
 // begin like the program's, and of Azure. The first kind is of the program's own
 // service and not worth a word.
+//
+// Conformance (pushgw): environment variables of others: a warning; misspelt ones: a fault that names the right one (also TestEnvironmentFaults)
 func TestVariablesOfOthersAreNoFaults(t *testing.T) {
 	t.Parallel()
 	own := []string{

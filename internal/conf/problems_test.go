@@ -42,6 +42,8 @@ func TestNoProblemsAreNoError(t *testing.T) {
 }
 
 // TestFaultsOfValuesSayWhereTheyWereSet adds faults after reading.
+//
+// Conformance (pushgw): faults of values and files with their line, or the variable that set them; a missing key file: one fault with its name (also TestFaultsInMapEntriesNameThem, TestSecretFileFaults)
 func TestFaultsOfValuesSayWhereTheyWereSet(t *testing.T) {
 	t.Parallel()
 	var p conf.Problems

@@ -65,6 +65,7 @@ func (r *relay) freeze() {
 	r.stop = make(chan struct{})
 }
 
+// Conformance (connections): a dead connection is found and replaced
 func TestADeadConnectionIsFoundByPingsAndReplaced(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, func(http.ResponseWriter, *http.Request) {})

@@ -222,6 +222,7 @@ func basic(userinfo string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(userinfo))
 }
 
+// Conformance (connections): CONNECT proxy with basic authentication, recovering after its failure (also TestAProxyFailureIsUnprocessedAndForgotten)
 func TestRequestsGoThroughTheProxy(t *testing.T) {
 	t.Parallel()
 	cert, roots := newCert(t)

@@ -114,6 +114,7 @@ func TestARequestRefusedForGoodIsUnprocessed(t *testing.T) {
 	}
 }
 
+// Conformance (connections): what may have been processed is never sent again by itself
 func TestARequestTheServerMayHaveProcessedIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

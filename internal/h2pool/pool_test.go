@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-herald/herald/internal/h2pool"
 )
 
+// Conformance (connections): a cold burst of 512 opens as many connections as it needs and no more, and loses nothing; a limit of one stream that is raised later (also TestRaisingTheLimitLetsAllWaitingRequestsGo)
 func TestAColdBurstOpensFewConnectionsAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

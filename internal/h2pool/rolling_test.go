@@ -109,6 +109,7 @@ func (s *site) replace(addr net.Addr) (*http.Server, chan struct{}) {
 	return old, oldDone
 }
 
+// Conformance (connections): rolling GOAWAY loses and repeats nothing
 func TestRollingRestartsLoseAndRepeatNothing(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

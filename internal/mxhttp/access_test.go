@@ -87,6 +87,7 @@ func TestRequestIDs(t *testing.T) {
 	}
 }
 
+// Conformance (security): X-Forwarded-For is believed from trusted proxies alone, from the right (also TestOnlyHomeserversMaySpeakForTheirUsers)
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

@@ -18,6 +18,7 @@ import (
 
 var errDomain = errors.New("domain condition")
 
+// Conformance (requests): why a request was refused (≠ Sygnal: in the answer alone) | errcode and error stand in the log, without anything the homeserver sent; one line a request (also TestPanics, TestNothingTellsSecrets)
 func TestErrorsBecomeAnswers(t *testing.T) {
 	t.Parallel()
 	classify := func(err error) *mxhttp.Error {

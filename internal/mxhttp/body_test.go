@@ -105,6 +105,8 @@ func (c *crowd) refused(t *testing.T, errcode, addr string, n int) {
 	}
 }
 
+// Conformance (requests): more bytes in flight than `limits.bytes_in_flight`, or than a quarter of it from one source (≠ Sygnal: memory grows) | 503 with Retry-After, `M_UNKNOWN` or `M_LIMIT_EXCEEDED`, before more is read (also TestStalledBodiesLeaveOthersTheirPlaces)
+// Conformance (endpoints): more bytes in flight than `limits.bytes_in_flight`, or than a quarter of it from one source; a body slower than 4 KiB a second after its first 2 s | 503 with Retry-After, `M_UNKNOWN` or `M_LIMIT_EXCEEDED`; 408 `M_UNKNOWN` (also TestABodyThatTricklesIsCut)
 func TestASourceHoldsAQuarterAndHalfOfWhatTheOthersLeave(t *testing.T) {
 	t.Parallel()
 	c, reg := newCrowd(t, mxhttp.Options{})
@@ -209,6 +211,8 @@ func TestWhatIsDecodedIsInFlightToo(t *testing.T) {
 
 // TestTheTimeoutEndsDecoding decodes after the time of the request is over, or after
 // its client has gone, which ends nothing.
+//
+// Conformance (pushgw): the time of a request ends the decoding of its body, too
 func TestTheTimeoutEndsDecoding(t *testing.T) {
 	t.Parallel()
 	for cause, want := range map[error]int{context.DeadlineExceeded: 503, context.Canceled: 200} {
@@ -298,6 +302,8 @@ func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // TestABodyThatTricklesIsCut sends a body at several speeds to an engine that wants
 // 1,000 bytes a second.
+//
+// Conformance (requests): a body slower than 64 KiB a second after its first 2 s | 408 `M_UNKNOWN`
 func TestABodyThatTricklesIsCut(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

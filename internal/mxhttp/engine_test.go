@@ -88,6 +88,7 @@ func ok(w http.ResponseWriter, _ *http.Request) error {
 	return mxhttp.WriteJSON(w, http.StatusOK, struct{}{})
 }
 
+// Conformance (endpoints): an escaped slash in a path | 404: it separates nothing
 func TestUnroutedRequests(t *testing.T) {
 	t.Parallel()
 	engine, _ := newEngine(t, mxhttp.Options{}, map[string]handler{
@@ -134,6 +135,7 @@ func TestUnroutedRequests(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): HEAD where there is GET (≠ Sydent: 405) | as GET, without the body; of a mailed link nothing happens (also TestHeadOfALinkChangesNothing)
 func TestHeadIsAnsweredLikeGet(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
@@ -179,6 +181,7 @@ func TestHeadIsAnsweredLikeGet(t *testing.T) {
 	}
 }
 
+// Conformance (endpoints): CORS headers on every answer, preflights everywhere (≠ Sydent: 501 for some), `Authorization` listed | preflights are good for a day (also TestPreflightsAreAnsweredEverywhere, TestRefusals)
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{

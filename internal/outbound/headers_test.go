@@ -8,6 +8,7 @@ import (
 	"github.com/matrix-herald/herald/internal/outbound"
 )
 
+// Conformance (APNs): Retry-After in seconds or as a date | at most an hour
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

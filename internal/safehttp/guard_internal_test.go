@@ -9,6 +9,8 @@ import (
 
 // The table asks the dialer's hook itself: going through the exported API
 // would need IPv6 on the machine and would connect to strangers.
+//
+// Conformance (security): no request into private networks, after DNS, at each redirect, in every form of an address (CVE-2021-29431); the operator's list overrides, and the log names it (`homeservers.allow_networks`) (also TestGuardRefusesEveryAddressThatEmbedsAnother, TestEveryRedirectIsChecked, TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup, TestPrivateNetworksAreReachedOnlyWhenListed, TestHomeserversCannotBeUsedToExploreNetworks)
 func TestGuardRefusesEverySpecialPurposeAddress(t *testing.T) {
 	t.Parallel()
 	tests := map[string][]string{

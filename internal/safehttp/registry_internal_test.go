@@ -75,6 +75,7 @@ var special6 = map[string]string{
 	"::ffff:127.0.0.0/104": "IPv4-mapped loopback",
 }
 
+// Conformance (hostile input): addresses that others choose | public ones only, by one package only
 func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T) {
 	t.Parallel()
 	g, err := newGuard(nil)

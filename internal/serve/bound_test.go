@@ -22,6 +22,8 @@ func readAll(w http.ResponseWriter, r *http.Request) {
 
 // TestConnectionsThatWaitMakeRoom has all room taken in the ways that cost their
 // holders nothing.
+//
+// Conformance (hostile input): more connections than there is room for | whoever waits the longest makes room (also TestTenThousandIdleConnections, BenchmarkHostileAttacks, BenchmarkHostileClients)
 func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	t.Parallel()
 	holders := []string{

@@ -50,6 +50,7 @@ func TestConfigFaults(t *testing.T) {
 	}
 }
 
+// Conformance (requests): keep-alive longer than Synapse's 120 s | 150 s
 func TestTheDefaultIdleTimeoutIsLongerThanSynapses(t *testing.T) {
 	t.Parallel()
 	if got := serve.DefaultConfig().IdleTimeout.Std(); got <= 120*time.Second {

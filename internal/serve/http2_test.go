@@ -84,6 +84,8 @@ func servesOthers(t *testing.T, s *service, p *pair) {
 
 // TestRapidResetsKeepNobodyBusy is CVE-2023-44487: requests that are taken back
 // at once. However many are begun, no more handlers run than streams are allowed.
+//
+// Conformance (hostile input): HTTP/2 resets and streams | 250 handlers for a connection (also TestStreamsOfAConnectionAreBounded)
 func TestRapidResetsKeepNobodyBusy(t *testing.T) {
 	t.Parallel()
 	var atWork, most atomic.Int32

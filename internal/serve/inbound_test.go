@@ -44,6 +44,8 @@ func drip(t *testing.T, conn net.Conn, text string) {
 
 // TestSlowClientsAreCutOff waits for the service to end connections, without a
 // deadline of its own.
+//
+// Conformance (hostile input): slow headers, bodies, readers, handshakes | cut off (also TestAClientThatReadsNothingHoldsNoHandler, TestAHandshakeThatIsNotBegunIsCutOff)
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)
@@ -111,6 +113,8 @@ func TestAHandshakeThatIsNotBegunIsCutOff(t *testing.T) {
 
 // TestRequestsWithoutEndAreRefused has timeouts that nobody could wait for: what
 // ends these requests is a bound in bytes.
+//
+// Conformance (hostile input): headers, chunks, frames without end; requests that mean two things | refused (also TestHeadersWithoutEndAreCutOff, TestRequestsThatMeanTwoThingsAreRefused)
 func TestRequestsWithoutEndAreRefused(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)
@@ -154,6 +158,8 @@ func TestRequestsWithoutEndAreRefused(t *testing.T) {
 
 // TestRequestsThatMeanTwoThingsAreRefused keeps a proxy and the service from
 // seeing different requests on one connection.
+//
+// Conformance (requests): what is no HTTP request: a broken request line or header, an unknown Expect, headers over 32 KiB | 400, 417 or 431 of the HTTP server, the only answers that are not JSON (also TestHeadersAreBounded)
 func TestRequestsThatMeanTwoThingsAreRefused(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)

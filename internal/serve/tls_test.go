@@ -90,6 +90,7 @@ func (p *pair) served(t *testing.T, addr net.Addr, version uint16) (string, erro
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName, nil
 }
 
+// Conformance (pushgw): the certificate follows its files; a fault of them is logged once, and a metric shows it
 func TestTheCertificateFollowsItsFiles(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)

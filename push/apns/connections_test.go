@@ -128,6 +128,7 @@ func TestRequestsAreMadeThroughWrap(t *testing.T) {
 	}
 }
 
+// Conformance (APNs): GOAWAY and its last words (also TestTheLastWordsOnAConnectionAreHeard)
 func TestAGoAwayLosesNothing(t *testing.T) {
 	t.Parallel()
 	a := start(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
@@ -209,6 +210,7 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
+// Conformance (APNs): certificates: PEM in all forms, PKCS #12 of OpenSSL 3 (also TestUnusableCredentials)
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	ca := pushtest.NewCA(t)

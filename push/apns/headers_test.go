@@ -18,6 +18,8 @@ import (
 // background is an app that fetches events without showing anything.
 var background = map[string]any{"default_payload": map[string]any{"aps": map[string]any{"content-available": json.Number("1")}}}
 
+// Conformance (APNs): badge alone (≠ Sygnal: no push type) | alert, priority 5
+// Conformance (APNs): push type, topic, priority, expiration (also 0), collapse id (also TestExpiration, TestCollapse)
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	unread := int64(1)

@@ -44,6 +44,8 @@ func newOffline(tb testing.TB, change func(*apns.Config)) *offline {
 // FuzzWhatAMemberOfARoomWrites: whatever JSON is the content of an event, and
 // whatever its names and ids are within the specification's sizes, a push goes
 // out that Apple takes.
+//
+// Conformance (APNs): whatever JSON is the content of an event, whatever its names and ids | a push goes out that Apple takes
 func FuzzWhatAMemberOfARoomWrites(f *testing.F) {
 	types := []string{"m.room.message", "m.room.encrypted", "m.call.invite", "m.rtc.notification", "org.example.custom", ""}
 	for i, content := range []string{
@@ -124,6 +126,8 @@ var hostile = map[string]func(size int) *push.Notification{
 // devices takes, as a multiple of what it takes for one device and 99 ordinary
 // pushes of as many bytes take. It stays below 2: nothing looks into the
 // notification for each device.
+//
+// Conformance (APNs): a notification for 100 devices, whatever is in it | costs at most twice as much as for one and 99 ordinary pushes of that size
 func BenchmarkHostileNotifications(b *testing.B) {
 	app := start(b, pushtest.APNsOptions{Discard: true}, func(c *apns.Config) { c.Collapse = apns.CollapseRoom })
 	cost := func(n *push.Notification, devices int) time.Duration {

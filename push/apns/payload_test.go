@@ -34,6 +34,13 @@ type goldenCase struct {
 	Error        string          `json:"error,omitempty"`
 }
 
+// Conformance (APNs): payloads equal to Sygnal's as JSON: all events, names, counts, default_payload, event_id_only (also TestHomeserversNotificationsArrive)
+// Conformance (APNs): ids that are objects, lists, or longer than 255 bytes (≠ Sygnal: sent) | absent
+// Conformance (APNs): a body that is a number or a boolean (≠ Sygnal: sent as it is) | its text, as Apple has arguments
+// Conformance (APNs): no event and no counts (≠ Sygnal: nothing) | badge 0
+// Conformance (APNs): `disable_badge_count` in the pusher's data; `send_badge_alone: false` | no counts; none without an event
+// Conformance (APNs): `default_sound`: an alert of the default_payload without a sound, in event_id_only | has that sound
+// Conformance (APNs): `aps.alert` that is a string in the full format (≠ Sygnal: 500) | becomes its body
 func TestPayloadGoldens(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.golden.json")
@@ -97,6 +104,7 @@ func kindOf(err error) string {
 	return err.Error()
 }
 
+// Conformance (APNs): `content-available` written as 1.0 | is 1
 func TestPayloadSaysWhatItsHeadersDependOn(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -137,6 +145,8 @@ func TestPayloadSaysWhatItsHeadersDependOn(t *testing.T) {
 
 // A phone whose app is sent a VoIP push and shows no call kills the app, and in
 // the end delivers no more of them.
+//
+// Conformance (APNs): VoIP topics (≠ Sygnal: everything) | calls that ring, until they have rung, and event_id_only; `import-sygnal` warns (also TestVoIPPushesMayBeLargerAndEndWithTheCall)
 func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
 	t.Parallel()
 	now := time.UnixMilli(1_800_000_000_000)

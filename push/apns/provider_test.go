@@ -192,6 +192,9 @@ func ofTeam(out push.Outcome) push.Outcome {
 	return out
 }
 
+// Conformance (APNs): every status and reason of Apple, and what it says about Apple and our credentials: nothing that a token, a payload or an app's settings can cause holds back other pushes (also FuzzResponse)
+// Conformance (APNs): an answer of any status that is not in Apple's own form, such as a proxy's page (≠ Sygnal: dropped, rejected or taken) | 502
+// Conformance (APNs): 410 for a token registered again since | temporary
 func TestResponses(t *testing.T) {
 	t.Parallel()
 	byToken := make(map[string]pushtest.APNsAnswer)
@@ -249,6 +252,7 @@ func indexOf(t *testing.T, name string) int {
 	return 0
 }
 
+// Conformance (APNs): TopicDisallowed (≠ Sygnal: rejected) | 502, switchable
 func TestTopicDisallowedRejectsWhereSet(t *testing.T) {
 	t.Parallel()
 	a := start(t, pushtest.APNsOptions{Topics: []string{"org.example.other"}}, func(c *apns.Config) { c.RejectTopicDisallowed = true })
@@ -258,6 +262,7 @@ func TestTopicDisallowedRejectsWhereSet(t *testing.T) {
 	}
 }
 
+// Conformance (APNs): a provider token that is refused because the clock is wrong | the error names by how much (also TestClockError)
 func TestAWrongClockIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []string{"ExpiredProviderToken", "InvalidProviderToken"} {

@@ -19,6 +19,7 @@ const (
 	altHex = "fbffbf000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c"
 )
 
+// Conformance (APNs): pushkeys: hex, base64, base64url, unpadded, with white space (≠ Sygnal: 500, or a wrong token); nothing else reaches the URL (also FuzzDeviceToken, TestWhatIsNotSent)
 func TestDeviceToken(t *testing.T) {
 	t.Parallel()
 	url := strings.NewReplacer("+", "-", "/", "_")

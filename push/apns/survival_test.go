@@ -8,6 +8,7 @@ import (
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
+// Conformance (attempts): GOAWAY, handshakes that are slow, dropped connections, hung streams | every device gets it; nothing is repeated but what is `uncertain`, and that under the same id
 func TestTroubleOnTheWayLosesNothingAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	open := func(t *testing.T, trouble pushtest.Trouble, d *pushtest.Troubled) (push.Provider, pushtest.TroubledPeer) {

@@ -85,6 +85,7 @@ func bearer(r pushtest.APNsRequest) string {
 	return strings.TrimPrefix(r.Header.Get("authorization"), "bearer ")
 }
 
+// Conformance (APNs): provider token: one for a team and key, the same on all replicas, by half hours (also TestAllProcessesUseTheSameProviderToken)
 func TestProviderTokensFollowTheHalfHours(t *testing.T) {
 	t.Parallel()
 	a := startTokens(t)
@@ -114,6 +115,7 @@ func TestAllProcessesUseTheSameProviderToken(t *testing.T) {
 	}
 }
 
+// Conformance (APNs): ExpiredProviderToken: renewed once, never twice in 20 minutes for a team; TooManyProviderTokenUpdates keeps it (also TestAYoungProviderTokenIsNotRenewed, TestKeysOfOneTeamShareItsRenewals, TestTooManyUpdatesKeepTheProviderToken)
 func TestAnExpiredProviderTokenIsRenewedOnce(t *testing.T) {
 	t.Parallel()
 	a := startTokens(t)

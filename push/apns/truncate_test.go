@@ -49,6 +49,7 @@ func build(t testing.TB, n *push.Notification, d *push.Device, limit int) (apns.
 	return p, s
 }
 
+// Conformance (APNs): size: 4096 bytes, 5120 for VoIP, without escapes for HTML; texts cut from the longest, whole characters, but some of a heap of marks; linear time (also TestTheLongestTextsAreCutFirst, TestCharactersStayWhole, TestVoIPPushesMayBeLargerAndEndWithTheCall, FuzzPayload)
 func TestLongTextsAreCutToTheLastByte(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -155,6 +156,7 @@ func TestCharactersStayWhole(t *testing.T) {
 	}
 }
 
+// Conformance (APNs): default_payload too large (≠ Sygnal: 500) | rejected; ids and sounds never cost a pushkey (also TestWhatIsNotSent)
 func TestTooLongPayloads(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 5000)

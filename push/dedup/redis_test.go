@@ -16,6 +16,8 @@ import (
 
 // With Redis away a process repeats nothing of its own, and with Redis back
 // nobody repeats what was told.
+//
+// Conformance (answers): Redis away, slow or dying in the middle, also at the start | pushed anyway; the process's own memory stands in (also TestABlackHoleCostsTheBudgetOnce, TestRedisIsNotThereAtTheStartAndComes)
 func TestRedisGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	server := miniredis.RunT(t)

@@ -104,6 +104,7 @@ fcm_options:
 	}
 }
 
+// Conformance (FCM): fcm_options: unknown members and wrong types are faults (≠ Sygnal: sent as they are), so is what FCM refuses for all messages (also FuzzOptions)
 func TestFaultsOfAConfig(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})

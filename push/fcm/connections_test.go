@@ -84,6 +84,7 @@ func TestASendUnderWayOutlivesItsProvider(t *testing.T) {
 	}
 }
 
+// Conformance (FCM): several projects in one process (also TestReload)
 func TestAnotherAccountHasItsOwnConnections(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
@@ -112,6 +113,8 @@ func TestAnotherAccountHasItsOwnConnections(t *testing.T) {
 
 // What an app may have in flight is bounded by its max_in_flight, and by nothing
 // of ours below that.
+//
+// Conformance (FCM): connections | follow what is in flight
 func TestConnectionsFollowWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	const inFlight, streams = 60, 10

@@ -56,6 +56,8 @@ func TestATokenIsThereBeforeTheFirstSend(t *testing.T) {
 }
 
 // A push that finds a token near its end does not wait for the next one.
+//
+// Conformance (FCM): access tokens: renewed ahead, one for all sends, a hanging endpoint holds nobody (also TestAHangingTokenEndpointHoldsNobodyBeyondItsDeadline)
 func TestATokenIsRenewedAhead(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
@@ -115,6 +117,7 @@ func TestAHangingTokenRequestIsGivenUpAndRepeated(t *testing.T) {
 	eventually(t, provider)
 }
 
+// Conformance (FCM): a refused account, a wrong clock | 502; what Google says, and how wrong the clock is (also TestAWrongClockIsTold)
 func TestARefusedAccountIsNotHammered(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})

@@ -38,6 +38,13 @@ type payloadCase struct {
 
 // TestMessagesAreWhatAppsExpect sends each case through the whole provider and
 // compares what arrives at FCM.
+//
+// Conformance (FCM): messages equal to Sygnal's as JSON (also TestHomeserversNotificationsArrive)
+// Conformance (FCM): values of default_payload and content that are no strings (≠ Sygnal: FCM refuses them) | their JSON text
+// Conformance (FCM): keys that FCM reserves in default_payload (≠ Sygnal: FCM refuses the message) | left out
+// Conformance (FCM): counts alone (≠ Sygnal: urgent, with what fcm_options shows) | normal priority, data alone; by way of APNs a badge at priority 5
+// Conformance (FCM): counts alone that are 0 or missing (≠ Sygnal: nothing is sent) | `unread` is 0; with events zero counts go out where `send_badge_zero`
+// Conformance (FCM): `disable_badge_count` in the pusher's data (MSC4076), `send_badge_alone: false` | no counts for that device; none without an event
 func TestMessagesAreWhatAppsExpect(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/payload/*.json")
@@ -228,6 +235,8 @@ var everything = fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: tru
 // and for any pusher that leaves room for an event: something is sent, it is
 // valid and within FCM's bounds, apps find the event by it, and it does not
 // matter whether other devices of the request got it before.
+//
+// Conformance (FCM): anything that a room member can write | is pushed, valid and within 4096 bytes, with the ids; it costs no pushkey (also TestContract, TestOptionsTakeTheirRoom)
 func FuzzMessage(f *testing.F) {
 	f.Add(`{"msgtype":"m.text","body":"hello"}`, "m.room.message", "Room", "!r:x", `{"cs":"secret"}`, int64(1), uint16(0))
 	f.Add(`null`, "", "", "", `null`, int64(0), uint16(9))
@@ -306,6 +315,8 @@ func texts(defaults map[string]any) map[string]string {
 // TestUnknownMembersGiveWayFirst: the members that apps show stay whole as long
 // as others can be left out, and of those the shortest stay: as if the longest had
 // been dropped, one after the other, until the rest fits.
+//
+// Conformance (FCM): 4096 bytes in total (≠ Sygnal: FCM refuses the message) | members of the content that apps do not show go first, the longest before the others; then names are cut, the body last (also TestMessagesAreWhatAppsExpect)
 func TestUnknownMembersGiveWayFirst(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(content map[string]any){
@@ -391,6 +402,8 @@ func TestOptionsTakeTheirRoom(t *testing.T) {
 
 // Two accounts on one device share its token, and must not replace each other's
 // messages.
+//
+// Conformance (FCM): `collapse: room` | of two accounts on one device each keeps its own
 func TestAccountsOfOneDeviceCollapseApart(t *testing.T) {
 	t.Parallel()
 	key := func(data map[string]any, room string) string {
@@ -414,6 +427,8 @@ func TestAccountsOfOneDeviceCollapseApart(t *testing.T) {
 
 // TestAnEventIsReadOnce: what a room member wrote is looked at once for all devices
 // of a request, of whatever app.
+//
+// Conformance (FCM): a hundred devices and an event of any size | the event's part is made once (also BenchmarkDevices)
 func TestAnEventIsReadOnce(t *testing.T) {
 	t.Parallel()
 	content := map[string]any{"body": "first", "x": "y"}

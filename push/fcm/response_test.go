@@ -109,6 +109,11 @@ func responseCases(now time.Time) map[string]responseCase {
 	return cases
 }
 
+// Conformance (FCM): every status and errorCode of FCM; 404 is a dead token only with UNREGISTERED (≠ Sygnal: always); 503 and 429 are never answered 200 (≠ Sygnal: lost) (also FuzzResponse)
+// Conformance (FCM): 400 about the token; about the data; about anything else, or FAILED_PRECONDITION | rejected; dropped; 502 `config`, an error in the log that names the member (also TestFaultsOfTheSettingsAreTold, TestTheFirstRefusalIsTold)
+// Conformance (FCM): an answer that is not FCM's own JSON, of any status | unavailable
+// Conformance (FCM): SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR and what else a token or a message can cause | says nothing against FCM or the account, and drops no access token (also TestForeignTokensCanBeKept, TestATokenThatFCMRefusesIsReplaced)
+// Conformance (FCM): one attempt for each; the SDK's client, which repeats by itself, sends nothing (also TestContract)
 func TestResponses(t *testing.T) {
 	t.Parallel()
 	// The clock stands still so that dates have a distance.
@@ -174,6 +179,8 @@ func TestFaultsOfTheSettingsAreTold(t *testing.T) {
 }
 
 // A message that FCM finds wrong is lost; if most are, it is hardly their fault.
+//
+// Conformance (FCM): 400 for most of an app's messages | 502 `config`, an error in the log
 func TestMostMessagesRefusedIsAFaultOfTheSettings(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) (answer pushtest.FCMAnswer) {
@@ -195,6 +202,7 @@ func TestMostMessagesRefusedIsAFaultOfTheSettings(t *testing.T) {
 	send(4, "bad", push.Dropped, push.ReasonBadMessage)
 }
 
+// Conformance (FCM): pushkeys that are installation IDs (≠ Sygnal: sent as tokens) | `message.fid`, by form or as `target` says
 func TestTargets(t *testing.T) {
 	t.Parallel()
 	const fid, token = "cRZd_8-Yq0WFk1cPl2mN3o", "cRZd_8-Yq0WFk1cPl2mN3o:APA91bH"
@@ -221,6 +229,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// Conformance (FCM): white space in a pushkey | left out
 func TestMalformedPushKeysNeverReachFCM(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})

@@ -62,6 +62,7 @@ func (c *crowd) expectHeld(want push.Reason) {
 	}
 }
 
+// Conformance (attempts): a push service that does not work or refuses the credentials: eight of the last ten answers | left alone for 5 s at a time, 503 or 502; one push finds out whether it works again
 func TestADestinationThatDoesNotWorkIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -107,6 +108,7 @@ func TestADestinationThatDoesNotWorkIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Conformance (attempts): what a token or a payload can cause, one device that always fails, a cut connection, a service that works for some, a host that a pusher's owner chose | opens no breaker (also TestNothingIsKnownOfADestinationWithoutName)
 func TestWhatDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(*crowd){
@@ -140,6 +142,7 @@ func TestWhatDoesNotOpenTheBreaker(t *testing.T) {
 	}
 }
 
+// Conformance (attempts): 429 that names a quota of all; 429 for ten devices, at most two of one source, and half of the last forty devices (≠ Sygnal: each push asks) | the project or key is left alone: 429 with what is left, at most 5 minutes: ADR 12 (also TestWhetherATooManyIsForAll)
 func TestAQuotaThatTheServiceNamesPausesAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,6 +161,7 @@ func TestAQuotaThatTheServiceNamesPausesAll(t *testing.T) {
 	})
 }
 
+// Conformance (attempts): any other 429, or Retry-After | that device's alone
 func TestWhetherATooManyIsForAll(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

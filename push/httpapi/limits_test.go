@@ -59,6 +59,7 @@ func notify(t *testing.T, h http.Handler, from string, appIDs ...string) *http.R
 	return w.Result()
 }
 
+// Conformance (answers): more requests for an app, or from an address or /64, than `limits` lets through (off by default) | 429 M_LIMIT_EXCEEDED with retry_after_ms and Retry-After; nothing of the request is delivered; replicas count together; trusted sources are exempt (also TestALimitTellsWhenToComeBack, TestReplicasShareLimits)
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	month := func(n int) ratelimit.Limit { return ratelimit.Limit{Count: n, Per: 30 * 24 * time.Hour} }

@@ -117,6 +117,14 @@ func notification(members string) string {
 	return `{"notification":{"devices":[{"app_id":"app","pushkey":"k"}]` + members + `}}`
 }
 
+// Conformance (requests): not JSON, empty, NaN, invalid UTF-8, text after the object | 400 `M_NOT_JSON` (also FuzzNotify, FuzzDecodeObject)
+// Conformance (requests): JSON that is no object, no `notification`, `notification` that is no object (≠ Sygnal: 500 for some) | 400 `M_BAD_JSON`, `M_MISSING_PARAM`
+// Conformance (requests): `devices` missing, null, no list, empty | 400
+// Conformance (requests): a device that is no object (≠ Sygnal: 500 for some), app_id or pushkey missing or no string | 400
+// Conformance (requests): more than 100 devices | 413 `M_TOO_LARGE`
+// Conformance (requests): more than 512 KiB (≠ Sygnal: connection reset) | 413 `M_TOO_LARGE`; linear time (also BenchmarkHostileBodies)
+// Conformance (requests): counts that are strings, fractions or booleans | 400 `M_BAD_JSON`
+// Conformance (requests): member names in another case | unknown, as the specification has it (also TestAcceptedNotifications)
 func TestRefusedRequests(t *testing.T) {
 	t.Parallel()
 	many := strings.Repeat(`{"app_id":"app","pushkey":"k"},`, 100)
@@ -175,6 +183,11 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
+// Conformance (requests): `pushkey_ts` in milliseconds | is taken for what it is
+// Conformance (requests): `pushkey_ts` of another type (≠ Sygnal: 400) | ignored
+// Conformance (requests): `data` or `tweaks` null or of another type (≠ Sygnal: 400) | absent
+// Conformance (requests): `"sound": true` of Synapse (≠ Sygnal: 400, which blocks the pusher for a day) | the sound "default"
+// Conformance (requests): `"highlight": null` of Dendrite | true
 func TestAcceptedDevices(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -217,6 +230,9 @@ func TestAcceptedDevices(t *testing.T) {
 	}
 }
 
+// Conformance (requests): counts null, `counts` null or no object, integral floats, negative counts (≠ Sygnal) | absent, absent, taken, 0
+// Conformance (requests): other members of another type (≠ Sygnal: 500 for some) | ignored; a short scalar as `event_id` or `type` passes through
+// Conformance (requests): duplicate members | the last one counts, also where a former one is of a wrong shape (also TestTheLastOfSeveralMembersCounts)
 func TestAcceptedNotifications(t *testing.T) {
 	t.Parallel()
 	m := push.NewMember
@@ -280,6 +296,8 @@ func TestAcceptedNotifications(t *testing.T) {
 
 // What a member of a room nests too deeply is an empty string, and the rest of the
 // event is pushed.
+//
+// Conformance (requests): nesting deeper than 64 (≠ Sygnal), ids that are lists, objects or longer than 255 bytes | absent; the rest of the event is pushed (also TestAcceptedNotifications)
 func TestWhatNestsTooDeeplyIsAbsent(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]string{
@@ -360,6 +378,7 @@ func TestRequestsDoNotMix(t *testing.T) {
 	}
 }
 
+// Conformance (requests): the Content-Type of a request | ignored
 func TestTheContentTypeOfARequestDoesNotMatter(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"} {
@@ -377,6 +396,8 @@ func temporary(r push.Reason, after time.Duration) push.Outcome {
 	return push.Outcome{Kind: push.Temporary, Reason: r, RetryAfter: after}
 }
 
+// Conformance (answers): `rejected` is there, in request order | 200 (also TestVerdictsReachTheHomeserver)
+// Conformance (answers): something may succeed later | 502, or 429 and 503 where all devices have that reason; Retry-After
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	answers := map[string]push.Outcome{
@@ -443,6 +464,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// Conformance (requests): unknown path, wrong method | 404, 405 `M_UNRECOGNIZED` (also TestUnroutedRequests)
+// Conformance (requests): GET on the notify path | UnifiedPush's discovery where switched on or an app serves it, else 405 (also TestNotificationsReachBrowsersAndUnifiedPush)
 func TestPathsAndMethods(t *testing.T) {
 	t.Parallel()
 	const path = "/_matrix/push/v1/notify"
@@ -497,6 +520,7 @@ func (h held) Send(ctx context.Context, _ push.Delivery) push.Outcome {
 	}
 }
 
+// Conformance (requests): a homeserver that hangs up | what has begun is finished
 func TestAHomeserverThatHangsUpStopsNothing(t *testing.T) {
 	t.Parallel()
 	p := held{begun: make(chan struct{}), answer: make(chan struct{})}
@@ -518,6 +542,7 @@ func TestAHomeserverThatHangsUpStopsNothing(t *testing.T) {
 	}
 }
 
+// Conformance (requests): a request ends before Dendrite's 30 s | 25 s (also TestEveryFaultIsReportedAtOnce)
 func TestARequestEndsInTime(t *testing.T) {
 	t.Parallel()
 	p := held{begun: make(chan struct{}, 1)}

@@ -38,6 +38,7 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
+// Conformance (Web Push): a pusher of Sygnal's configuration | carried over (also TestImportedConfigurationsPassTheCheck)
 func TestConfigurationsOfSygnal(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"token", "everything", "unsupported", "mistakes", "anchors"} {

@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-herald/herald/push/webpush"
 )
 
+// Conformance (Web Push): keys in PEM (PKCS #8, SEC 1) and base64url (raw, DER); several | the first signs (also TestVAPIDShowsWhatWebPagesSubscribeWith)
 func TestFormsOfAVAPIDKey(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

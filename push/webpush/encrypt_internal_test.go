@@ -48,6 +48,7 @@ func parseKeys(t testing.TB, p256dh, auth string) keys {
 	return keys{public, secret}
 }
 
+// Conformance (Web Push): RFC 8291, Appendix A; RFC 8292, section 2.4 | byte for byte; verified (also TestTheTokenOfRFC8292Verifies)
 func TestTheBodyIsThatOfRFC8291(t *testing.T) {
 	t.Parallel()
 	private, err := ecdh.P256().NewPrivateKey(raw(t, rfcPrivate))
@@ -76,6 +77,7 @@ func TestTheTokenOfRFC8292Verifies(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): one record of 4096 bytes, padded in steps of 128 | more than 3993 bytes of text are not sent (also FuzzSubscription)
 func TestTextsArePaddedInStepsUpToOneRecord(t *testing.T) {
 	t.Parallel()
 	browser := pushtest.NewSubscription(t)
@@ -97,6 +99,7 @@ func TestTextsArePaddedInStepsUpToOneRecord(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): `p256dh` and `auth` in either alphabet of base64, with padding or white space; not on the curve, 15 or 17 bytes (≠ Sygnal: 500) | taken; rejected (also TestProviderContract)
 func TestKeysOfASubscription(t *testing.T) {
 	t.Parallel()
 	off := raw(t, rfcPublic)
@@ -143,6 +146,7 @@ func FuzzSubscription(f *testing.F) {
 	})
 }
 
+// Conformance (Web Push): what is remembered of endpoints | 4096 entries of each kind
 func TestMemoriesAreBounded(t *testing.T) {
 	t.Parallel()
 	var b bounded[int]

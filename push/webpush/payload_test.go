@@ -15,6 +15,10 @@ import (
 func number(n int64) *int64 { return &n }
 
 // The golden payloads are what Sygnal sends for the same.
+//
+// Conformance (Web Push): the payload, `events_only`, `only_last_per_room`, event_id_only, counts alone | as Sygnal's; without event and counts unread is 0
+// Conformance (Web Push): counts alone for Safari (≠ Sygnal: sent) | nothing to send
+// Conformance (Web Push): Topic (≠ Sygnal: outside of the alphabet), Urgency | 32 characters; high, normal and low (also TestUrgencyOfSygnal)
 func TestPayloadsAreThoseOfSygnal(t *testing.T) {
 	t.Parallel()
 	session := map[string]any{"session_id": "s"}
@@ -105,6 +109,7 @@ func TestUrgencyOfSygnal(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): declarative Web Push | with title, body, tag, page, badge, and Sygnal's members as data
 func TestADeclarativePayloadShowsItself(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, nil)
@@ -140,6 +145,9 @@ func TestADeclarativePayloadShowsItself(t *testing.T) {
 
 // Whatever a member of the room writes, the message fits and names the event, and
 // the pusher lives.
+//
+// Conformance (Web Push): whatever a member of the room writes (≠ Sygnal: 413) | fits, and keeps the event's id
+// Conformance (UnifiedPush): more than fits | the content goes, the event's id stays
 func TestEveryEventFitsAndKeepsItsIDs(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, nil)

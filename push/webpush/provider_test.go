@@ -72,6 +72,8 @@ type habit struct {
 	requests int // that it takes
 }
 
+// Conformance (Web Push): VAPID: audience, end within 24 h, contact, a token for each service, used for half its life (also TestAVAPIDTokenIsUsedForHalfItsLife, TestConfigFaults)
+// Conformance (Web Push): the answers of Mozilla, Google, Apple, Windows and others (≠ Sygnal: 200, lost) | 404 and 410 rejected; 413 once more with ids alone; 400 Topic once more without; ours 502; 429 and Windows' 406 429; 5xx 502 (also FuzzResponse)
 func TestServicesHabits(t *testing.T) {
 	t.Parallel()
 	const (
@@ -166,6 +168,7 @@ func (h habit) check(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): a subscription made with another key (≠ Sygnal: lost) | the next key is tried and remembered; none left: 502, or rejected where `reject_key_mismatch: true` (also TestServicesHabits)
 func TestTheKeyOfASubscriptionIsRemembered(t *testing.T) {
 	t.Parallel()
 	first, _ := newKey(t)
@@ -215,6 +218,7 @@ func TestAVAPIDTokenIsUsedForHalfItsLife(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): endpoints without https, with a user, an address, a port or a host that is not listed, a gateway's own | rejected or dropped; nobody is asked (also FuzzEndpoint)
 func TestWhatCannotBeSentAsksNobody(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, nil)
@@ -276,6 +280,8 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 }
 
 // A thousand origins that never answer leave others their places.
+//
+// Conformance (Web Push): a host that no operator names and that hangs, fails, asks for a day's patience or accepts and rejects in turns | a twentieth of the app's places, and half for all of its kind; its devices alone (also TestOnlyNamedOriginsAreDestinations, TestAHostileEndpointHarmsItselfAlone)
 func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
@@ -320,6 +326,8 @@ func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 }
 
 // localhost is a name that leads to a private address.
+//
+// Conformance (Web Push): an endpoint whose name leads into a private network | dropped, and nothing is connected to
 func TestAPrivateAddressIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, nil)
@@ -384,6 +392,7 @@ func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
 	}
 }
 
+// Conformance (UnifiedPush): 404, 410; 401, 403, 405, 406; 400; 429, 507; 5xx; no connection | rejected; 502; dropped; 429; 502; 502 (also TestUnifiedPushContract)
 func TestUnifiedPushHabits(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]struct {
@@ -410,6 +419,8 @@ func TestUnifiedPushHabits(t *testing.T) {
 }
 
 // A proxy that lost its way answers 404 to all.
+//
+// Conformance (UnifiedPush): 404 of a push server that never took anything | believed the second time, an hour to a day later
 func TestAPushServerThatNeverTookAnythingIsBelievedTheSecondTime(t *testing.T) {
 	t.Parallel()
 	status, now := 404, time.Now()
@@ -431,6 +442,7 @@ func TestAPushServerThatNeverTookAnythingIsBelievedTheSecondTime(t *testing.T) {
 	expect(t, send("https://a.example.org/1"), push.Rejected, push.ReasonUnregistered)
 }
 
+// Conformance (UnifiedPush): the notification without its devices, as common-proxies relays it | plain, or encrypted where the pusher has keys; `devices: own` adds the device's entry (also TestUnifiedPushContract)
 func TestUnifiedPushRelaysTheNotificationWithoutItsDevices(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, nil)

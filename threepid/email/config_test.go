@@ -64,6 +64,7 @@ func TestValidConfigurations(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): the password, without TLS | never to another machine, and to this one only if `email.auth` says how (also TestLoggingIn)
 func TestFaultyConfigurations(t *testing.T) {
 	t.Parallel()
 	const relay = "email: {host: mail.example.org, from: noreply@example.org, "

@@ -160,6 +160,8 @@ func TestAMailArrives(t *testing.T) {
 
 // TestFieldsOfTheHeader is about texts that have to be encoded or folded: each field
 // begins on the line of its name, no line is too long, and it reads as it was meant.
+//
+// Conformance (requestToken): the mail's header: no field begins with an empty line, nobody's words are decoded, no out-of-office notes, from Exchange neither (also TestAMailArrives)
 func TestFieldsOfTheHeader(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ from, room, subject string }{
@@ -298,6 +300,8 @@ func TestBrands(t *testing.T) {
 
 // TestHomeserversHaveSendersOfTheirOwn is about mails of both kinds: of the brand's
 // sender, the homeserver's and everybody's, the first that there is counts.
+//
+// Conformance (homeservers): sender: the brand's, else the homeserver's, else everybody's
 func TestHomeserversHaveSendersOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
@@ -346,6 +350,7 @@ func TestHomeserversHaveSendersOfTheirOwn(t *testing.T) {
 	}
 }
 
+// Conformance (security): mail: no header and no markup by injection, random boundaries, short names, links to ourselves or listed clients (CVE-2021-29432, CVE-2021-29433); STARTTLS and certificates by default (CVE-2023-38686) (also TestNoTwoMailsAreAlike, TestStrangersWordsInInvitations, TestInvitePageOfNoInvite, TestTLSModes, TestCertificatesAreVerified)
 func TestNothingInAChallengeBecomesAHeaderOrMarkup(t *testing.T) {
 	t.Parallel()
 	const bad = "\r\nBcc: mallory@evil.example\r\n\r\n<script>alert(1)</script>\u202e"
@@ -405,6 +410,7 @@ func TestNothingInAChallengeBecomesAHeaderOrMarkup(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): the mailed link works in a browser without an access token, by the v2 path (≠ Sydent: a 404 without v1) (also TestFromRegistrationToLogout)
 func TestTheLinkCarriesWhatTheClientChose(t *testing.T) {
 	t.Parallel()
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})

@@ -35,6 +35,8 @@ func halves(t *testing.T, i threepid.Invitation) (m threepidtest.Message, text, 
 	return m, m.Text(t), html.UnescapeString(m.HTML(t))
 }
 
+// Conformance (invites): the mail: room or space, with names or without, English and German (also TestTheMailIsReadable)
+// Conformance (invites): a Matrix ID in a mail or on a page | whole, with nothing put into it; names written from right to left are set apart (also TestName)
 func TestInvitationsSayWhoInvitesWhereto(t *testing.T) {
 	t.Parallel()
 	const link = "https://id.example.org/_matrix/identity/herald/v1/invite?private_key=s3cret-key_&token=TOKEN"

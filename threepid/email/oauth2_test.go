@@ -62,6 +62,7 @@ func (o *office) config() email.Config {
 	return c
 }
 
+// Conformance (requestToken): a relay that takes access tokens only (XOAUTH2) | fetched with client credentials or a service account's key; a refused one is replaced once (also TestAccessTokensThatDoNotLast, TestServiceAccounts, TestWithoutAnAccessToken)
 func TestLoggingInWithAccessTokens(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)

@@ -28,6 +28,8 @@ func reply(code int, enhanced smtp.EnhancedCode) *smtp.SMTPError {
 
 // TestOnlyWhatTheRelayRefusesFails is about what relays do to connections they have had
 // enough of, and to mails they want to see again: the mail goes out all the same.
+//
+// Conformance (requestToken): what a relay does to a connection that idled or carried many mails; a cut, silence or a 4xx before it has the mail | one connection a mail; tried once more over a new one. Only what the relay refuses fails (also TestWhatTheRelayRefusesIsAnError)
 func TestOnlyWhatTheRelayRefusesFails(t *testing.T) {
 	t.Parallel()
 	never := make(chan struct{})

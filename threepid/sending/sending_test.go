@@ -57,6 +57,7 @@ func (f fixture) counts(t *testing.T, want string) {
 	}
 }
 
+// Conformance (requestToken): too many mails at once | a request waits 5 s, then 429 `M_LIMIT_EXCEEDED` with `retry_after_ms`; nothing is sent after its answer (also TestFailedSending)
 func TestFullSlots(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -172,6 +172,7 @@ func TestTheMessageFitsIntoOneSegment(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): a country that is not texted | 400 `M_DESTINATION_REJECTED` (also TestFailedSending)
 func TestCountries(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

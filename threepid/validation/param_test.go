@@ -11,6 +11,7 @@ import (
 	"github.com/matrix-herald/herald/threepid/validation"
 )
 
+// Conformance (requestToken): `client_secret` is 1 to 255 of `0-9a-zA-Z.=_-`, all of it (≠ Sydent: a newline at the end) | else 400 `M_INVALID_PARAM` (also TestRefusals)
 func TestCheckClientSecretAndSID(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -46,6 +47,8 @@ func TestCheckClientSecretAndSID(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): next_link: http and https only, stored with the session (≠ Sydent: whatever the link says, an open redirect), with the sid in the query, and in the fragment's own query if it has one (also TestNextLinkCarriesTheSID, TestLinkNeverSaysWhereItLeads, TestLinkRedirectsToTheStoredNextLink)
+// Conformance (security): `next_link` leads to the web, is kept with the session and may be restricted to hosts (also TestLinkNeverSaysWhereItLeads)
 func TestCheckNextLink(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

@@ -94,6 +94,8 @@ func TestTheMessengerGetsEverythingItNeeds(t *testing.T) {
 	}
 }
 
+// Conformance (requestToken): sid and tokens cannot be guessed, a number's is 6 digits, kept as hashes (also TestSessionsKeepNeitherTokensNorSecrets)
+// Conformance (security): tokens, secrets and codes cannot be guessed, and are stored as hashes (also TestSessionsKeepNeitherTokensNorSecrets, TestAnotherKeyKnowsNoSessions)
 func TestTokensAndSIDs(t *testing.T) {
 	t.Parallel()
 	v := storetest.NewValidation(t, open(t))

@@ -302,6 +302,7 @@ func TestAFolderThatIsNotThere(t *testing.T) {
 	}
 }
 
+// Conformance (homeservers): language: the first of `Accept-Language` that there are words in, then the homeserver's, then the default | in mails and text messages (also TestHomeserversAreToldApart)
 func TestPrefer(t *testing.T) {
 	t.Parallel()
 	set, _ := load(t, "", "en")
@@ -345,6 +346,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// Conformance (invites): names of rooms and people in mails, on pages and in links to clients | one cleaning: short, no invisible characters, nothing that turns text round, nothing that becomes a link; a telephone number is left out (also TestStrangersWordsInInvitations, TestStrangersWordsOnThePageOfAnInvite)
 func TestName(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
