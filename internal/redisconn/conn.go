@@ -39,6 +39,7 @@ type Conn struct {
 	fallbacks           prometheus.Counter
 	connections, misses *prometheus.Desc
 
+	batches batches
 	down    atomic.Bool
 	retryAt atomic.Int64 // in Unix nanoseconds; 0 while Redis is reachable
 }

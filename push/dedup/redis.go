@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -102,31 +103,30 @@ func (r *Redis) Claim(ctx context.Context, claims []push.Claim) []push.Claimed {
 // ask sends the commands of Claim.
 func (r *Redis) ask(ctx context.Context, claims []push.Claim, own []push.Claimed, queries []query) error {
 	apps := make(map[push.Key]*redis.SliceCmd, 1)
-	pipe := r.conn.Client.Pipeline()
-	for i := range claims {
-		c, q := &claims[i], &queries[i]
-		if c.Event != (push.Key{}) && own[i].State == push.Granted {
-			q.take = pipe.SetArgs(ctx, r.key("event:", c.Event), holder(c.Owner), redis.SetArgs{Mode: "NX", TTL: max(c.Lease, time.Millisecond)})
+	err := r.conn.Batch(ctx, func(pipe redis.Pipeliner) {
+		for i := range claims {
+			c, q := &claims[i], &queries[i]
+			if c.Event != (push.Key{}) && own[i].State == push.Granted {
+				q.take = pipe.SetArgs(ctx, r.key("event:", c.Event), holder(c.Owner), redis.SetArgs{Mode: "NX", TTL: max(c.Lease, time.Millisecond)})
+			}
+			q.pushKey = pipe.Get(ctx, r.key("pushkey:", c.PushKey))
+			if apps[c.App] == nil {
+				apps[c.App] = pipe.HMGet(ctx, r.key("app:", c.App), appFields...)
+			}
+			q.app = apps[c.App]
 		}
-		q.pushKey = pipe.Get(ctx, r.key("pushkey:", c.PushKey))
-		if apps[c.App] == nil {
-			apps[c.App] = pipe.HMGet(ctx, r.key("app:", c.App), appFields...)
-		}
-		q.app = apps[c.App]
-	}
-	if err := run(ctx, pipe); err != nil {
+	})
+	if err != nil || !slices.ContainsFunc(queries, query.isContested) {
 		return err
 	}
-	contested := r.conn.Client.Pipeline()
-	for i := range queries {
-		if q := &queries[i]; q.take != nil && errors.Is(q.take.Err(), redis.Nil) {
-			q.holder = contested.Get(ctx, r.key("event:", claims[i].Event))
+	err = r.conn.Batch(ctx, func(pipe redis.Pipeliner) {
+		for i := range queries {
+			if q := &queries[i]; q.isContested() {
+				q.holder = pipe.Get(ctx, r.key("event:", claims[i].Event))
+			}
 		}
-	}
-	if contested.Len() == 0 {
-		return nil
-	}
-	if err := run(ctx, contested); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	for i := range queries {
@@ -137,35 +137,28 @@ func (r *Redis) ask(ctx context.Context, claims []push.Claim, own []push.Claimed
 	return nil
 }
 
-// run sends pipe. That a value is not there is no error.
-func run(ctx context.Context, pipe redis.Pipeliner) error {
-	commands, err := pipe.Exec(ctx)
-	if err == nil || !errors.Is(err, redis.Nil) {
-		return err
-	}
-	for _, c := range commands {
-		if err := c.Err(); err != nil && !errors.Is(err, redis.Nil) {
-			return err
-		}
-	}
-	return nil
-}
+// isContested reports whether something is in the way of the claim.
+func (q query) isContested() bool { return q.take != nil && errors.Is(q.take.Err(), redis.Nil) }
 
 // Complete implements push.Dedup.
 func (r *Redis) Complete(ctx context.Context, results []push.Result) []push.Guard {
 	own := r.own.Complete(ctx, unshared(results))
-	pipe := r.conn.Client.Pipeline()
-	for i := range results {
-		r.record(ctx, pipe, &results[i])
-	}
-	counted := r.count(ctx, pipe, results)
 	guards := make([]push.Guard, len(results))
 	for i := range results {
 		if guards[i] = results[i].Guard; !results[i].Shared {
 			guards[i] = own[i]
 		}
 	}
-	if pipe.Len() == 0 || r.conn.Ask(ctx, func(ctx context.Context) error { return run(ctx, pipe) }) != nil {
+	var counted map[guardKey]*verdicts
+	err := r.conn.Ask(ctx, func(ctx context.Context) error {
+		return r.conn.Batch(ctx, func(pipe redis.Pipeliner) {
+			for i := range results {
+				r.record(ctx, pipe, &results[i])
+			}
+			counted = r.count(ctx, pipe, results)
+		})
+	})
+	if err != nil {
 		return guards
 	}
 	for i := range results {
