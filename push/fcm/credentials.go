@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/eventdata"
 )
 
 const (
@@ -272,9 +273,9 @@ func shown(text string) string {
 	var words []string
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		if len(word) > 40 || strings.Contains(word, "@") {
-			word = ellipsis
+			word = "…"
 		}
 		words = append(words, word)
 	}
-	return cut(strings.Join(words, " "), 200)
+	return eventdata.Cut(strings.Join(words, " "), 200)
 }

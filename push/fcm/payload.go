@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -14,15 +13,16 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/eventdata"
 )
 
 const (
 	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
 	// /pushers/set).
 	maxPushKey = 512
-	// nameFloor is what stays of a long name while anything else can be cut, in
-	// bytes: people still see who writes, and where.
-	nameFloor = 64
+	// maxData is what FCM lets the keys and values of a message's data weigh
+	// together, in bytes (Firebase, "Message types").
+	maxData = 4096
 )
 
 // Values of Config.Target and Payload.Target: how pushkeys address devices.
@@ -89,18 +89,11 @@ func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
 	if !p.address(&m, d.Device.PushKey) {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	}
-	defaults, ok := d.Device.DefaultPayload()
-	if !ok {
-		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+	var out push.Outcome
+	if m.Data, out = p.data().Data(d); m.Data == nil {
+		return nil, out
 	}
-	alone := !n.EventID.Truthy() && !n.RoomID.Truthy()
-	counts := p.counts(d, alone)
-	if alone && counts == nil {
-		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
-	}
-	if m.Data = p.data(d, defaults, counts); m.Data == nil {
-		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
-	}
+	alone := eventdata.Alone(n)
 	m.Android = make(map[string]jsontext.Value, len(p.base.Android)+2)
 	maps.Copy(m.Android, p.base.Android)
 	m.Android["priority"] = jsontext.Value(`"high"`)
@@ -172,82 +165,11 @@ func (p Payload) address(m *message, pushKey string) bool {
 	return key != "" && len(key) <= maxPushKey && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
 }
 
-// counts returns the counts to send. Without an event the homeserver left them
-// out where they are zero (Push Gateway API, "counts"), and then the badge is to
-// go.
-func (p Payload) counts(d push.Delivery, alone bool) []field {
-	if !p.BadgeCounts || alone && !p.BadgeAlone || d.Device.BadgeDisabled() {
-		return nil
-	}
-	var counts []field
-	for key, count := range map[string]*int64{"unread": d.Notification.Counts.Unread, "missed_calls": d.Notification.Counts.MissedCalls} {
-		if count != nil && (*count != 0 || p.BadgeZero) {
-			counts = append(counts, field{key, strconv.FormatInt(*count, 10)})
-		}
-	}
-	if alone && counts == nil {
-		return []field{{"unread", "0"}}
-	}
-	return counts
-}
-
-// data returns the data of a message, nil if the pusher's defaults leave no room
-// for what is in every one: ids of up to 255 bytes and prio.
-func (p Payload) data(d push.Delivery, defaults map[string]any, counts []field) jsontext.Value {
-	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
-	content := e.content
-	if d.Notification.Content == nil { // then that of the pusher stands in
-		content = flatten(defaults["content"])
-	}
-	m := data{members: make(map[string]string, 16), limit: cmp.Or(p.room, maxData)}
-	m.addDefaults(defaults)
-	m.add(e.members...)
-	m.add(content.known...)
-	m.add(counts...)
-	if sound := d.Device.Tweaks.Sound; p.Tweaks && sound != "" {
-		m.add(field{"sound", cut(sound, maxField)})
-	}
-	if p.Tweaks && d.Device.Tweaks.Highlight {
-		m.add(field{"highlight", "true"})
-	}
-	m.fit()
-	if m.size > maxData {
-		return nil
-	}
-	return m.encode(content.others)
-}
-
-// data is the data of a message, what it weighs by FCM's rules, and what it should
-// weigh at most, in bytes.
-type data struct {
-	members     map[string]string
-	size, limit int
-}
-
-func (m *data) add(fields ...field) {
-	for _, f := range fields {
-		m.drop(f.key)
-		m.members[f.key] = f.value
-		m.size += f.size()
-	}
-}
-
-func (m *data) drop(key string) {
-	if old, there := m.members[key]; there {
-		delete(m.members, key)
-		m.size -= len(key) + len(old)
-	}
-}
-
-// addDefaults copies the pusher's default_payload. FCM takes only strings, so
-// other values go out as their JSON text. Keys that FCM keeps for itself are
-// left out: one of them would make FCM refuse every message of the pusher.
-// The member "content" is no part of it.
-func (m *data) addDefaults(defaults map[string]any) {
-	for key, value := range defaults {
-		if s, ok := text(value); ok && key != "content" && !reserved(key) {
-			m.add(field{strings.ToValidUTF8(key, "\uFFFD"), s})
-		}
+// data says what the data of messages holds.
+func (p Payload) data() eventdata.Format {
+	return eventdata.Format{
+		Limit: cmp.Or(p.room, maxData), Max: maxData, Reserved: reserved,
+		BadgeCounts: p.BadgeCounts, BadgeZero: p.BadgeZero, BadgeAlone: p.BadgeAlone, Tweaks: p.Tweaks,
 	}
 }
 
@@ -256,54 +178,4 @@ func (m *data) addDefaults(defaults map[string]any) {
 func reserved(key string) bool {
 	return key == "" || key == "from" || key == "message_type" ||
 		strings.HasPrefix(key, "google") || strings.HasPrefix(key, "gcm")
-}
-
-// fit makes the data weigh no more than its limit, as far as it can. Of names a
-// beginning stays, then the body is cut, then goes all but the pusher's own data
-// and what apps find the event by. The members of the content that apps do not
-// show are not there yet: they get the room that is left.
-func (m *data) fit() {
-	const body = contentPrefix + "body"
-	names := []string{"room_name", "room_alias", "sender_display_name"}
-	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(m.members[b]), len(m.members[a])) })
-	for _, key := range append(names, body) {
-		floor := nameFloor
-		if key == body {
-			floor = 0
-		}
-		if value, there := m.members[key]; there && m.size > m.limit {
-			m.add(field{key, cut(value, max(floor, len(value)-(m.size-m.limit)))})
-		}
-	}
-	for _, key := range append(names, body, contentPrefix+"msgtype", "sound", "highlight", "membership", "sender", "type", "missed_calls", "unread") {
-		if m.size > m.limit {
-			m.drop(key)
-		}
-	}
-}
-
-// encode returns the data with as many of others as there is room for.
-func (m *data) encode(others []encoded) jsontext.Value {
-	fit, length := 0, 0
-	for _, f := range others {
-		old, there := m.members[f.key] // the pusher's
-		size := m.size + f.size()
-		if there {
-			size -= len(f.key) + len(old)
-		}
-		if size > m.limit {
-			break
-		}
-		delete(m.members, f.key)
-		m.size = size
-		fit++
-		length += len(f.json) + 1
-	}
-	text, _ := json.Marshal(m.members, json.Deterministic(true)) // all texts are UTF-8, and prio is among them
-	text = slices.Grow(text, length)
-	for _, f := range others[:fit] {
-		text = append(text[:len(text)-1], ',')
-		text = append(append(text, f.json...), '}')
-	}
-	return text
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/eventdata"
 )
 
 const (
@@ -49,7 +50,7 @@ func newEvent(n *push.Notification) event {
 		}
 		e[name] = member.Value()
 		if text, ok := member.Text(); ok {
-			e[name] = cut(text, maxField)
+			e[name] = eventdata.Cut(text, maxField)
 		}
 	}
 	if n.UserIsTarget {
@@ -99,7 +100,7 @@ func (e event) with(content map[string]any) event {
 		shown := make(map[string]any, 2)
 		for _, name := range []string{"body", "msgtype"} {
 			if text, ok := content[name].(string); ok {
-				shown[name] = cut(text, recordSize)
+				shown[name] = eventdata.Cut(text, recordSize)
 			}
 		}
 		content = shown
@@ -128,7 +129,7 @@ func fit(limit int, e event, write func(event) []byte) []byte {
 			if body == "" || len(text) <= limit {
 				break
 			}
-			content["body"] = cut(body, max(0, len(body)-(len(text)-limit)))
+			content["body"] = eventdata.Cut(body, max(0, len(body)-(len(text)-limit)))
 			text = write(e)
 		}
 		if len(text) > limit {
@@ -139,7 +140,7 @@ func fit(limit int, e event, write func(event) []byte) []byte {
 	if len(text) > limit {
 		for _, name := range []string{"room_name", "room_alias", "sender_display_name"} {
 			if value, ok := e[name].(string); ok {
-				e[name] = cut(value, nameFloor)
+				e[name] = eventdata.Cut(value, nameFloor)
 			}
 		}
 		text = write(e)
@@ -347,21 +348,4 @@ func topicOf(kind, of string) string {
 func encode(v any) []byte {
 	text, _ := push.EncodeJSON(v) // what was decoded from JSON cannot fail
 	return text
-}
-
-// cut returns s if it has at most limit bytes, else as much of its beginning as
-// fits before an ellipsis without splitting a character.
-func cut(s string, limit int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= limit {
-		return s
-	}
-	end := limit - len(ellipsis)
-	if end < 0 {
-		return ""
-	}
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + ellipsis
 }

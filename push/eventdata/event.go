@@ -1,4 +1,4 @@
-package fcm
+package eventdata
 
 import (
 	"cmp"
@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// maxData is what FCM lets the keys and values of a message's data weigh
-	// together, in bytes (Firebase, "Message types").
+	// maxData is what the push services let names and values weigh together, in
+	// bytes; some count more than those.
 	maxData = 4096
 	// maxField is what one member of an event may weigh in bytes, before all
 	// of them together are measured.
@@ -26,7 +26,7 @@ const (
 	contentPrefix = "content_"
 )
 
-// field is a member of a message's data.
+// field is a member of the data.
 type field struct{ key, value string }
 
 func (f field) size() int { return len(f.key) + len(f.value) }
@@ -54,7 +54,7 @@ func newEvent(n *push.Notification) *event {
 		{"sender_display_name", n.SenderDisplayName},
 	} {
 		if s, ok := m.value.Text(); ok && (len(s) <= maxID || !strings.HasSuffix(m.key, "_id")) {
-			e.members = append(e.members, field{m.key, cut(s, maxField)})
+			e.members = append(e.members, field{m.key, Cut(s, maxField)})
 		}
 	}
 	prio := "high"
@@ -105,9 +105,9 @@ func flatten(v any) content {
 		switch {
 		case !ok || len(key) > maxData || !utf8.ValidString(key):
 		case key == "body" || key == "msgtype":
-			c.known = append(c.known, field{contentPrefix + key, cut(s, maxField)})
+			c.known = append(c.known, field{contentPrefix + key, Cut(s, maxField)})
 		default:
-			others.add(field{key, cut(s, maxField)})
+			others.add(field{key, Cut(s, maxField)})
 		}
 	}
 	for _, f := range others.fitting() {
@@ -163,10 +163,10 @@ func text(value any) (string, bool) {
 	return string(text), err == nil
 }
 
-// cut returns s if it has at most limit bytes, else as much of its beginning as
+// Cut returns s if it has at most limit bytes, else as much of its beginning as
 // fits before an ellipsis without splitting a character. Where not even the
 // ellipsis fits it returns "".
-func cut(s string, limit int) string {
+func Cut(s string, limit int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	if len(s) <= limit {
 		return s
