@@ -6,18 +6,13 @@ import (
 	"time"
 )
 
-// leaseMargin is how long a claim outlives its request's deadline, so that the
-// request has time to record its end.
-const leaseMargin = 5 * time.Second
-
-// defaultLease is the lease of a request without a deadline.
-const defaultLease = time.Minute
-
+// leaseOf is how long a claim holds: five seconds longer than its request, so that
+// the request has time to record its end, and a minute where that has no deadline.
 func leaseOf(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return max(time.Until(deadline), 0) + leaseMargin
+		return max(time.Until(deadline), 0) + 5*time.Second
 	}
-	return defaultLease
+	return time.Minute
 }
 
 // claim asks for the right to make deliveries.

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -69,12 +70,8 @@ func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 	case opts.Dedup == nil || opts.Health == nil || opts.Log == nil || opts.Metrics == nil:
 		return nil, errors.New("a gateway needs Dedup, Health, Log and Metrics")
 	}
-	if opts.AttemptTimeout <= 0 {
-		opts.AttemptTimeout = 10 * time.Second
-	}
-	if opts.RetryWait <= 0 {
-		opts.RetryWait = 100 * time.Millisecond
-	}
+	opts.AttemptTimeout = cmp.Or(opts.AttemptTimeout, 10*time.Second)
+	opts.RetryWait = cmp.Or(opts.RetryWait, 100*time.Millisecond)
 	g := &Gateway{opts: opts}
 	g.SetApps(apps)
 	opts.Metrics.watch(g)
@@ -128,6 +125,7 @@ type delivery struct {
 	app         *App
 	state       *appState
 	push        Delivery
+	address     string // of the device
 	claim       Claim
 	claimed     Claimed
 	destination string
@@ -186,15 +184,15 @@ func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device
 		}
 		d.state = r.states[d.app.Name]
 		d.claim = Claim{
-			Event: id.event(digest), Owner: owner, Lease: lease, App: d.app.key,
-			PushKey: keyOf(string(d.app.key[:]), d.app.Provider.Address(device)),
+			Event: id.event(digest), Owner: owner, Lease: lease, App: d.app.key, PushKey: keyOf(string(d.app.key[:]), d.address),
 		}
 		open = append(open, d)
 	}
 	return all, open
 }
 
-// refuse returns what is known of a device before anybody is asked about it.
+// refuse returns what is known of a device before anybody is asked about it, and
+// finds the address of what is not refused.
 func (g *Gateway) refuse(d *delivery) Outcome {
 	switch {
 	case d.push.Device.impossible():
@@ -203,7 +201,8 @@ func (g *Gateway) refuse(d *delivery) Outcome {
 		return Outcome{Kind: Rejected, Reason: ReasonUnknownApp}
 	case d.app == nil:
 		return Outcome{Kind: Temporary, Reason: ReasonUnknownApp}
-	case d.app.Provider.Address(d.push.Device) == "":
+	}
+	if d.address = d.app.Provider.Address(d.push.Device); d.address == "" {
 		return Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
 	}
 	return Outcome{}

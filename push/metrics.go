@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // unknownApp is the app label of devices no app is configured for: an app_id
@@ -52,20 +53,16 @@ type Metrics struct {
 
 // NewMetrics registers a gateway's metrics with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	app := []string{"app", "provider"}
+	app, registered := []string{"app", "provider"}, promauto.With(reg)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		reg.MustRegister(v)
-		return v
+		return registered.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, app)
-		reg.MustRegister(v)
-		return v
+		return registered.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, app)
 	}
 	m := &Metrics{
 		registerer: reg,
-		notifications: prometheus.NewCounter(prometheus.CounterOpts{
+		notifications: registered.NewCounter(prometheus.CounterOpts{
 			Name: "herald_push_notifications_total", Help: "Notifications received that could be understood.",
 		}),
 		devices:    counter("herald_push_devices_total", "Devices that notifications were for.", app...),
@@ -80,11 +77,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		refusals:   gauge("herald_push_app_refused", "1 since the push service refused the app's credentials or settings, until it accepts a push."),
 		tripped:    gauge("herald_push_guard_tripped", "1 while too many of the app's pushkeys are called dead to be believed."),
 		proven:     gauge("herald_push_guard_proven", "1 once the push service has accepted a push with the app's current settings."),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		latency: registered.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "herald_push_provider_seconds", Help: "Time one attempt took, in seconds.", Buckets: latencyBuckets,
 		}, app),
 	}
-	reg.MustRegister(m.notifications, m.latency)
 	m.devices.WithLabelValues(unknownApp, "")
 	return m
 }

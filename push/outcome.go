@@ -1,6 +1,10 @@
 package push
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Kind is what became of a delivery.
 type Kind uint8
@@ -118,4 +122,20 @@ type Outcome struct {
 	// Err is the error behind an outcome that is not Accepted, for the request's
 	// line in the log; it holds no pushkey, token or message text.
 	Err error
+}
+
+// NoAnswer is what it means for a push that an attempt within ctx ended with err
+// and without an answer. With unprocessed the push service cannot have accepted it.
+func NoAnswer(ctx context.Context, err error, unprocessed bool) Outcome {
+	out := Outcome{Kind: Temporary, Reason: ReasonConnection, Evidence: EvidenceUnreachable, Unprocessed: unprocessed, Err: err}
+	switch {
+	case !unprocessed:
+		out.Reason = ReasonUncertain
+	case ctx.Err() != nil:
+		out.Reason = ReasonTimeout
+	}
+	if errors.Is(ctx.Err(), context.Canceled) { // whoever asked has gone
+		out.Evidence = EvidenceNone
+	}
+	return out
 }

@@ -141,7 +141,7 @@ func (p *Provider) attempt(ctx context.Context, r request, d *push.Device) (out 
 	}
 	res, err := p.transport.RoundTrip(req)
 	if err != nil {
-		return failure(err, ctx.Err()), bearer
+		return failure(ctx, err), bearer
 	}
 	defer res.Body.Close()
 	response := readResponse(res)

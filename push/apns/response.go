@@ -179,11 +179,10 @@ func stale(timestamp, registered int64) bool {
 	return timestamp > 0 && registered > 0 && (timestamp-1)/1000 < registered
 }
 
-// failure says what a transport error means. ended is the error of the
-// context of the request, if it has ended.
-func failure(err, ended error) push.Outcome {
-	out := push.Outcome{Kind: push.Temporary, Reason: push.ReasonUncertain, Evidence: push.EvidenceUnreachable, Err: err}
-	if errors.Is(ended, context.Canceled) || errors.Is(err, h2pool.ErrClosed) {
+// failure says what a transport error means.
+func failure(ctx context.Context, err error) push.Outcome {
+	out := push.NoAnswer(ctx, err, h2pool.Unprocessed(err))
+	if errors.Is(err, h2pool.ErrClosed) {
 		out.Evidence = push.EvidenceNone // it was we who ended it
 	}
 	var last response // Apple's last words on the connection
@@ -192,17 +191,8 @@ func failure(err, ended error) push.Outcome {
 		last.parse([]byte(goAway.Debug))
 		out.Detail = last.reason
 	}
-	if !h2pool.Unprocessed(err) {
-		return out
-	}
-	out.Unprocessed = true
-	switch {
-	case ended != nil:
-		out.Reason = push.ReasonTimeout
-	case last.own && last.rule().evidence == push.EvidenceRefused, certificateRefused(err):
+	if out.Reason == push.ReasonConnection && (last.own && last.rule().evidence == push.EvidenceRefused || certificateRefused(err)) {
 		out.Reason, out.Evidence = push.ReasonCredentials, push.EvidenceRefused
-	default:
-		out.Reason = push.ReasonConnection
 	}
 	return out
 }

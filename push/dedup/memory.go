@@ -5,6 +5,7 @@
 package dedup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -45,17 +46,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Events < MinEvents {
 		return o, errors.New("remembered events: too few")
 	}
-	for _, d := range []struct {
-		value *time.Duration
-		def   time.Duration
-	}{{&o.Lifetime, 2 * time.Hour}, {&o.RejectionLifetime, 24 * time.Hour}, {&o.AcceptedLifetime, 7 * 24 * time.Hour}} {
-		if *d.value <= 0 {
-			*d.value = d.def
-		}
-	}
-	if o.Round <= 0 {
-		o.Round = 100
-	}
+	o.Lifetime = cmp.Or(o.Lifetime, 2*time.Hour)
+	o.RejectionLifetime = cmp.Or(o.RejectionLifetime, 24*time.Hour)
+	o.AcceptedLifetime = cmp.Or(o.AcceptedLifetime, 7*24*time.Hour)
+	o.Round = cmp.Or(o.Round, 100)
 	return o, nil
 }
 

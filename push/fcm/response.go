@@ -72,7 +72,8 @@ var rules = []rule{
 	{403, "", unnamed, push.Temporary, push.ReasonCredentials, push.EvidenceRefused},
 
 	{404, codeUnregistered, unnamed, push.Rejected, push.ReasonUnregistered, push.EvidenceWorks},
-	{404, "", unnamed, push.Temporary, push.ReasonConfig, push.EvidenceRefused}, // no such project
+	// No such project, it seems; but FCM's text is that of UNREGISTERED.
+	{404, "", unnamed, push.Temporary, push.ReasonConfig, push.EvidenceNone},
 
 	{413, "", unnamed, push.Dropped, push.ReasonTooLarge, push.EvidenceWorks},
 
@@ -127,7 +128,9 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 	if errorCode.MatchString(parsed.Error.Status) {
 		r.code, r.own = parsed.Error.Status, true
 	}
-	switch text := parsed.Error.Message; { // these two are not always said otherwise
+	switch text := parsed.Error.Message; { // these are not always said otherwise
+	case status == http.StatusForbidden && strings.Contains(text, "SenderId mismatch"):
+		r.code = codeSenderMismatch
 	case strings.Contains(text, "registration token is not a valid FCM registration token"):
 		r.blame("message.token")
 	case strings.Contains(text, "Invalid package name"):
@@ -224,17 +227,8 @@ func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcom
 // failure is what it means that there was no response. sent says that the
 // message was handed to FCM's connections.
 func failure(ctx context.Context, err error, sent bool) push.Outcome {
-	out := push.Outcome{Kind: push.Temporary, Evidence: push.EvidenceUnreachable, Err: err}
-	switch {
-	case sent && !h2pool.Unprocessed(err):
-		out.Reason = push.ReasonUncertain
-	case ctx.Err() != nil:
-		out.Reason, out.Unprocessed = push.ReasonTimeout, true
-	default:
-		out.Reason, out.Unprocessed = push.ReasonConnection, true
-	}
-	// If the caller has gone, or we stop, that says nothing about FCM.
-	if errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, h2pool.ErrClosed) {
+	out := push.NoAnswer(ctx, err, !sent || h2pool.Unprocessed(err))
+	if errors.Is(err, errStopped) || errors.Is(err, h2pool.ErrClosed) { // that we stop says nothing about FCM
 		out.Evidence = push.EvidenceNone
 	}
 	return out

@@ -31,7 +31,7 @@ func FuzzResponse(f *testing.F) {
 		switch {
 		case out.Kind == push.Rejected && !slices.Contains([]int{400, 403, 404}, status), out.Kind == push.Accepted && status != 200:
 			t.Errorf("%d %q: %v", status, body, out.Kind)
-		case out.Evidence == push.EvidenceRefused && !slices.Contains([]int{401, 403, 404}, status),
+		case out.Evidence == push.EvidenceRefused && !slices.Contains([]int{401, 403}, status),
 			out.Evidence == push.EvidenceQuota && status != 429,
 			!r.own && !r.taken && (out.Evidence != push.EvidenceUnreachable || out.Reason != push.ReasonUnavailable):
 			t.Errorf("%d %q: evidence %d (%s)", status, body, out.Evidence, out.Reason)

@@ -54,8 +54,9 @@ func responseCases(now time.Time) map[string]responseCase {
 
 		"404 UNREGISTERED is a dead token": {fcmError(404, "NOT_FOUND", "UNREGISTERED", "Requested entity was not found."),
 			works(push.Rejected, 404, "UNREGISTERED", push.ReasonUnregistered)},
-		"404 of an unknown project is ours": {fcmError(404, "NOT_FOUND", "", "Requested entity was not found."),
-			temporary(404, "NOT_FOUND", push.ReasonConfig, push.EvidenceRefused, 0)},
+		// The text is that of UNREGISTERED too: a token cannot be ruled out.
+		"404 of an unknown project says nothing about the others": {fcmError(404, "NOT_FOUND", "", "Requested entity was not found."),
+			temporary(404, "NOT_FOUND", push.ReasonConfig, push.EvidenceNone, 0)},
 		"UNREGISTERED needs the right status": {fcmError(500, "INTERNAL", "UNREGISTERED", "odd"), unavailable(500, "UNREGISTERED", 10*time.Second)},
 
 		"400 that names the token in its text is a dead token":     {pushtest.FCMBadToken(), badToken},
@@ -75,6 +76,8 @@ func responseCases(now time.Time) map[string]responseCase {
 			works(push.Dropped, 413, "INVALID_ARGUMENT", push.ReasonTooLarge)},
 
 		"403 SENDER_ID_MISMATCH is another project's token": {fcmError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "SenderId mismatch"),
+			works(push.Rejected, 403, "SENDER_ID_MISMATCH", push.ReasonSenderMismatch)},
+		"403 that says so in words alone is so too": {fcmError(403, "PERMISSION_DENIED", "", "SenderId mismatch"),
 			works(push.Rejected, 403, "SENDER_ID_MISMATCH", push.ReasonSenderMismatch)},
 		"403 PERMISSION_DENIED is the account": {fcmError(403, "PERMISSION_DENIED", "", "Permission denied."),
 			temporary(403, "PERMISSION_DENIED", push.ReasonCredentials, push.EvidenceRefused, 0)},

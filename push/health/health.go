@@ -8,6 +8,7 @@
 package health
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -56,14 +57,9 @@ type Options struct {
 
 // New returns a Health that knows nothing yet.
 func New(opts Options) *Health {
-	h := &Health{wait: opts.Wait, maxPause: opts.MaxPause, destinations: make(map[string]*destination)}
-	if h.wait <= 0 {
-		h.wait = 5 * time.Second
+	return &Health{
+		wait: cmp.Or(opts.Wait, 5*time.Second), maxPause: cmp.Or(opts.MaxPause, 5*time.Minute), destinations: make(map[string]*destination),
 	}
-	if h.maxPause <= 0 {
-		h.maxPause = 5 * time.Minute
-	}
-	return h
 }
 
 // destination is what is known of one destination.

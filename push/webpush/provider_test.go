@@ -54,10 +54,10 @@ func TestProviderContract(t *testing.T) {
 
 func TestUnifiedPushContract(t *testing.T) {
 	t.Parallel()
-	device := push.Device{AppID: "app", PushKey: "https://ntfy.example.org/upSecret?up=1"}
+	device := push.Device{AppID: "app", PushKey: mozilla}
 	pushtest.TestProvider(t, device, func(t *testing.T, b pushtest.Behaviour) (push.Provider, pushtest.Peer) {
 		fake := behaving(t, b)
-		return openUnified(t, fake, webpush.Options{}, func(c *webpush.UnifiedPush) { c.AllowedEndpoints = []string{"ntfy.example.org"} }), fake
+		return openUnified(t, fake, webpush.Options{}, nil), fake
 	})
 }
 
@@ -276,6 +276,42 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 	}
 	if provider.Destination(browser(fake, "https://ntfy.example.org/a")) != provider.Destination(browser(fake, "https://NTFY.example.org/b")) {
 		t.Error("one origin has two destinations")
+	}
+}
+
+// Whoever sets a pusher chooses the path: what answers there may be another server
+// behind the operator's proxy, or a phone behind Mozilla's. That some path fails
+// says nothing about the host, as long as it can be reached.
+func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
+	t.Parallel()
+	const listed = "https://ntfy.example.org/other"
+	answer := pushtest.FCMAnswer{}
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return answer })
+	provider := open(t, fake, func(c *webpush.Config) { c.AllowedEndpoints = []string{"*", "ntfy.example.org"} })
+	for name, tc := range map[string]struct {
+		endpoint string
+		answer   pushtest.FCMAnswer
+		evidence push.Evidence
+	}{
+		"a listed host fails":            {listed, pushtest.FCMAnswer{Status: 500}, push.EvidenceNone},
+		"its proxy finds nobody":         {listed, pushtest.FCMAnswer{Status: 502, Body: "<html>"}, push.EvidenceNone},
+		"it has no time":                 {listed, pushtest.FCMAnswer{Status: 503}, push.EvidenceNone},
+		"it cuts the connection":         {listed, pushtest.FCMAnswer{Cut: true}, push.EvidenceNone},
+		"Mozilla's bridge fails":         {mozilla, pushtest.FCMAnswer{Status: 502, Body: `{"code":502,"errno":902}`}, push.EvidenceWorks},
+		"Mozilla's bridge says no more":  {mozilla, pushtest.FCMAnswer{Status: 502, Body: `{"code":502}`}, push.EvidenceWorks},
+		"Mozilla itself fails":           {mozilla, pushtest.FCMAnswer{Status: 502, Body: "<html>"}, push.EvidenceUnreachable},
+		"Mozilla itself cuts the stream": {mozilla, pushtest.FCMAnswer{Cut: true}, push.EvidenceUnreachable},
+	} {
+		answer = tc.answer
+		if out := provider.Send(t.Context(), message(browser(fake, tc.endpoint))); out.Kind != push.Temporary || out.Evidence != tc.evidence {
+			t.Errorf("%s: %s (%s), evidence %d, want %d", name, out.Kind, out.Reason, out.Evidence, tc.evidence)
+		}
+	}
+	gone := pushtest.StartWebPush(t, nil)
+	gone.Close()
+	provider = open(t, gone, func(c *webpush.Config) { c.AllowedEndpoints = []string{"ntfy.example.org"} })
+	if out := provider.Send(t.Context(), message(browser(gone, listed))); out.Evidence != push.EvidenceUnreachable {
+		t.Errorf("a host that cannot be reached: %s (%s), evidence %d", out.Kind, out.Reason, out.Evidence)
 	}
 }
 

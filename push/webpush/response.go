@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +51,7 @@ type response struct {
 	status     int
 	code       string // one of the codes
 	errno      int    // Mozilla's
+	mozilla    bool   // it has the form of Mozilla's
 	retryAfter time.Duration
 }
 
@@ -67,10 +70,12 @@ func (r *response) read(res *http.Response, now time.Time) {
 
 func (r *response) parse(body []byte) {
 	var parsed struct {
+		Code   json.Number `json:"code"`
 		Errno  json.Number `json:"errno"`
 		Reason string      `json:"reason"`
 	}
 	_ = json.Unmarshal(body, &parsed) // what is no JSON has words, or nothing
+	r.mozilla = r.host == mozillaHost && parsed.Code.String() == strconv.Itoa(r.status)
 	if n, err := parsed.Errno.Int64(); err == nil && n >= 100 && n <= 999 {
 		r.errno = int(n)
 	}
@@ -153,12 +158,23 @@ func (r *response) trouble(unified bool) push.Outcome {
 		return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)
 	case r.status == http.StatusBadGateway && r.errno == 901:
 		return r.temporary(push.ReasonThirdParty, push.EvidenceWorks)
+	case r.status == http.StatusBadGateway && r.mozilla: // what it passes on to does not work
+		return r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
 	case r.status == http.StatusServiceUnavailable && r.errno == 202: // try again at once
 		out := r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
 		out.RetryAfter, out.Unprocessed = 0, true
 		return out
 	}
-	return r.temporary(push.ReasonUnavailable, push.EvidenceUnreachable)
+	return r.temporary(push.ReasonUnavailable, r.fails())
+}
+
+// fails is what it says about the host that a request failed there. Whoever sets a
+// pusher chooses the path: at most hosts it may lead to anything.
+func (r *response) fails() push.Evidence {
+	if r.written && !slices.Contains(services, r.host) {
+		return push.EvidenceNone
+	}
+	return push.EvidenceUnreachable
 }
 
 func (r *response) final(kind push.Kind, why push.Reason) push.Outcome {
@@ -187,21 +203,15 @@ func (r *response) detail() string {
 
 // failure is what it means that there was no answer.
 func (r *response) failure(ctx context.Context, err error) push.Outcome {
-	out := push.Outcome{Kind: push.Temporary, Evidence: push.EvidenceUnreachable, Err: err}
 	switch {
 	case errors.Is(err, safehttp.ErrBlocked):
 		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonNotAllowed, Err: err}
 	case errors.Is(err, errEndpoint):
 		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonBadMessage, Err: err}
-	case r.written:
-		out.Reason = push.ReasonUncertain
-	case ctx.Err() != nil:
-		out.Reason, out.Unprocessed = push.ReasonTimeout, true
-	default:
-		out.Reason, out.Unprocessed = push.ReasonConnection, true
 	}
-	if errors.Is(ctx.Err(), context.Canceled) { // whoever asked has gone
-		out.Evidence = push.EvidenceNone
+	out := push.NoAnswer(ctx, err, !r.written)
+	if out.Evidence != push.EvidenceNone {
+		out.Evidence = r.fails()
 	}
 	return out
 }
