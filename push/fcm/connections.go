@@ -15,14 +15,12 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/h2pool"
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
-const (
-	defaultTokenTimeout = 10 * time.Second
-	defaultTokenRetry   = time.Second
-	// pingAfter is the silence after which Google's own clients ping.
-	pingAfter = 30 * time.Second
-)
+// pingAfter is the silence after which Google's own clients ping.
+const pingAfter = 30 * time.Second
 
 // Options configure Connections. The zero value works.
 type Options struct {
@@ -64,11 +62,11 @@ type link struct {
 	users  int // providers, and pushes under way
 	pool   *h2pool.Pool
 	sender http.RoundTripper // pool, perhaps wrapped
-	tokens *tokens
+	tokens *accesstoken.Source
 }
 
 func (l *link) close() {
-	l.tokens.close()
+	l.tokens.Close()
 	l.pool.Close()
 }
 
@@ -81,8 +79,6 @@ func NewConnections(opts Options) *Connections {
 		opts.Now = time.Now
 	}
 	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
-	opts.TokenTimeout = cmp.Or(opts.TokenTimeout, defaultTokenTimeout)
-	opts.TokenRetry = cmp.Or(opts.TokenRetry, defaultTokenRetry)
 	c := &Connections{opts: opts, links: make(map[linkKey]*link), transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true, // a token lasts an hour
@@ -142,7 +138,7 @@ func (c *Connections) acquire(name string, key linkKey, s settings) (*link, erro
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errStopped
+		return nil, accesstoken.ErrClosed
 	}
 	if l := c.links[key]; l != nil {
 		l.users++
@@ -157,19 +153,12 @@ func (c *Connections) acquire(name string, key linkKey, s settings) (*link, erro
 	if err != nil {
 		return nil, err
 	}
-	// The token is for all pushes, not for the one that finds it missing.
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), tokens: &tokens{
-		account:   s.account,
-		transport: c.transport,
-		timeout:   c.opts.TokenTimeout,
-		retry:     c.opts.TokenRetry,
-		log:       c.opts.Log.With("app", name),
-		now:       c.opts.Now,
-		ctx:       ctx,
-		cancel:    cancel,
-	}}
-	l.tokens.prefetch()
+	l := &link{key: key, users: 1, pool: pool, sender: c.opts.Wrap(pool), tokens: accesstoken.New(accesstoken.Options{
+		Fetch: func(ctx context.Context) (string, time.Duration, push.Outcome) {
+			return s.account.fetchToken(ctx, c.transport, c.opts.Now)
+		},
+		Timeout: c.opts.TokenTimeout, Retry: c.opts.TokenRetry, Log: c.opts.Log.With("app", name), Now: c.opts.Now,
+	})}
 	c.links[key] = l
 	return l, nil
 }

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	gojwt "github.com/golang-jwt/jwt/v4"
@@ -24,21 +22,7 @@ import (
 	"github.com/matrix-herald/herald/push/eventdata"
 )
 
-const (
-	scope = "https://www.googleapis.com/auth/firebase.messaging"
-	// tokenMargin is how long before its end an access token is renewed, a
-	// quarter of its life at most.
-	tokenMargin  = 5 * time.Minute
-	maxTokenLife = 24 * time.Hour
-	// tokenMinAge is how old a token must be before FCM's refusal of it leads
-	// to a new one.
-	tokenMinAge = time.Minute
-	// The backoff between failed token requests starts with Options.TokenRetry
-	// and doubles up to maxTokenRetry. For a refused account it starts higher,
-	// because only an operator can mend that.
-	maxTokenRetry      = 5 * time.Minute
-	refusedRetryFactor = 30
-)
+const scope = "https://www.googleapis.com/auth/firebase.messaging"
 
 // account is a service account's key, the file that Firebase's console hands
 // out.
@@ -91,139 +75,21 @@ func isAppSettings(text string) bool {
 	return json.Unmarshal([]byte(text), &file) == nil && file.Info != nil
 }
 
-// tokens keeps one service account's access token fresh. x/oauth2 makes the
-// requests. Its own cache is not used: with that all pushes would wait in line,
-// each for a request of its own and beyond its deadline, while the token
-// endpoint does not answer.
-type tokens struct {
-	account   account
-	transport http.RoundTripper
-	timeout   time.Duration // of one request
-	retry     time.Duration // the first backoff
-	log       *slog.Logger
-	now       func() time.Time
-	ctx       context.Context // ends with close
-	cancel    context.CancelFunc
-	requests  sync.WaitGroup
-
-	mu       sync.Mutex
-	fetching chan struct{} // closed with the end of the request under way; nil without one
-	value    string
-	fetched  time.Time
-	expires  time.Time
-	dueAt    time.Time    // no further request before
-	failure  push.Outcome // of the last request
-	failures int          // requests that failed in a row
-}
-
-var errStopped = errors.New("the connections to FCM are closed")
-
-// get returns a valid access token. Without one it waits for the request that
-// is under way; in the backoff after a failed one it says at once what that means
-// for a push.
-func (t *tokens) get(ctx context.Context) (string, push.Outcome) {
-	for {
-		t.mu.Lock()
-		t.fetchIfDue()
-		now := t.now()
-		value, valid, fetching, failed := t.value, now.Before(t.expires), t.fetching, t.failure
-		failed.RetryAfter = max(time.Second, t.dueAt.Sub(now))
-		t.mu.Unlock()
-		switch {
-		case t.ctx.Err() != nil:
-			return "", failure(ctx, errStopped, false)
-		case valid:
-			return value, push.Outcome{}
-		case fetching == nil:
-			return "", failed
-		}
-		select {
-		case <-fetching:
-		case <-ctx.Done():
-			return "", failure(ctx, fmt.Errorf("wait for an access token: %w", context.Cause(ctx)), false)
-		}
-	}
-}
-
-// prefetch asks for a token before the first push needs it.
-func (t *tokens) prefetch() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.fetchIfDue()
-}
-
-// fetchIfDue starts a request if one is due. The mutex is held.
-func (t *tokens) fetchIfDue() {
-	if t.fetching == nil && !t.now().Before(t.dueAt) && t.ctx.Err() == nil {
-		t.fetching = make(chan struct{})
-		t.requests.Go(t.fetch)
-	}
-}
-
-// refused is told that FCM does not take value. It is given up, unless it is so
-// new that another one would fare no better.
-func (t *tokens) refused(value string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if value == t.value && t.now().Sub(t.fetched) >= tokenMinAge {
-		t.expires, t.dueAt = time.Time{}, time.Time{}
-	}
-}
-
-// close ends the request under way and waits for it.
-func (t *tokens) close() {
-	t.mu.Lock()
-	t.cancel()
-	t.mu.Unlock()
-	t.requests.Wait()
-}
-
-// fetch makes one request and keeps what comes of it.
-func (t *tokens) fetch() {
-	value, life, err := t.request()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	close(t.fetching)
-	t.fetching = nil
-	now := t.now()
-	if err == nil {
-		t.value, t.fetched, t.failures = value, now, 0
-		t.expires, t.dueAt = now.Add(life-life/20), now.Add(life-min(tokenMargin, life/4))
-		return
-	}
-	t.failure = t.outcome(err)
-	backoff, level := t.retry, slog.LevelWarn
-	if t.failure.Evidence == push.EvidenceRefused {
-		backoff, level = backoff*refusedRetryFactor, slog.LevelError
-	}
-	backoff = min(backoff<<min(t.failures, 20), maxTokenRetry)
-	t.failures++
-	t.dueAt = now.Add(backoff)
-	if t.ctx.Err() == nil {
-		t.log.Log(t.ctx, level, "no access token from the service account's token endpoint", "err", t.failure.Err,
-			"next_try_in", backoff, "valid_token_left", now.Before(t.expires))
-	}
-}
-
-var errTokenTimeout = errors.New("the token endpoint took longer than the timeout of its request")
-
-// request exchanges an assertion for an access token and its life.
-func (t *tokens) request() (value string, life time.Duration, err error) {
-	ctx, cancel := context.WithTimeoutCause(t.ctx, t.timeout, errTokenTimeout)
-	defer cancel()
+// fetchToken exchanges an assertion for an access token and its life.
+func (a account) fetchToken(ctx context.Context, transport http.RoundTripper, now func() time.Time) (value string, life time.Duration, out push.Outcome) {
 	client := &http.Client{
-		Transport: inContext{ctx, t.transport},
+		Transport: inContext{ctx, transport},
 		// An assertion is for the endpoint it names and for nobody else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	token, err := t.account.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, client)).Token()
+	token, err := a.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, client)).Token()
+	if err == nil && (token.AccessToken == "" || strings.ContainsAny(token.AccessToken, "\r\n") || token.Expiry.IsZero()) {
+		err = errors.New("the token endpoint's answer holds no access token")
+	}
 	if err != nil {
-		return "", 0, err
+		return "", 0, tokenOutcome(err, now())
 	}
-	if token.AccessToken == "" || strings.ContainsAny(token.AccessToken, "\r\n") || token.Expiry.IsZero() {
-		return "", 0, errors.New("the token endpoint's answer holds no access token")
-	}
-	return token.AccessToken, min(time.Until(token.Expiry), maxTokenLife), nil
+	return token.AccessToken, time.Until(token.Expiry), push.Outcome{}
 }
 
 // inContext ends requests with a context: x/oauth2 makes its own without one.
@@ -240,10 +106,10 @@ func (t inContext) RoundTrip(r *http.Request) (*http.Response, error) {
 // oauthCode is the form of the error codes of RFC 6749, such as invalid_grant.
 var oauthCode = regexp.MustCompile(`^[a-z_]{1,64}$`)
 
-// outcome says what it means for a push that there is no access token. That is
+// tokenOutcome says what it means for a push that there is no access token. That is
 // about the account if the token endpoint says so in OAuth's form; else about the
 // endpoint and the way to it.
-func (t *tokens) outcome(err error) push.Outcome {
+func tokenOutcome(err error, now time.Time) push.Outcome {
 	out := push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Evidence: push.EvidenceUnreachable, Unprocessed: true}
 	if answer, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		status := answer.Response.StatusCode
@@ -259,7 +125,7 @@ func (t *tokens) outcome(err error) push.Outcome {
 				out.Reason, out.Evidence = push.ReasonCredentials, push.EvidenceRefused
 			}
 		}
-		if wrong := outbound.ClockError(answer.Response.Header.Get("Date"), t.now()); wrong != nil {
+		if wrong := outbound.ClockError(answer.Response.Header.Get("Date"), now); wrong != nil {
 			err = fmt.Errorf("%w; %w", err, wrong)
 		}
 	}

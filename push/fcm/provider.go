@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
 // maxResponse bounds FCM's response to a message, in bytes.
@@ -82,10 +83,10 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		return out
 	}
 	if !p.connections.hold(p.link) {
-		return failure(ctx, errStopped, false)
+		return failure(ctx, accesstoken.ErrClosed, false)
 	}
 	defer p.connections.release(p.link)
-	token, out := p.link.tokens.get(ctx)
+	token, out := p.link.tokens.Get(ctx)
 	if token == "" {
 		return out
 	}
@@ -94,7 +95,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		return failure(ctx, err, true)
 	}
 	if r.refusesToken() {
-		p.link.tokens.refused(token)
+		p.link.tokens.Refused(token)
 	}
 	return p.outcome(r)
 }

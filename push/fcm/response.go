@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
 const (
@@ -228,7 +229,7 @@ func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcom
 // message was handed to FCM's connections.
 func failure(ctx context.Context, err error, sent bool) push.Outcome {
 	out := push.NoAnswer(ctx, err, !sent || h2pool.Unprocessed(err))
-	if errors.Is(err, errStopped) || errors.Is(err, h2pool.ErrClosed) { // that we stop says nothing about FCM
+	if errors.Is(err, accesstoken.ErrClosed) || errors.Is(err, h2pool.ErrClosed) { // that we stop says nothing about FCM
 		out.Evidence = push.EvidenceNone
 	}
 	return out
