@@ -43,6 +43,7 @@ type Options struct {
 type Gateway struct {
 	opts   Options
 	routes atomic.Pointer[routes]
+	calls  failedCalls
 }
 
 // routes are one generation of apps with the state of each by its name.
@@ -137,6 +138,7 @@ type delivery struct {
 // each, in their order, by ctx's deadline. A device that is listed twice with
 // equal data is sent to once, and a device that has had the event not again.
 func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device) []Outcome {
+	came := time.Now()
 	all, open := g.prepare(ctx, n, devices)
 	g.claim(ctx, open)
 	ready, elsewhere := split(open)
@@ -146,6 +148,7 @@ func (g *Gateway) Deliver(ctx context.Context, n *Notification, devices []Device
 	}
 	g.serveAll(ctx, n, ready)
 	waiting.Wait()
+	g.calls.add(n, came, all)
 	return g.report(ctx, all)
 }
 
@@ -171,6 +174,7 @@ func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device
 	all, open = make([]*delivery, len(devices)), make([]*delivery, 0, len(devices))
 	seen := make(map[identity]*delivery, len(devices))
 	owner, lease, digest, common := rand.Uint64()|1, leaseOf(ctx), n.digest(), new(Common) //nolint:gosec // nobody gains by guessing the owner
+	Delivery{Notification: n, Common: common}.Call(g.calls.since(digest, time.Now()))
 	for i := range devices {
 		device := &devices[i]
 		id := device.identity()

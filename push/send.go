@@ -40,6 +40,10 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 	var last Outcome
 	resent := false // after an uncertain attempt: once, with the same ID
 	for attempt := 1; ; attempt++ {
+		now := time.Now()
+		if call := d.push.Call(now); call.Rings() && call.Left(now) == 0 {
+			return Outcome{Kind: Accepted, Reason: ReasonNothingToSend} // a late ring is worse than none
+		}
 		held, reason := g.opts.Health.Wait(d.destination)
 		switch {
 		case held > 0 && attempt > 1:

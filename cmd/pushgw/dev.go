@@ -141,7 +141,7 @@ func apnsText(d push.Delivery) string {
 }
 
 func fcmText(d push.Delivery) string {
-	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}.Message(d)
+	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}.Message(d, time.Now())
 	if message == nil {
 		return strings.ReplaceAll(string(out.Reason), "_", " ")
 	}

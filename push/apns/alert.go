@@ -3,7 +3,6 @@ package apns
 import (
 	"encoding/json"
 	"strconv"
-	"strings"
 
 	"github.com/matrix-herald/herald/push"
 )
@@ -21,18 +20,18 @@ type alert struct {
 // alertOf chooses the alert for n. Keys and the order of their arguments are
 // what the apps' translations have been written for. No argument is longer than
 // a payload.
-func alertOf(n *push.Notification) alert {
+func alertOf(n *push.Notification, call push.Call) alert {
 	kind, _ := n.Type.Text()
 	from, room := senderName(n), roomName(n)
-	switch kind {
-	case "m.room.message", "m.room.encrypted":
+	switch {
+	case kind == "m.room.message", kind == "m.room.encrypted":
 		return messageAlert(n, from, room)
-	case "m.call.invite":
-		if offersVideo(n.Content) {
-			return alert{"VIDEO_CALL_FROM_USER", []string{from}}
-		}
+	case call.Rings() && call.Video:
+		return alert{"VIDEO_CALL_FROM_USER", []string{from}}
+	case call.Rings():
 		return alert{"VOICE_CALL_FROM_USER", []string{from}}
-	case "m.room.member":
+	case call.Quiet:
+	case kind == "m.room.member":
 		if !n.UserIsTarget || n.Membership.String() != "invite" {
 			return alert{}
 		}
@@ -40,8 +39,7 @@ func alertOf(n *push.Notification) alert {
 			return alert{"USER_INVITE_TO_NAMED_ROOM", []string{from, room}}
 		}
 		return alert{"USER_INVITE_TO_CHAT", []string{from}}
-	}
-	if n.Type.Truthy() {
+	case n.Type.Truthy():
 		return alert{"MSG_FROM_USER", []string{from}}
 	}
 	return alert{}
@@ -86,15 +84,6 @@ func message(content any) (msgtype any, body string, shown, known bool) {
 		return nil, "", false, false
 	}
 	return msgtype, cut(body, MaxPayload), known && push.NewMember(m["body"]).Truthy(), known
-}
-
-// offersVideo reports whether the session description of a call's offer
-// (Client-Server API, "m.call.invite") has a video stream.
-func offersVideo(content any) bool {
-	m, _ := content.(map[string]any)
-	offer, _ := m["offer"].(map[string]any)
-	sdp, _ := offer["sdp"].(string)
-	return strings.Contains(sdp, "m=video")
 }
 
 // senderName is the name to show for the sender, a space when there is none,

@@ -134,20 +134,50 @@ func TestCollapse(t *testing.T) {
 	}
 }
 
-func TestVoIPPushesMayBeLargerAndEndWithTheCall(t *testing.T) {
+func TestVoIPPushesMayBeLarger(t *testing.T) {
 	t.Parallel()
-	a := start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.Topic += ".voip"; c.Expiration = new(conf.Duration(24 * time.Hour)) })
-	d := delivery(&push.Notification{
-		EventID: push.NewText("$e:x"), Type: push.NewText("m.call.invite"), Content: map[string]any{"lifetime": json.Number("90000")},
-	})
+	d := call()
 	d.Device.Data = map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": strings.Repeat("x", 9000)}}}
-	got := send(t, a, d)
+	got := send(t, start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.Topic += ".voip" }), d)
 	if len(got.Body) != apns.MaxVoIPPayload {
 		t.Errorf("the payload has %d bytes, want %d", len(got.Body), apns.MaxVoIPPayload)
 	}
-	at, err := strconv.ParseInt(got.Header.Get("apns-expiration"), 10, 64)
-	if left := time.Until(time.Unix(at, 0)); err != nil || left < time.Minute || left > 90*time.Second {
-		t.Errorf("apns-expiration is %q, in %v, want that of the call", got.Header.Get("apns-expiration"), left)
+}
+
+// call is of a call that rings for 90 seconds, and that the homeserver takes for
+// unimportant.
+func call() push.Delivery {
+	return delivery(&push.Notification{
+		EventID: push.NewText("$e:x"), RoomID: push.NewText("!r:x"), Type: push.NewText("m.call.invite"),
+		Content: map[string]any{"lifetime": json.Number("90000")}, Low: true,
+	})
+}
+
+// Conformance (APNs): a call that rings, on any topic (≠ Sygnal) | urgent, gone when it has rung, and it takes the place of nothing
+func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change   func(*apns.Config)
+		from, to time.Duration // 0 is to try once
+	}{
+		"an alert":                 {nil, time.Minute, 90 * time.Second},
+		"a VoIP push":              {func(c *apns.Config) { c.Topic += ".voip"; c.Expiration = new(conf.Duration(24 * time.Hour)) }, time.Minute, 90 * time.Second},
+		"an app that expires soon": {func(c *apns.Config) { c.Expiration = new(conf.Duration(10 * time.Second)) }, 0, 10 * time.Second},
+		"an app that tries once":   {func(c *apns.Config) { c.Expiration = new(conf.Duration(0)) }, 0, 0},
+	} {
+		got := send(t, start(t, pushtest.APNsOptions{}, func(c *apns.Config) {
+			c.Collapse = apns.CollapseRoom
+			if test.change != nil {
+				test.change(c)
+			}
+		}), call()).Header
+		at, err := strconv.ParseInt(got.Get("apns-expiration"), 10, 64)
+		if left := time.Until(time.Unix(at, 0)); err != nil || at != 0 && (left < test.from || left > test.to) || (at == 0) != (test.to == 0) {
+			t.Errorf("%s: apns-expiration is %q, in %v", name, got.Get("apns-expiration"), left)
+		}
+		if got.Get("apns-priority") != "10" || got.Get("apns-collapse-id") != "" {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

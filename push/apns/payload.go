@@ -49,8 +49,8 @@ type Payload struct {
 	Background bool
 	// BadgeOnly is true when the payload does no more than set the badge.
 	BadgeOnly bool
-	// Expires is when a VoIP push comes too late, zero when that is not known.
-	Expires time.Time
+	// Call is what is known of a call: it must not come later.
+	Call push.Call
 }
 
 // NewPayload makes the payload of d at now, as Sygnal makes it. There are two
@@ -61,7 +61,8 @@ type Payload struct {
 // Texts are cut so that the payload fits. The error wraps ErrMalformedData. d is
 // not changed.
 func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, error) {
-	e := push.Once(d.Common, func() *event { return newEvent(d.Notification, now) })
+	call := d.Call(now)
+	e := push.Once(d.Common, func() *event { return newEvent(d.Notification, call) })
 	base, ok := d.Device.DefaultPayload()
 	if !ok {
 		return Payload{}, fmt.Errorf("%w: not an object", ErrMalformedData)
@@ -70,7 +71,7 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 	if o.VoIP {
 		// An app that takes a VoIP push and shows no call is killed, and gets no
 		// more of them in the end.
-		if !e.idOnly && !(e.rings && now.Before(e.ringsUntil)) {
+		if !e.idOnly && call.Left(now) == 0 {
 			return Payload{}, nil
 		}
 		limit = MaxVoIPPayload
@@ -101,9 +102,7 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 		addSound(root, o.DefaultSound)
 	}
 	p := classifyPayload(root)
-	if o.VoIP {
-		p.Expires = e.ringsUntil
-	}
+	p.Call = call
 	var err error
 	p.JSON, err = fit(root, limit)
 	return p, err
@@ -134,7 +133,7 @@ func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string
 	}
 	root := make(map[string]any, len(base)+3)
 	aps := make(map[string]any, 2)
-	if !e.countsOnly {
+	if !e.countsOnly && !e.quiet {
 		maps.Copy(root, base)
 		if v, there := base["aps"]; there {
 			m, ok := v.(map[string]any)
@@ -213,7 +212,7 @@ func classifyPayload(root map[string]any) Payload {
 	}
 	_, badge := aps["badge"]
 	available := aps["content-available"] == true
-	if n, ok := number(aps["content-available"]); ok {
+	if n, ok := push.Number(aps["content-available"]); ok {
 		available = n == 1 // however it is written
 	}
 	return Payload{Background: available && !badge, BadgeOnly: badge}

@@ -146,7 +146,7 @@ func TestPayloadSaysWhatItsHeadersDependOn(t *testing.T) {
 // A phone whose app is sent a VoIP push and shows no call kills the app, and in
 // the end delivers no more of them.
 //
-// Conformance (APNs): VoIP topics (≠ Sygnal: everything) | calls that ring, until they have rung, and event_id_only; `import-sygnal` warns (also TestVoIPPushesMayBeLargerAndEndWithTheCall)
+// Conformance (APNs): VoIP topics (≠ Sygnal: everything) | calls that ring, until they have rung, and event_id_only; `import-sygnal` warns (also TestACallIsUrgentAndEndsWhenItHasRung)
 func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
 	t.Parallel()
 	now := time.UnixMilli(1_800_000_000_000)
@@ -185,8 +185,8 @@ func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
 		if err != nil || (got.JSON != nil) != (test.rings != 0) {
 			t.Errorf("%s: %s, %v", name, got.JSON, err)
 		}
-		if test.rings > 0 && got.Expires.Sub(now) != test.rings || test.rings < 0 && !got.Expires.IsZero() {
-			t.Errorf("%s: rings until %v, want for %v", name, got.Expires, test.rings)
+		if until := got.Call.RingsUntil; test.rings > 0 && until.Sub(now) != test.rings || test.rings < 0 && !until.IsZero() {
+			t.Errorf("%s: rings until %v, want for %v", name, until, test.rings)
 		}
 		// Another attempt does not make it ring longer.
 		got, err = apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true}, now.Add(max(test.rings, 0)))

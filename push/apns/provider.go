@@ -165,7 +165,7 @@ func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.
 	priority := s.priority
 	if priority == 0 {
 		priority = apns2.PriorityHigh
-		if d.Notification.Low || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
+		if d.Notification.Low && !payload.Call.Rings() || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
 			priority = apns2.PriorityLow
 		}
 	}
@@ -182,7 +182,7 @@ func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.
 		"Apns-Priority":  {strconv.Itoa(priority)},
 	}
 	setUnlessEmpty(h, "Apns-Id", d.ID)
-	setUnlessEmpty(h, "Apns-Collapse-Id", s.collapseID(d))
+	setUnlessEmpty(h, "Apns-Collapse-Id", s.collapseID(d, payload.Call))
 	setUnlessEmpty(h, "Apns-Expiration", s.expirationHeader(payload, now))
 	return h
 }
@@ -197,12 +197,12 @@ func setUnlessEmpty(h http.Header, name, value string) {
 // ids of rooms and events may be longer than the 64 bytes that Apple takes,
 // and it covers the pusher's data, because two accounts on one device must not
 // replace each other's notifications.
-func (s *settings) collapseID(d push.Delivery) string {
+func (s *settings) collapseID(d push.Delivery, call push.Call) string {
 	var of any
-	switch s.collapse {
-	case CollapseRoom:
+	switch {
+	case s.collapse == CollapseRoom && !call.Rings():
 		of = id(d.Notification.RoomID)
-	case CollapseEvent:
+	case s.collapse == CollapseEvent:
 		of = id(d.Notification.EventID)
 	}
 	if of == nil {
@@ -219,13 +219,16 @@ func (s *settings) collapseID(d push.Delivery) string {
 // expirationHeader returns the apns-expiration of a push at now: "0" is to try
 // once, "" to leave it to Apple.
 func (s *settings) expirationHeader(payload Payload, now time.Time) string {
+	until := payload.Call.RingsUntil
 	switch {
-	case !payload.Expires.IsZero():
-		return strconv.FormatInt(payload.Expires.Unix(), 10)
 	case s.expiration == nil:
-		return ""
 	case *s.expiration == 0:
 		return "0"
+	case until.IsZero() || now.Add(*s.expiration).Before(until):
+		until = now.Add(*s.expiration)
 	}
-	return strconv.FormatInt(now.Add(*s.expiration).Unix(), 10)
+	if until.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(until.Unix(), 10)
 }

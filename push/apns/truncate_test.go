@@ -49,7 +49,7 @@ func build(t testing.TB, n *push.Notification, d *push.Device, limit int) (apns.
 	return p, s
 }
 
-// Conformance (APNs): size: 4096 bytes, 5120 for VoIP, without escapes for HTML; texts cut from the longest, whole characters, but some of a heap of marks; linear time (also TestTheLongestTextsAreCutFirst, TestCharactersStayWhole, TestVoIPPushesMayBeLargerAndEndWithTheCall, FuzzPayload)
+// Conformance (APNs): size: 4096 bytes, 5120 for VoIP, without escapes for HTML; texts cut from the longest, whole characters, but some of a heap of marks; linear time (also TestTheLongestTextsAreCutFirst, TestCharactersStayWhole, TestVoIPPushesMayBeLarger, FuzzPayload)
 func TestLongTextsAreCutToTheLastByte(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

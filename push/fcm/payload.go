@@ -2,10 +2,12 @@ package fcm
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/go-json-experiment/json"
@@ -75,8 +77,13 @@ func (p *Payload) start(options map[string]any, ttl *conf.Duration) {
 		p.base.Android = make(map[string]jsontext.Value)
 	}
 	if ttl != nil {
-		p.base.Android["ttl"] = jsontext.Value(`"` + strconv.FormatFloat(ttl.Std().Seconds(), 'f', -1, 64) + `s"`)
+		p.base.Android["ttl"] = lifespan(ttl.Std())
 	}
+}
+
+// lifespan is a time as FCM takes it.
+func lifespan(d time.Duration) jsontext.Value {
+	return jsontext.Value(`"` + strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + `s"`)
 }
 
 // Message returns the body of the request that sends d. If there is none to send
@@ -84,7 +91,7 @@ func (p *Payload) start(options map[string]any, ttl *conf.Duration) {
 // an event nor counts to send, Rejected when the pushkey cannot be one, or the
 // pusher's default_payload is not an object or leaves no room for an event. It
 // changes nothing of d.
-func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
+func (p Payload) Message(d push.Delivery, now time.Time) ([]byte, push.Outcome) {
 	n, m := d.Notification, p.base
 	if !p.address(&m, d.Device.PushKey) {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
@@ -93,18 +100,21 @@ func (p Payload) Message(d push.Delivery) ([]byte, push.Outcome) {
 	if m.Data, out = p.data().Data(d); m.Data == nil {
 		return nil, out
 	}
-	alone := eventdata.Alone(n)
+	alone, call := eventdata.Alone(n), d.Call(now)
 	m.Android = make(map[string]jsontext.Value, len(p.base.Android)+2)
 	maps.Copy(m.Android, p.base.Android)
 	m.Android["priority"] = jsontext.Value(`"high"`)
-	if n.Low || alone { // FCM holds it against an app if urgent messages show nothing
+	if (n.Low || alone || call.Quiet) && !call.Rings() { // FCM holds it against an app if urgent messages show nothing
 		m.Android["priority"] = jsontext.Value(`"normal"`)
 	}
-	if room := n.RoomID.String(); p.CollapseRoom && room != "" {
+	switch room := n.RoomID.String(); {
+	case call.Rings():
+		m.ring(call, now)
+	case p.CollapseRoom && room != "":
 		m.Android["collapse_key"] = collapseKey(room, d.Device)
 	}
-	if alone {
-		m.silence(n.Counts.Badge())
+	if alone || call.Quiet {
+		m.silence(n.Counts, alone)
 	}
 	body, err := json.Marshal(map[string]*message{"message": &m}, json.Deterministic(true), jsontext.AllowDuplicateNames(true))
 	if err != nil { // cannot be: all texts are UTF-8
@@ -121,26 +131,56 @@ func collapseKey(room string, d *push.Device) jsontext.Value {
 	return jsontext.Value(strconv.Quote(push.Fingerprint(string(text))))
 }
 
-// silence takes from a message about counts alone what would be shown or heard,
-// and what would have it replace one about an event. By way of APNs it is a badge.
-func (m *message) silence(badge int64) {
+// ring has a message end with its call, and not take the place of another one.
+func (m *message) ring(call push.Call, now time.Time) {
+	left := call.Left(now)
+	own, err := time.ParseDuration(strings.Trim(string(m.Android["ttl"]), `"`))
+	if err != nil || own > left {
+		m.Android["ttl"] = lifespan(left)
+	}
+	delete(m.Android, "collapse_key")
+	if m.APNS == nil {
+		return
+	}
+	parts, headers := m.apns()
+	headers["apns-expiration"] = strconv.FormatInt(call.RingsUntil.Unix(), 10)
+	delete(headers, "apns-collapse-id")
+	m.setAPNS(parts, headers)
+}
+
+// apns returns what goes by way of APNs, and its headers. It was checked.
+func (m *message) apns() (parts map[string]jsontext.Value, headers map[string]string) {
+	headers = make(map[string]string)
+	_ = json.Unmarshal(m.APNS, &parts)
+	_ = json.Unmarshal(parts["headers"], &headers)
+	return parts, headers
+}
+
+func (m *message) setAPNS(parts map[string]jsontext.Value, headers map[string]string) {
+	parts["headers"], _ = json.Marshal(headers, json.Deterministic(true)) // texts cannot fail
+	m.APNS, _ = json.Marshal(parts, json.Deterministic(true))
+}
+
+// silence takes from a message what would be shown or heard, and what would have it
+// replace another one. By way of APNs it is a badge, if there is anything to count.
+func (m *message) silence(counts push.Counts, alone bool) {
 	m.Notification, m.Webpush = nil, nil
 	delete(m.Android, "notification")
 	delete(m.Android, "collapse_key")
 	if m.APNS == nil {
 		return
 	}
-	var apns struct {
-		Headers map[string]string `json:"headers"`
+	if !alone && !counts.Known() {
+		m.APNS = nil
+		return
 	}
-	_ = json.Unmarshal(m.APNS, &apns) // it was checked
+	_, old := m.apns()
 	headers := map[string]string{"apns-push-type": "alert", "apns-priority": "5"}
-	if topic := apns.Headers["apns-topic"]; topic != "" {
+	if topic := old["apns-topic"]; topic != "" {
 		headers["apns-topic"] = topic
 	}
-	m.APNS, _ = json.Marshal(map[string]any{ // texts and a number cannot fail
-		"headers": headers, "payload": map[string]any{"aps": map[string]int64{"badge": badge}},
-	}, json.Deterministic(true))
+	badge := fmt.Appendf(nil, `{"aps":{"badge":%d}}`, counts.Badge())
+	m.setAPNS(map[string]jsontext.Value{"payload": badge}, headers)
 }
 
 // fidPattern is the form of a Firebase installation ID. A registration token is

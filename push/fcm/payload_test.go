@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,6 +45,7 @@ type payloadCase struct {
 // Conformance (FCM): keys that FCM reserves in default_payload (≠ Sygnal: FCM refuses the message) | left out
 // Conformance (FCM): counts alone (≠ Sygnal: urgent, with what fcm_options shows) | normal priority, data alone; by way of APNs a badge at priority 5
 // Conformance (FCM): counts alone that are 0 or missing (≠ Sygnal: nothing is sent) | `unread` is 0; with events zero counts go out where `send_badge_zero`
+// Conformance (FCM): a call that rings; one that ends (≠ Sygnal: any event) | urgent, gone when it has rung, and it replaces nothing; data alone (also TestARingByWayOfAPNsEndsWithItsCall)
 // Conformance (FCM): `disable_badge_count` in the pusher's data (MSC4076), `send_badge_alone: false` | no counts for that device; none without an event
 func TestMessagesAreWhatAppsExpect(t *testing.T) {
 	t.Parallel()
@@ -229,6 +231,8 @@ func weight(data map[string]string) int {
 	return size
 }
 
+var noon = time.Unix(1_800_000_000, 0)
+
 var everything = fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}
 
 // FuzzMessage checks what must hold for anything that a room member can write,
@@ -262,7 +266,7 @@ func FuzzMessage(f *testing.F) {
 			Counts: push.Counts{Unread: &unread},
 		}
 		d := push.Delivery{Notification: &n, Device: &push.Device{PushKey: "token", Data: map[string]any{"default_payload": payload}}}
-		body, out := everything.Message(d)
+		body, out := everything.Message(d, noon)
 		if body == nil {
 			object, isObject := payload.(map[string]any)
 			if out.Reason != push.ReasonMalformedData || isObject && weight(texts(object)) < 4096-535 {
@@ -284,7 +288,7 @@ func FuzzMessage(f *testing.F) {
 		}
 		d.Common = new(push.Common)
 		for range 2 {
-			if again, _ := everything.Message(d); !bytes.Equal(again, body) {
+			if again, _ := everything.Message(d, noon); !bytes.Equal(again, body) {
 				t.Error("the same event gave two different messages")
 			}
 		}
@@ -345,7 +349,7 @@ func TestUnknownMembersGiveWayFirst(t *testing.T) {
 			change(content)
 			d := message("token")
 			d.Notification.Content = content
-			body, _ := everything.Message(d)
+			body, _ := everything.Message(d, noon)
 			got := dataOf(t, body)
 			if got["content_body"] != text || got["content_msgtype"] != "m.text" {
 				t.Errorf("the body has %d bytes", len(got["content_body"]))
@@ -400,6 +404,24 @@ func TestOptionsTakeTheirRoom(t *testing.T) {
 	}
 }
 
+// What goes by way of APNs ends with its call too.
+func TestARingByWayOfAPNsEndsWithItsCall(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	cfg := configFor(fake)
+	cfg.Options = map[string]any{"apns": map[string]any{
+		"headers": map[string]any{"apns-collapse-id": "k", "apns-topic": "t"}, "payload": map[string]any{"aps": map[string]any{"alert": "Call"}},
+	}}
+	d := message("token")
+	d.Notification.Type, d.Notification.Content = push.NewText("m.call.invite"), map[string]any{"lifetime": json.Number("90000")}
+	provider := openWith(t, connect(t, fcm.Options{RootCAs: fake.CA().Pool(), Now: func() time.Time { return noon }}), cfg)
+	expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+	want := `{"headers":{"apns-expiration":"1800000090","apns-topic":"t"},"payload":{"aps":{"alert":"Call"}}}`
+	if diff := cmp.Diff(want, string(fake.Requests()[0].Message.APNS)); diff != "" {
+		t.Errorf("apns (-want +got):\n%s", diff)
+	}
+}
+
 // Two accounts on one device share its token, and must not replace each other's
 // messages.
 //
@@ -409,7 +431,7 @@ func TestAccountsOfOneDeviceCollapseApart(t *testing.T) {
 	key := func(data map[string]any, room string) string {
 		d := message("token")
 		d.Device.Data, d.Notification.RoomID = data, push.NewText(room)
-		body, _ := fcm.Payload{CollapseRoom: true}.Message(d)
+		body, _ := fcm.Payload{CollapseRoom: true}.Message(d, noon)
 		var request struct {
 			Message pushtest.FCMMessage `json:"message"`
 		}
@@ -434,10 +456,10 @@ func TestAnEventIsReadOnce(t *testing.T) {
 	content := map[string]any{"body": "first", "x": "y"}
 	d := message("token")
 	d.Notification.Content, d.Common = content, new(push.Common)
-	first, _ := everything.Message(d)
+	first, _ := everything.Message(d, noon)
 	clear(content)
 	d.Device = &push.Device{PushKey: "token", Data: map[string]any{"default_payload": map[string]any{"content_x": "z", "cs": "secret"}}}
-	second, _ := fcm.Payload{Target: fcm.TargetFID}.Message(d)
+	second, _ := fcm.Payload{Target: fcm.TargetFID}.Message(d, noon)
 	want := dataOf(t, first)
 	want["cs"] = "secret"
 	if diff := cmp.Diff(want, dataOf(t, second)); diff != "" {

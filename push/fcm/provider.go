@@ -78,7 +78,7 @@ func (p *Provider) Close() {
 
 // Send makes one attempt to deliver d.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	message, out := p.payload.Message(d)
+	message, out := p.payload.Message(d, p.connections.opts.Now())
 	if message == nil {
 		return out
 	}

@@ -262,7 +262,7 @@ const year3000 = 32_503_680_000
 
 // seconds returns v as a time in seconds, 0 if it is none.
 func seconds(v any) int64 {
-	ts, ok := number(v)
+	ts, ok := push.Number(v)
 	if ok && ts >= year3000 {
 		ts /= 1000
 	}
@@ -315,23 +315,13 @@ func (p parser) count(name string) (*int64, error) {
 	if err != nil || v == nil {
 		return nil, err
 	}
-	f, ok := number(v)
+	f, ok := push.Number(v)
 	if !ok || f != math.Trunc(f) {
 		return nil, badJSON("notification.counts." + name + ": expected an integer")
 	}
 	// No badge is negative, and none needs more than 32 bits.
 	count := int64(min(max(f, 0), math.MaxInt32))
 	return &count, nil
-}
-
-// number returns v as a float64 if it is a JSON number within its range.
-func number(v any) (float64, bool) {
-	n, ok := v.(json.Number)
-	if !ok {
-		return 0, false
-	}
-	f, err := n.Float64()
-	return f, err == nil
 }
 
 func missing(path string) error {

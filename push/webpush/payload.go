@@ -196,6 +196,13 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	m := &message{ttl: p.ttl, urgency: p.urgency(n, alone), topic: topic(d.Device, n, alone)}
+	now := p.connections.opts.Now()
+	if call := d.Call(now); call.Rings() {
+		m.ttl, m.topic = min(p.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of another
+		if !p.likeSygnal {
+			m.urgency = "high"
+		}
+	}
 	whole, write := p.writer(d, defaults, alone)
 	if small {
 		whole = whole.ids()

@@ -109,6 +109,21 @@ func TestUrgencyOfSygnal(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): a call | urgent, gone when it has rung, and it replaces nothing
+func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	d := message(browser(fake, mozilla))
+	d.Notification.Type, d.Notification.Low = push.NewText("m.call.invite"), true
+	d.Notification.Content = map[string]any{"lifetime": json.Number("90000")}
+	d.Device.Data["only_last_per_room"] = true
+	expect(t, open(t, fake, nil).Send(t.Context(), d), push.Accepted, push.ReasonSent)
+	header := fake.Requests()[0].Header
+	if header.Get("Ttl") != "90" || header.Get("Urgency") != "high" || header.Get("Topic") != "" {
+		t.Errorf("the header is %v", header)
+	}
+}
+
 // Conformance (Web Push): declarative Web Push | with title, body, tag, page, badge, and Sygnal's members as data
 func TestADeclarativePayloadShowsItself(t *testing.T) {
 	t.Parallel()

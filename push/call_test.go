@@ -1,0 +1,43 @@
+package push_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/matrix-herald/herald/push"
+)
+
+// Homeservers repeat what fails for a day. A call does not ring as if it had just
+// begun.
+// Conformance (attempts): a call that is repeated, or tried again, after it has rung (≠ Sygnal) | 200, nothing is sent
+func TestACallDoesNotRingAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{script: map[string][]push.Outcome{"k": {unavailable, unavailable}}}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		post := func(event string) push.Outcome {
+			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+			defer cancel()
+			return g.Deliver(ctx, &push.Notification{
+				EventID: push.NewText(event), Type: push.NewText("m.call.invite"), Content: map[string]any{"lifetime": json.Number("30000")},
+			}, devices("k"))[0]
+		}
+		for i, want := range []push.Outcome{unavailable, unavailable, {Reason: push.ReasonNothingToSend}} {
+			if got := post("$1:x"); got != want {
+				t.Errorf("after %d seconds the outcome is %+v, want %+v", 20*i, got, want)
+			}
+			<-time.After(20 * time.Second)
+		}
+		if got := s.sent[1].Call(time.Now().Add(-time.Hour)).Left(time.Now()); got != 0 {
+			t.Errorf("the second attempt rings for %s more", got)
+		}
+		if got := post("$2:x"); got != sent {
+			t.Errorf("another call: %+v", got)
+		}
+	})
+}
