@@ -44,9 +44,10 @@ fmt-check:
 	@unformatted=$$(gofmt -l .) && \
 	if [ -n "$$unformatted" ]; then echo "run make fmt; not formatted:"; echo "$$unformatted"; exit 1; fi
 
-docs: ## write artefacts/conformance.md from the comments beside the tests
+docs: ## write the tables of the pages from the code, and artefacts/conformance.md from the comments beside tests
 	@mkdir -p artefacts
 	scripts/docs conformance >artefacts/conformance.md
+	go test -p 1 -count=1 -run '^TestPage' ./cmd/pushgw ./cmd/identity -update
 
 docs-check: # rows of the conformance table are well formed, and tests that a page names exist
 	scripts/docs

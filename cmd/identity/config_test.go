@@ -100,17 +100,6 @@ func TestTheConfigurationOfComposeWorks(t *testing.T) {
 	}
 }
 
-func TestDocumentationNamesEveryOption(t *testing.T) {
-	t.Parallel()
-	data, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(data), "\n## identity\n")
-	// The default of email.port depends on email.tls.
-	conftest.CheckPage(t, text, conf.Options(defaultConfig(), envPrefix), "email.port")
-}
-
 func TestEverySecretMayStandInAFile(t *testing.T) {
 	t.Parallel()
 	conftest.CheckSecrets(t, conf.Options(defaultConfig(), envPrefix))

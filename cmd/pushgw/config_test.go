@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +24,7 @@ func writeFile(t testing.TB, name, text string) string {
 // TestExampleShowsEveryOption compares the example with the code in both
 // directions: each option stands in it, and each value it shows is the default.
 //
-// Conformance (pushgw): every option stands in the example and the documentation, and is overridden by its variable (also TestDocumentationNamesEveryOption, TestEnvironmentOverridesTheFile)
+// Conformance (pushgw): every option stands in the example and in the table of options, and is overridden by its variable (also TestPageOfOptions, TestEnvironmentOverridesTheFile)
 func TestExampleShowsEveryOption(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../pushgw.example.yaml")
@@ -58,26 +57,6 @@ func TestExampleShowsEveryOption(t *testing.T) {
 	if _, err := loadConfig(name, nil); err != nil {
 		t.Error(err)
 	}
-}
-
-func TestDocumentationNamesEveryOption(t *testing.T) {
-	t.Parallel()
-	data, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, _, _ := strings.Cut(string(data), "\n## identity\n")
-	global, apps, _ := strings.Cut(text, "\n### Apps\n")
-	options, ofApps := conf.Options(defaultConfig(), envPrefix), []conf.Option(nil)
-	options = slices.DeleteFunc(options, func(o conf.Option) bool {
-		ofApp := strings.HasPrefix(o.Path, "apps.")
-		if ofApp {
-			ofApps = append(ofApps, o)
-		}
-		return ofApp
-	})
-	conftest.CheckPage(t, global, options, "redis.tls.ca_file")
-	conftest.CheckRows(t, apps, ofApps)
 }
 
 // Conformance (pushgw): every secret may stand in a file of its own

@@ -20,6 +20,10 @@ type Option struct {
 	Type string
 	// Default is the text of the value dst holds; lists are separated by commas.
 	Default string
+	// Source is the struct and the field: "example.org/module/package.Type.Field".
+	Source string
+	// Kinds are the types of the variants that have the option, none where all do.
+	Kinds []string
 }
 
 // Options lists the options of dst, a pointer to a struct that holds the
@@ -33,19 +37,44 @@ func Options(dst any, prefix string) []Option {
 func optionsOf(v reflect.Value, path, env string) []Option {
 	v = withVariants(v)
 	var list []Option
-	seen := make(map[string]bool) // variants may share options
+	seen := make(map[string]int) // variants may share options
 	for _, f := range fieldsOf(v) {
-		if seen[f.name] {
+		kinds := kindsOf(v.Type(), f.index[0])
+		if first, again := seen[f.name]; again {
+			list[first].Kinds = append(list[first].Kinds, kinds...)
 			continue
 		}
-		seen[f.name] = true
+		seen[f.name] = len(list)
 		name := ""
 		if env != "" && !f.expand {
 			name = envName(env, f.name)
 		}
-		list = append(list, optionOf(v.FieldByIndex(f.index), join(path, f.name), name)...)
+		for _, o := range optionOf(v.FieldByIndex(f.index), join(path, f.name), name) {
+			if o.Source == "" {
+				o.Source = sourceOf(v.Type(), f.index)
+			}
+			o.Kinds = append(o.Kinds, kinds...)
+			list = append(list, o)
+		}
 	}
 	return list
+}
+
+// kindsOf returns the type of the variant that the field i of a struct is.
+func kindsOf(t reflect.Type, i int) []string {
+	for _, v := range variantsOf(t) {
+		if v.index == i {
+			return []string{v.kind}
+		}
+	}
+	return nil
+}
+
+func sourceOf(t reflect.Type, index []int) string {
+	for _, i := range index[:len(index)-1] {
+		t = elemType(t.Field(i).Type)
+	}
+	return t.PkgPath() + "." + t.Name() + "." + t.Field(index[len(index)-1]).Name
 }
 
 // withVariants returns a copy of a struct in which all variants are set.

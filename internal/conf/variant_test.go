@@ -2,6 +2,7 @@ package conf_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,13 +76,17 @@ func TestVariantFaults(t *testing.T) {
 func TestOptionsListsTheVariantsOptionsOnce(t *testing.T) {
 	t.Parallel()
 	want := []conf.Option{
-		{Path: "shapes.*.type", Type: "text"},
-		{Path: "shapes.*.radius", Type: "integer", Default: "0"},
-		{Path: "shapes.*.key", Type: "secret"},
-		{Path: "shapes.*.key_file", Type: "text"},
-		{Path: "shapes.*.side", Type: "integer", Default: "0"},
+		{Path: "shapes.*.type", Type: "text", Source: "shape.Type"},
+		{Path: "shapes.*.radius", Type: "integer", Default: "0", Source: "circle.Radius", Kinds: []string{"circle"}},
+		{Path: "shapes.*.key", Type: "secret", Source: "circle.Key", Kinds: []string{"circle", "square"}},
+		{Path: "shapes.*.key_file", Type: "text", Source: "circle.KeyFile", Kinds: []string{"circle"}},
+		{Path: "shapes.*.side", Type: "integer", Default: "0", Source: "square.Side", Kinds: []string{"square"}},
 	}
-	if d := cmp.Diff(want, conf.Options(&shapes{}, "TEST_")); d != "" {
+	got := conf.Options(&shapes{}, "TEST_")
+	for i := range got {
+		got[i].Source = strings.TrimPrefix(got[i].Source, "github.com/matrix-herald/herald/internal/conf_test.")
+	}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
 }

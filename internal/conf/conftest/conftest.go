@@ -1,4 +1,5 @@
-// Package conftest compares what is written about options with the code.
+// Package conftest compares what is written about options with the code, and
+// writes the table of options.
 package conftest
 
 import (
@@ -59,48 +60,6 @@ func CheckSecrets(t testing.TB, options []conf.Option) {
 		twin := func(other conf.Option) bool { return other.Path == o.Path+"_file" }
 		if strings.Contains(o.Type, "secret") && !slices.ContainsFunc(options, twin) {
 			t.Errorf("%s is a secret, and there is no %[1]s_file", o.Path)
-		}
-	}
-}
-
-// CheckRows compares the options with the rows of a page in Markdown, which begin
-// with the option, in both directions.
-func CheckRows(t testing.TB, page string, options []conf.Option) {
-	t.Helper()
-	known := make(map[string]bool)
-	for _, o := range options {
-		known[o.Path] = true
-		if !strings.Contains(page, rowOf(o)) {
-			t.Errorf("the page has no row for %s", o.Path)
-		}
-	}
-	for _, row := range firstCell.FindAllStringSubmatch(page, -1) {
-		if !known[row[1]] {
-			t.Errorf("the page has a row for %s, which is no option", row[1])
-		}
-	}
-}
-
-var firstCell = regexp.MustCompile("(?m)^\\| `([^`]+)` \\|")
-
-func rowOf(o conf.Option) string { return "\n| `" + o.Path + "` |" }
-
-// CheckPage does the same, and compares what follows in the rows: the environment
-// variable and the default. Options whose default is in other words are named.
-func CheckPage(t testing.TB, page string, options []conf.Option, inWords ...string) {
-	t.Helper()
-	CheckRows(t, page, options)
-	for _, o := range options {
-		_, row, _ := strings.Cut(page, rowOf(o))
-		cells := strings.SplitN(row, "|", 3)
-		if len(cells) < 3 {
-			continue // CheckRows has said so
-		}
-		if got, want := strings.TrimSpace(cells[0]), code(o.Env); got != want {
-			t.Errorf("%s is overridden by %q, not %q", o.Path, want, got)
-		}
-		if got, want := strings.TrimSpace(cells[1]), code(o.Default); got != want && !slices.Contains(inWords, o.Path) {
-			t.Errorf("%s is %q by default, not %q", o.Path, want, got)
 		}
 	}
 }

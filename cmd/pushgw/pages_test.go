@@ -1,0 +1,15 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/conf/conftest"
+)
+
+func TestPageOfOptions(t *testing.T) {
+	t.Parallel()
+	table := conftest.Table(t, "../..", "cmd/pushgw", conf.Options(defaultConfig(), envPrefix))
+	cmdtest.CheckPage(t, "../../docs/options.md", "options of pushgw", table, *update)
+}
