@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
@@ -30,7 +31,7 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
 	unlimited := []string{"IDENTITY_LIMITS_SUBMIT_TOKEN_SESSION=off", "IDENTITY_LIMITS_SUBMIT_TOKEN_ACCOUNT=off"}
-	replicas := []*process{w.startWith(t, unlimited), w.startWith(t, unlimited)}
+	replicas := []*harness.Process{w.startWith(t, unlimited), w.startWith(t, unlimited)}
 	c := w.register(t, w.front.URL, "alice")
 	sid := c.post(t, "/validate/msisdn/requestToken", `{"client_secret":"s","country":"GB","phone_number":"07700900001","send_attempt":1}`)["sid"]
 	code := regexp.MustCompile(`\d{6}`).FindString(w.gateway.Wait(t, 1)[0].JSON(t)["text"].(string))

@@ -39,7 +39,7 @@ func TestABackupIsPutBack(t *testing.T) {
 	if code, out := run("restore", file); code != 1 || !strings.Contains(out, "is there already") {
 		t.Errorf("beside the service: exit status %d, %s", code, out)
 	}
-	s.stop()
+	s.Stop()
 	if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func newArena(b *testing.B, database string, size int) *arena {
 // connect opens a new connection to the service.
 func (a *arena) connect(b *testing.B) {
 	b.Helper()
-	conn, err := new(net.Dialer).DialContext(b.Context(), "tcp", strings.TrimPrefix(a.node.url, "http://"))
+	conn, err := new(net.Dialer).DialContext(b.Context(), "tcp", strings.TrimPrefix(a.node.API, "http://"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -150,10 +150,7 @@ func proveAll(t *testing.T, s *site, node *node, token string, n int) (sids []st
 // leaves the rest to the service.
 func rotate(t *testing.T, s *site, db *sql.DB) {
 	t.Helper()
-	name, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := harness.Binary(t)
 	command := exec.Command(name, "-config", s.config, "rotate-pepper")
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -184,7 +181,7 @@ func bindUntilKilled(t *testing.T, n *node, token, user string, sids []string, k
 		acknowledged = append(acknowledged, crashAddress(i))
 		mu.Unlock()
 		if count.Add(1) == killAfter {
-			killing.Go(n.kill)
+			killing.Go(n.Kill)
 		}
 		return true
 	})

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // curlEnv makes the test binary a curl for machines without one.
@@ -102,9 +104,9 @@ func TestREADMEsLinesWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startBinary(t, ephemeral(), "-dev")
-	s.out.Await(t, "/_matrix/identity/v2/lookup")
+	s.Out.Await(t, "/_matrix/identity/v2/lookup")
 	api := strings.TrimPrefix(s.API, "http://")
-	printed := exampleLines(s.out.String())
+	printed := exampleLines(s.Out.String())
 	homeserver := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(printed[0])[1]
 	lines := exampleLines(strings.NewReplacer("127.0.0.1:8090", api, "127.0.0.1:8091", homeserver).Replace(string(readme)))
 	if len(lines) != 6 || strings.Join(lines, "\n") != strings.Join(printed, "\n") {
@@ -125,7 +127,7 @@ func TestREADMEsLinesWork(t *testing.T) {
 			t.Errorf("the answers lack %s:\n%s", want, out)
 		}
 	}
-	s.out.Await(t, "alice@example.com")
+	s.Out.Await(t, "alice@example.com")
 	s.Stop(t)
 	for _, secret := range []string{"alice@example.com", "monkeys", "4kenr7N9"} {
 		if strings.Contains(s.Log.String(), secret) {
@@ -143,8 +145,8 @@ func TestDevelopmentKeepsNothing(t *testing.T) {
 	if inside, err := os.ReadDir(temp); err != nil || len(inside) != 1 {
 		t.Errorf("the data is not where it is looked for: %v %v", inside, err)
 	}
-	if code := s.stop(); code != 0 {
-		t.Errorf("exit status %d:\n%s", code, s.errs)
+	if code := s.Stop(); code != 0 {
+		t.Errorf("exit status %d:\n%s", code, s.Errs)
 	}
 	for _, dir := range []string{temp, working} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
@@ -154,9 +156,9 @@ func TestDevelopmentKeepsNothing(t *testing.T) {
 }
 
 // devRegister registers a user of the homeserver of development.
-func devRegister(t *testing.T, s *serving) (token, user string) {
+func devRegister(t *testing.T, s *harness.Serving) (token, user string) {
 	t.Helper()
-	user = "@bob:" + regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.out.String())[1]
+	user = "@bob:" + regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.Out.String())[1]
 	status, openID := send(t, http.MethodPost, s.API+"/_matrix/client/v3/user/"+user+"/openid/request_token", "", "{}")
 	if status != http.StatusOK {
 		t.Fatalf("OpenID token: %d %s", status, openID)
@@ -194,7 +196,7 @@ func TestTheOutboxShowsMailsAndTextMessages(t *testing.T) {
 		if m.Token == "" || m.To == "" || !strings.Contains(m.Text, m.Token) {
 			t.Errorf("not all of a message: %+v", m)
 		}
-		s.out.Await(t, m.Text)
+		s.Out.Await(t, m.Text)
 		if !strings.Contains(page, m.Token) {
 			t.Errorf("the page lacks a message:\n%s", page)
 		}
@@ -211,8 +213,8 @@ func TestTheOutboxShowsMailsAndTextMessages(t *testing.T) {
 	if messages[0].Medium != "msisdn" || strings.Index(page, messages[0].Token) > strings.Index(page, messages[1].Token) {
 		t.Error("the newest message is not the first")
 	}
-	s.stop()
-	if log := s.errs.String(); strings.Contains(log, "neil") || strings.Contains(log, messages[0].Token) || strings.Contains(log, token) {
+	s.Stop()
+	if log := s.Errs.String(); strings.Contains(log, "neil") || strings.Contains(log, messages[0].Token) || strings.Contains(log, token) {
 		t.Errorf("the log shows what it must not:\n%s", log)
 	}
 }
@@ -227,7 +229,7 @@ func TestTheHomeserverOfDevelopmentVouchesForItsOwnUsersOnly(t *testing.T) {
 	if status != http.StatusForbidden || member(t, answer, "errcode") != "M_FORBIDDEN" {
 		t.Errorf("another server's user: %d %s", status, answer)
 	}
-	name := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.out.String())[1]
+	name := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(s.Out.String())[1]
 	status, answer = send(t, http.MethodPost, s.API+"/_matrix/identity/v2/account/register", "",
 		`{"access_token":"made up","matrix_server_name":"`+name+`"}`)
 	if status != http.StatusUnauthorized {

@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -221,7 +222,7 @@ func TestTwoReplicasAnswerAlike(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
-	var replicas [2]*process
+	var replicas [2]*harness.Process
 	var starting sync.WaitGroup
 	for i := range replicas {
 		starting.Go(func() { replicas[i] = w.start(t) })
@@ -349,7 +350,7 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 			t.Errorf("%s: %d %s", name, status, answer)
 		}
 		answers = append(answers, answer)
-		s.errs.Await(t, "server="+name)
+		s.Errs.Await(t, "server="+name)
 	}
 	if slices.ContainsFunc(answers, func(a string) bool { return a != answers[0] }) {
 		t.Errorf("the answers differ: %v", answers)
@@ -357,9 +358,9 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	if n := asked.Load(); n > 0 {
 		t.Errorf("a server in a private network was asked %d times", n)
 	}
-	s.errs.Await(t, "homeserver did not answer", "address not allowed: only homeservers in homeservers.allow_networks may have a private address")
-	if strings.Contains(s.errs.String(), "openid-alice") {
-		t.Errorf("the log has a token:\n%s", s.errs)
+	s.Errs.Await(t, "homeserver did not answer", "address not allowed: only homeservers in homeservers.allow_networks may have a private address")
+	if strings.Contains(s.Errs.String(), "openid-alice") {
+		t.Errorf("the log has a token:\n%s", s.Errs)
 	}
 }
 
@@ -426,8 +427,8 @@ func TestTracesHoldNoAddresses(t *testing.T) {
 		w.target.Store(target)
 		c := w.register(t, w.front.URL, "alice")
 		w.keyID(t, c, 1)
-		if code := s.stop(); code != 0 {
-			t.Fatalf("exit status %d:\n%s", code, s.errs)
+		if code := s.Stop(); code != 0 {
+			t.Fatalf("exit status %d:\n%s", code, s.Errs)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -187,11 +187,7 @@ func TestAKillBeforeTheHomeserverIsToldLosesNothing(t *testing.T) {
 		sid := w.prove(t, b, "b@example.com")
 		two.die()
 		b.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, two.user("b"))
-		if err := p.Cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		for range p.Done {
-		}
+		p.Kill()
 		if n, all := count(t, db, `deliveries`), two.allTold(); n != 1 || len(all) != 0 {
 			t.Fatalf("%d deliveries are to be made, and %d were", n, len(all))
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // TestHomeserversCanCheckWhatTheyAreTold takes an invite from a user of one
@@ -117,7 +118,7 @@ func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	peers, environ := newPeers(t, 2)
 	one, two := peers[0], peers[1]
 	environ = append(environ, fmt.Sprintf("IDENTITY_EMAIL_MAX_SENDING=%d", pairs))
-	var replicas [2]*process
+	var replicas [2]*harness.Process
 	var starting sync.WaitGroup
 	for i := range replicas {
 		starting.Go(func() { replicas[i] = w.startWith(t, environ) })

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/matrix-herald/herald/identity/storetest"
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // TestItIsNotReadyWhileItsDiskIsFull lets the service write to no file beyond its
@@ -75,10 +75,7 @@ func TestALongCommandThatIsStoppedSaysHowToGoOn(t *testing.T) {
 		WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 100000)
 		SELECT 'email', 'a' || n || '@example.com', '', '@u:example.org', 0 FROM s`)
 	change(t, db, `UPDATE directory SET bindings = 100000`)
-	name, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := harness.Binary(t)
 	rotate := exec.Command(name, "-config", w.config, "rotate-pepper")
 	out := new(strings.Builder)
 	rotate.Stdout, rotate.Stderr = out, out

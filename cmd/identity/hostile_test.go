@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // field is a service with the limits that it has by default, behind a proxy that
@@ -49,7 +50,7 @@ func newField(t testing.TB) *field {
 
 // from sends a request of a client at ip, and decodes a successful answer.
 func (f *field) from(ctx context.Context, ip, method, path, authorization string, body []byte, into any) (status int, err error) {
-	r, err := http.NewRequestWithContext(ctx, method, f.url+"/_matrix/identity/v2"+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, f.API+"/_matrix/identity/v2"+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
@@ -96,13 +97,16 @@ func (s *seen) median() time.Duration {
 	return s.took[len(s.took)/2]
 }
 
-// live has one honest client after the other register and look addresses up.
+// live has one honest client after the other register and look addresses up, each
+// on a connection of its own.
 func (f *field) live(clients int) (registrations, lookups seen) {
 	f.t.Helper()
 	ctx := f.t.Context()
 	for range clients {
 		n := f.honest.Add(1)
 		ip := fmt.Sprintf("2001:db8:%x::1", n)
+		transport := new(http.Transport)
+		f := &field{node: f.with(f.t, transport), t: f.t, homeserver: f.homeserver}
 		begin := time.Now()
 		token := f.registerFrom(ctx, ip, f.homeserver, fmt.Sprint("honest", n))
 		registrations.add(token != "", time.Since(begin))
@@ -126,6 +130,7 @@ func (f *field) live(clients int) (registrations, lookups seen) {
 		begin = time.Now()
 		status, _ := f.from(ctx, ip, http.MethodPost, "/lookup", "Bearer "+token, body, nil)
 		lookups.add(status == http.StatusOK, time.Since(begin))
+		transport.CloseIdleConnections()
 	}
 	return registrations, lookups
 }
@@ -139,8 +144,11 @@ type attack struct {
 	prepare         func(f *field) func(ctx context.Context, i int)
 }
 
-func attacks() []attack {
-	return []attack{
+func attacks() (all []attack) {
+	for _, profile := range harness.Profiles {
+		all = append(all, attack{name: string(profile)})
+	}
+	return append(all, []attack{
 		// Lists that are far too long, from one account with many addresses.
 		{"lists", 20, 20, func(f *field) func(context.Context, int) {
 			token := f.registerFrom(f.t.Context(), "192.0.2.1", f.homeserver, "mallory")
@@ -184,12 +192,16 @@ func attacks() []attack {
 				_, _ = f.from(ctx, fmt.Sprintf("192.0.2.%d", who), http.MethodPost, "/store-invite", "Bearer "+tokens[who], []byte(body), nil)
 			}
 		}},
-	}
+	}...)
 }
 
 // begin lets the attackers loose and returns what stops them.
 func (f *field) begin(a attack) (stop func()) {
 	f.t.Helper()
+	if a.prepare == nil { // ten thousand clients hold connections
+		load := harness.Load{URL: f.API + "/_matrix/identity/v2/lookup", Profile: harness.Profile(a.name), Count: 10_000, Every: time.Second}
+		return harness.StartLoad(f.t, load).Leave
+	}
 	do := a.prepare(f)
 	ctx, cancel := context.WithCancel(f.t.Context())
 	var attackers, begun sync.WaitGroup

@@ -129,7 +129,7 @@ func TestUsersOfASydentNoticeNothing(t *testing.T) {
 	if status, signed := send(t, http.MethodPost, signURL, "", ""); status != http.StatusOK || member(t, signed, "sender") != "@alice:example.org" {
 		t.Errorf("signurl: %d %s", status, signed)
 	}
-	s.stop()
+	s.Stop()
 
 	if code, stdout, stderr = importSydent(t, dir); code != 0 || !strings.Contains(stdout, "came to its end before") {
 		t.Errorf("a second import: exit status %d, %s%s", code, stdout, stderr)
@@ -212,7 +212,7 @@ func TestImportMakesSydentsKeyTheOneThatSigns(t *testing.T) {
 	if status, _ := fetch(t, s.API+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); status != http.StatusOK {
 		t.Errorf("isvalid: %d", status)
 	}
-	s.stop()
+	s.Stop()
 	if code, _, stderr := importSydent(t, dir); code != 0 {
 		t.Fatalf("exit status %d: %s", code, stderr)
 	}

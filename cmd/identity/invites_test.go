@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // TestFromAnInviteToItsDelivery is the whole way: an invite by one user, the mail
@@ -82,7 +83,7 @@ func TestFromAnInviteToItsDelivery(t *testing.T) {
 }
 
 // startWith is start with further environment variables.
-func (w *world) startWith(t *testing.T, environ []string) *process {
+func (w *world) startWith(t *testing.T, environ []string) *harness.Process {
 	t.Helper()
 	p := startBinary(t, environ, "-config", w.config)
 	u, err := url.Parse(p.API)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // limited fails the test unless a request is refused by a limit.
@@ -68,7 +69,7 @@ func TestReplicasShareLimits(t *testing.T) {
 	if err != nil || len(keys) == 0 {
 		t.Errorf("%d keys in Redis, %v", len(keys), err)
 	}
-	for _, p := range []*process{one, other} {
+	for _, p := range []*harness.Process{one, other} {
 		_, metrics := fetch(t, p.Admin+"/metrics")
 		if !strings.Contains(metrics, "herald_identity_store_fallbacks_total 0\n") {
 			t.Error("a process did without Redis")

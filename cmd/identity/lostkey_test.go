@@ -40,8 +40,8 @@ func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 				t.Errorf("%s: %d %s", id, status, body)
 			}
 		}
-		if code := s.stop(); code != 0 {
-			t.Fatalf("exit status %d:\n%s", code, s.errs)
+		if code := s.Stop(); code != 0 {
+			t.Fatalf("exit status %d:\n%s", code, s.Errs)
 		}
 	}
 	rotate := func() (id string) {
@@ -104,11 +104,11 @@ func TestAConfigurationTakesOverWhatWasTriedOut(t *testing.T) {
 		"# public_base_url: https://id.example.org", "public_base_url: https://id.example.org").Replace(string(example))
 	config := writeFile(t, filepath.Join(dir, "identity.yaml"), edited)
 	trial := []string{"IDENTITY_HTTP_LISTEN=" + free, "IDENTITY_HTTP_ADMIN_LISTEN=127.0.0.1:0", "IDENTITY_DATA_DIR=" + filepath.Join(dir, "identity-data")}
-	startHere(t, append(trial, "IDENTITY_HTTP_DRAIN_DELAY=0s")).stop()
+	startHere(t, append(trial, "IDENTITY_HTTP_DRAIN_DELAY=0s")).Stop()
 	if code, _, errs := command(t, nil, "-config", config, "-check"); code != 0 {
 		t.Fatal(errs)
 	}
-	startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config).stop()
+	startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config).Stop()
 
 	// It keeps the name that it has now, and says what to do.
 	code, _, errs := command(t, trial)

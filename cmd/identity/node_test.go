@@ -1,24 +1,20 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi"
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -78,73 +74,24 @@ func noLimits() string {
 	return "limits: {" + strings.Join(options, ": off, ") + ": off}"
 }
 
-// node is a running identity binary.
+// node is a running identity binary, and a client of it.
 type node struct {
-	url    string // of the API
-	cmd    *exec.Cmd
+	*harness.Process
+
 	client *http.Client
-	ended  chan struct{}
 }
 
 // start runs the binary on the site until the test ends.
 func (s *site) start(t testing.TB) *node {
 	t.Helper()
-	name, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
-	n := &node{
-		cmd: exec.Command(name, "-config", s.config), ended: make(chan struct{}),
-		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-	}
-	log, err := n.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	address := make(chan string, 1)
-	go func() {
-		defer close(n.ended)
-		var first bytes.Buffer
-		lines := bufio.NewScanner(io.TeeReader(log, &first))
-		found := false
-		for !found && lines.Scan() {
-			var event struct {
-				Msg, Address string
-				Admin        bool
-			}
-			if json.Unmarshal(lines.Bytes(), &event) == nil && event.Msg == "listening" && !event.Admin {
-				address <- event.Address
-				found = true
-			}
-		}
-		_, _ = io.Copy(io.Discard, log)
-		if n.cmd.Wait() != nil && !found {
-			t.Log(first.String())
-		}
-	}()
-	t.Cleanup(func() {
-		n.kill()
-		transport.CloseIdleConnections()
-	})
-	select {
-	case n.url = <-address:
-		n.url = "http://" + n.url
-	case <-n.ended:
-		t.Fatal("the service does not start")
-	case <-time.After(time.Minute):
-		t.Fatal("the service does not come to listen")
-	}
-	return n
+	return (&node{Process: harness.Start(t, nil, "-config", s.config)}).with(t, &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true})
 }
 
-// kill ends the process as kill -9 does and waits until it is gone.
-func (n *node) kill() {
-	_ = n.cmd.Process.Kill()
-	<-n.ended
+// with returns another client of the same service.
+func (n *node) with(t testing.TB, transport *http.Transport) *node {
+	t.Helper()
+	t.Cleanup(transport.CloseIdleConnections)
+	return &node{n.Process, &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // reply is an answer of the service.
@@ -156,7 +103,7 @@ type reply struct {
 
 // do sends a request; an empty body is none.
 func (n *node) do(ctx context.Context, method, path, token, body string) (*http.Request, reply, error) {
-	r, err := http.NewRequestWithContext(ctx, method, n.url+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, n.API+path, strings.NewReader(body))
 	if err != nil {
 		return nil, reply{}, err
 	}

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/conf/conftest"
 )
@@ -11,5 +11,5 @@ import (
 func TestPageOfOptions(t *testing.T) {
 	t.Parallel()
 	table := conftest.Table(t, "../..", "cmd/identity", conf.Options(defaultConfig(), envPrefix))
-	cmdtest.CheckPage(t, "../../docs/options.md", "options of identity", table, *update)
+	harness.CheckPage(t, "../../docs/options.md", "options of identity", table, *update)
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // BenchmarkRotation looks up 1,000 hashes at a time before, during and after a
@@ -52,10 +52,7 @@ func BenchmarkRotation(b *testing.B) {
 // startRotation runs the command and returns how it ends.
 func startRotation(b *testing.B, s *site) <-chan error {
 	b.Helper()
-	name, err := cmdtest.Build()
-	if err != nil {
-		b.Fatal(err)
-	}
+	name := harness.Binary(b)
 	command := exec.Command(name, "-config", s.config, "rotate-pepper")
 	if err := command.Start(); err != nil {
 		b.Fatal(err)

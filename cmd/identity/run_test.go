@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,60 +9,25 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
+
+// identityHere is the program within the process of the test.
+var identityHere harness.Program = func(ctx context.Context, around harness.Surroundings, args []string) int {
+	p := program{stdout: around.Stdout, stderr: around.Stderr, environ: around.Environ, listening: around.Listening}
+	return p.run(ctx, args)
+}
 
 // command runs the program to its end.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
-	p := program{stdout: out, stderr: errs, environ: environ}
-	return p.run(t.Context(), args), out.String(), errs.String()
+	return identityHere.Command(t, environ, args...)
 }
 
-// serving is a program that serves in this process.
-type serving struct {
-	API, Admin string
-	out, errs  *cmdtest.Output
-	stop       func() (code int)
-}
-
-// startHere runs the program until stop or the end of the test.
-func startHere(t *testing.T, environ []string, args ...string) *serving {
+// startHere runs the program until its Stop or the end of the test.
+func startHere(t *testing.T, environ []string, args ...string) *harness.Serving {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	s := &serving{out: cmdtest.NewOutput(), errs: cmdtest.NewOutput()}
-	type addresses struct {
-		api   []net.Addr
-		admin net.Addr
-	}
-	listening := make(chan addresses, 1)
-	p := program{
-		stdout: s.out, stderr: s.errs, environ: environ,
-		listening: func(api []net.Addr, admin net.Addr) { listening <- addresses{api, admin} },
-	}
-	var code int
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		code = p.run(ctx, args)
-	}()
-	s.stop = func() int {
-		cancel()
-		<-ended
-		return code
-	}
-	t.Cleanup(func() { s.stop() })
-	select {
-	case a := <-listening:
-		s.API = "http://" + a.api[0].String()
-		if a.admin != nil {
-			s.Admin = "http://" + a.admin.String()
-		}
-	case <-ended:
-		t.Fatalf("identity ended with status %d:\n%s", code, s.errs)
-	}
-	return s
+	return identityHere.Serve(t, environ, args...)
 }
 
 // ephemeral is an environment in which nothing meets another test.
@@ -166,9 +130,9 @@ func TestItStartsWithoutAConfiguration(t *testing.T) {
 			t.Errorf("/metrics lacks %s", name)
 		}
 	}
-	first.errs.Await(t, "public_base_url: it is not https", "no mail relay is configured", "no SMS provider is configured")
-	if code := first.stop(); code != 0 {
-		t.Fatalf("exit status %d:\n%s", code, first.errs)
+	first.Errs.Await(t, "public_base_url: it is not https", "no mail relay is configured", "no SMS provider is configured")
+	if code := first.Stop(); code != 0 {
+		t.Fatalf("exit status %d:\n%s", code, first.Errs)
 	}
 	for name, mode := range map[string]os.FileMode{"": 0o700, "identity.db": 0o600, "signing.keys": 0o600, "code.key": 0o600} {
 		info, err := os.Stat(filepath.Join(dir, "identity-data", name))

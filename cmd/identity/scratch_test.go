@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 // TestCommandsNeedNoTemporaryFolder runs the binary as an image from scratch does:
@@ -33,10 +33,7 @@ func TestCommandsNeedNoTemporaryFolder(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	binary, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := harness.Binary(t)
 	copyTo(t, filepath.Join(dir, "identity"), binary)
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/matrix-herald/herald/identity/storetest"
-	"github.com/matrix-herald/herald/internal/leaktest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
 
@@ -25,17 +25,17 @@ type spy struct {
 	*world
 
 	database string
-	service  *process
+	service  *harness.Process
 	// addresses may stand in the database, where they are needed, and so may the
 	// signing key; secrets are kept as hashes if at all.
-	addresses, secrets leaktest.Secrets
+	addresses, secrets harness.Secrets
 	spans              func() string
 }
 
 func newSpy(t *testing.T, database string) *spy {
 	t.Helper()
 	s := &spy{world: newWorld(t, database), database: database}
-	collector, spans := leaktest.NewCollector(t)
+	collector, spans := harness.Collector(t)
 	s.spans = spans
 	s.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {192.0.2.7: [%q]}}\n", s.homeserver))
 	s.service = s.startWith(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector, "IDENTITY_LOG_LEVEL=debug"})
@@ -307,7 +307,7 @@ func (s *spy) look(t *testing.T, metrics string) {
 	t.Helper()
 	s.service.Stop(t) // sends the last spans
 	for name, text := range map[string]string{
-		"the log": s.service.Log.String(), "standard output": s.service.out.String(), "the metrics": metrics, "the traces": s.spans(),
+		"the log": s.service.Log.String(), "standard output": s.service.Out.String(), "the metrics": metrics, "the traces": s.spans(),
 	} {
 		if found := append(s.addresses.In(text), s.secrets.In(text)...); len(found) > 0 {
 			t.Errorf("%s: %v", name, found)

@@ -41,7 +41,7 @@ func BenchmarkSoak(b *testing.B) {
 // resident returns the resident memory of the process in MB.
 func (n *node) resident(b *testing.B) float64 {
 	b.Helper()
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.cmd.Process.Pid))
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.Cmd.Process.Pid))
 	if err != nil {
 		b.Skip("there is no /proc: ", err)
 	}

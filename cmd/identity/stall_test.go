@@ -1,20 +1,19 @@
 package main
 
 import (
-	"strings"
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	t.Parallel()
 	s := startHere(t, ephemeral("IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=https://id.example.org",
 		"IDENTITY_DATA_DIR="+t.TempDir(), "IDENTITY_HTTP_DRAIN_DELAY=0s", "IDENTITY_HTTP_READ_TIMEOUT=300ms"))
-	cmdtest.TestStall(t, strings.TrimPrefix(s.API, "http://"), "/_matrix/identity/v2/account/register")
+	harness.TestStall(t, s.API, "/_matrix/identity/v2/account/register")
 }
 
 func TestADeadLogReaderStopsNothing(t *testing.T) {
 	t.Parallel()
-	cmdtest.TestDeadLogReader(t, envPrefix)
+	harness.TestDeadLogReader(t, envPrefix)
 }

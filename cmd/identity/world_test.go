@@ -10,8 +10,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,8 +18,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
-	"github.com/matrix-herald/herald/internal/cmdtest"
-	"github.com/matrix-herald/herald/internal/crowdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
@@ -32,28 +29,14 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
 	curlMain()
-	crowdtest.Main()
-	cmdtest.Main(m)
-}
-
-// process is a running identity binary.
-type process struct {
-	*cmdtest.Process
-
-	out *cmdtest.Output
+	harness.Main(m)
 }
 
 // startBinary runs the binary until stop or the end of the test and waits until
 // it listens.
-func startBinary(t *testing.T, environ []string, args ...string) *process {
+func startBinary(t *testing.T, environ []string, args ...string) *harness.Process {
 	t.Helper()
-	out := cmdtest.NewOutput()
-	return &process{cmdtest.Start(t, func(name string) *exec.Cmd {
-		cmd := exec.Command(name, args...)
-		cmd.Stdout = out
-		cmd.Env = append(append(os.Environ(), "IDENTITY_LOG_FORMAT=json", "TMPDIR="+t.TempDir()), environ...)
-		return cmd
-	}), out}
+	return harness.Start(t, append([]string{"IDENTITY_LOG_FORMAT=json", "TMPDIR=" + t.TempDir()}, environ...), args...)
 }
 
 // world is what an identity service needs around it, with a configuration that
@@ -133,7 +116,7 @@ func (w *world) userInfo(rw http.ResponseWriter, r *http.Request) {
 }
 
 // start runs identity and makes it what the public address leads to.
-func (w *world) start(t *testing.T) *process {
+func (w *world) start(t *testing.T) *harness.Process {
 	t.Helper()
 	p := startBinary(t, nil, "-config", w.config)
 	u, err := url.Parse(p.API)

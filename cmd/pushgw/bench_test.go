@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -236,40 +236,9 @@ http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, drain_delay: 0s}
 ca_file: ca.pem
 log: {format: json}
 apps: `+apps+"\n")
-	name, err := cmdtest.Build()
-	if err != nil {
-		b.Fatal(err)
-	}
-	c := &contender{client: benchClient(b)}
-	addresses := make(chan [2]string, 1)
-	cmd := exec.Command(name, "-config", config)
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	c.pid = startProcess(b, cmd, func() {
-		var found [2]string
-		for lines := bufio.NewScanner(log); found[0] == "" || found[1] == ""; {
-			var event struct {
-				Msg, Address string
-				Admin        bool
-			}
-			if !lines.Scan() {
-				close(addresses)
-				return
-			}
-			if json.Unmarshal(lines.Bytes(), &event) == nil && event.Msg == "listening" {
-				found[map[bool]int{true: 1}[event.Admin]] = event.Address
-			}
-		}
-		addresses <- found
-		_, _ = io.Copy(io.Discard, log)
-	})
-	found, ok := <-addresses
-	if !ok {
-		b.Fatal("the gateway does not start")
-	}
-	c.url, c.mallocs = "http://"+found[0]+"/_matrix/push/v1/notify", "http://"+found[1]+"/metrics"
+	p := harness.Start(b, nil, "-config", config)
+	c := &contender{client: benchClient(b), pid: p.Cmd.Process.Pid}
+	c.url, c.mallocs = p.API+"/_matrix/push/v1/notify", p.Admin+"/metrics"
 	return c
 }
 

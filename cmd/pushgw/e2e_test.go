@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,7 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -29,12 +28,12 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
 	relayMain()
-	cmdtest.Main(m)
+	harness.Main(m)
 }
 
 // gateway is a running pushgw binary.
 type gateway struct {
-	*cmdtest.Process
+	*harness.Process
 
 	client *http.Client
 }
@@ -43,13 +42,7 @@ type gateway struct {
 // it listens.
 func startGateway(t *testing.T, client *http.Client, args ...string) *gateway {
 	t.Helper()
-	return startGatewayAs(t, client, func(name string) *exec.Cmd { return exec.Command(name, args...) })
-}
-
-// startGatewayAs runs the command that is made of the binary's name.
-func startGatewayAs(t *testing.T, client *http.Client, command func(name string) *exec.Cmd) *gateway {
-	t.Helper()
-	return &gateway{cmdtest.Start(t, command), client}
+	return &gateway{harness.Start(t, nil, args...), client}
 }
 
 // notify posts a body and returns the status and the answer.
@@ -332,9 +325,7 @@ func TestAStopLosesNothing(t *testing.T) {
 	if err := s.apns.Wait(t.Context(), requests); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	g.Terminate(t)
 	g.Await(t, "draining")
 	close(hold)
 	for range requests {
@@ -342,9 +333,7 @@ func TestAStopLosesNothing(t *testing.T) {
 			t.Errorf("a request in flight at SIGTERM ended with %d", status)
 		}
 	}
-	if err := <-g.Done; err != nil {
-		t.Errorf("exit: %v", err)
-	}
+	g.Wait(t)
 }
 
 // Conformance (pushgw): SIGHUP and changed keys; a bad configuration changes nothing, which a metric shows; a key file or configuration that is removed is a warning (also TestWatchReportsALossOnce)
@@ -372,17 +361,13 @@ func TestReload(t *testing.T) {
 	}
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, typo: 1}\n")
-	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	g.Signal(t, syscall.SIGHUP)
 	g.Await(t, "new configuration refused")
 	check("after a bad configuration", 502)
 	successful(0)
 
 	writeFile(t, s.config, string(old)+"  org.example.more: {type: fcm, service_account_file: firebase.json, endpoint: \""+s.fcm.URL()+"\"}\n")
-	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	g.Signal(t, syscall.SIGHUP)
 	g.Await(t, "apps reloaded")
 	check("after a good one", 200)
 	successful(1)
@@ -392,9 +377,7 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, s.config, "unknown_app: reject\n"+string(again))
-	if err := g.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	g.Signal(t, syscall.SIGHUP)
 	g.Await(t, "options outside apps changed: restart to use them")
 	g.Await(t, "apps reloaded")
 	if status, answer, err := g.notify(t.Context(), `{"notification":{"devices":[{"app_id":"org.nobody","pushkey":"k"}]}}`); err != nil || status != 502 {

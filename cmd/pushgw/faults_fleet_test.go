@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -54,10 +54,7 @@ func (c *counters) add(more counters) {
 
 func newReplica(t *testing.T, dir, config string, n int) *replica {
 	t.Helper()
-	program, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := harness.Binary(t)
 	r := &replica{program: program, config: config, socket: filepath.Join(dir, strconv.Itoa(n)), posting: make(map[*event]int)}
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

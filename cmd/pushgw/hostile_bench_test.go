@@ -17,6 +17,7 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -378,9 +379,10 @@ func (a attack) see(b *testing.B) (s sight) {
 // Conformance (hostile input): the attacks on the open notify endpoint that the threat model lists | 95 % of honest notifications arrive, in at most twice the time
 func BenchmarkHostileAttacks(b *testing.B) {
 	all := attacks()
-	for manner := range bad("", 0) {
-		all["ten thousand connections: "+manner] = attack{begin: func(b *battle) {
-			b.hostile.Store(int64(startCrowd(b.tb, b.host, 10_000, 10*time.Second, bad(b.host, 5*time.Second)[manner]).Count))
+	for _, profile := range harness.Profiles {
+		all["ten thousand connections: "+string(profile)] = attack{begin: func(b *battle) {
+			load := harness.StartLoad(b.tb, harness.Load{URL: b.url, Profile: profile, Count: 10_000, Every: 10 * time.Second})
+			b.hostile.Store(int64(load.Count))
 		}}
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {

@@ -11,58 +11,48 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
+// pushgw is the program within the process of the test.
+var pushgw harness.Program = func(ctx context.Context, around harness.Surroundings, args []string) int {
+	p := program{stdout: around.Stdout, stderr: around.Stderr, environ: around.Environ, listening: around.Listening}
+	return p.run(ctx, args)
+}
+
 // command runs the program to its end.
 func command(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
-	p := program{stdout: out, stderr: errs, environ: environ}
-	return p.run(t.Context(), args), out.String(), errs.String()
+	return pushgw.Command(t, environ, args...)
+}
+
+// ephemeral is an environment in which nothing meets another test.
+func ephemeral(more ...string) []string {
+	return append([]string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN="}, more...)
 }
 
 // Conformance (pushgw): `-dev`; `test-push`, which says what to do about a refusal and what the homeserver would be told; `import-sygnal` (also TestTestPush, TestImportedConfigurationsPassTheCheck)
 func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	out, errs := cmdtest.NewOutput(), cmdtest.NewOutput()
-	address := make(chan string, 1)
-	p := program{
-		stdout: out, stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN="},
-		listening: func(api []net.Addr, _ net.Addr) { address <- api[0].String() },
-	}
-	code := make(chan int, 1)
-	go func() { code <- p.run(ctx, []string{"-dev"}) }()
-	api := <-address
-	out.Await(t, "curl http://"+api+"/_matrix/push/v1/notify")
-	_, body, _ := strings.Cut(out.String(), "-d '")
+	s := pushgw.Serve(t, ephemeral(), "-dev")
+	s.Out.Await(t, "curl "+s.API+"/_matrix/push/v1/notify")
+	_, body, _ := strings.Cut(s.Out.String(), "-d '")
 	body, _, _ = strings.Cut(body, "'")
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+"/_matrix/push/v1/notify", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
+	g := gateway{&harness.Process{API: s.API}, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	if status, answer, err := g.notify(t.Context(), body); err != nil || status != 200 || answer != `{"rejected":[]}` {
+		t.Fatalf("%d %s %v", status, answer, err)
 	}
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
-	if err != nil {
-		t.Fatal(err)
+	s.Out.Await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
+	if code := s.Stop(); code != 0 {
+		t.Errorf("exit status %d\n%s", code, s.Errs)
 	}
-	defer res.Body.Close()
-	if answer, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || strings.TrimSpace(string(answer)) != `{"rejected":[]}` {
-		t.Fatalf("%d %s %v", res.StatusCode, answer, err)
+	if !strings.Contains(s.Errs.String(), "duplicates and dead pushkeys are remembered by this process alone") {
+		t.Errorf("the log does not say where is remembered:\n%s", s.Errs)
 	}
-	out.Await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
-	stop()
-	if got := <-code; got != 0 {
-		t.Errorf("exit status %d\n%s", got, errs)
-	}
-	if !strings.Contains(errs.String(), "duplicates and dead pushkeys are remembered by this process alone") {
-		t.Errorf("the log does not say where is remembered:\n%s", errs)
-	}
-	if strings.Contains(errs.String(), "Noodles") {
-		t.Errorf("message text in the log:\n%s", errs)
+	if strings.Contains(s.Errs.String(), "Noodles") {
+		t.Errorf("message text in the log:\n%s", s.Errs)
 	}
 }
 
@@ -198,7 +188,7 @@ apps: {broken: {type: fcm, typo: 1, service_account_file: missing}}
 
 func TestDevShowsTextAsItIs(t *testing.T) {
 	t.Parallel()
-	out := cmdtest.NewOutput()
+	out := harness.NewOutput()
 	p := newPrinter(out)
 	p.Send(t.Context(), push.Delivery{
 		Device: &push.Device{AppID: "app", PushKey: "k"},

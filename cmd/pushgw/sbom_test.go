@@ -9,15 +9,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 func TestTheBillOfMaterialsNamesEveryModule(t *testing.T) {
 	t.Parallel()
-	name, err := cmdtest.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := harness.Binary(t)
 	out, err := exec.Command("../../scripts/sbom", name, "v1.2.3").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -12,12 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/matrix-herald/herald/internal/leaktest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -26,7 +25,7 @@ type spy struct {
 	*services
 
 	g       *gateway
-	secrets leaktest.Secrets
+	secrets harness.Secrets
 	spans   func() string
 }
 
@@ -68,7 +67,7 @@ func newSpy(t *testing.T, redisOptions string) *spy {
 			}
 			return pushtest.FCMAnswer{}
 		}})
-	collector, spans := leaktest.NewCollector(t)
+	collector, spans := harness.Collector(t)
 	s.spans = spans
 	for name, file := range map[string]string{"the APNs key": "key.p8", "the service account's key": "firebase.json"} {
 		text, err := os.ReadFile(filepath.Join(s.dir, file))
@@ -189,12 +188,7 @@ func (s *spy) get(t *testing.T, path string) {
 // look looks everywhere.
 func (s *spy) look(t *testing.T, metrics, memory string) {
 	t.Helper()
-	if err := s.g.Cmd.Process.Signal(syscall.SIGTERM); err != nil { // sends the last spans
-		t.Fatal(err)
-	}
-	if err := <-s.g.Done; err != nil {
-		t.Fatal(err)
-	}
+	s.g.Stop(t) // sends the last spans
 	for name, text := range map[string]string{
 		"the log": s.g.Log.String(), "the metrics": metrics, "the traces": s.spans(), "Redis": memory,
 	} {

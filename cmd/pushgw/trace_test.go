@@ -5,19 +5,16 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/matrix-herald/herald/internal/cmdtest"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
@@ -104,13 +101,7 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 			t.Errorf("%s sees the traceparent %q", service, got)
 		}
 	}
-	// What is left is sent at the end.
-	if err := g.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-g.Done; err != nil {
-		t.Fatal(err)
-	}
+	g.Stop(t) // sends what is left
 	collector.mu.Lock()
 	defer collector.mu.Unlock()
 	// Two requests, each with its push.
@@ -125,21 +116,12 @@ func TestADeadCollectorDoesNotDelayTheEnd(t *testing.T) {
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
 	t.Cleanup(silent.Close)
 	t.Cleanup(func() { close(hold) })
-	ctx, stop := context.WithCancel(t.Context())
-	errs := cmdtest.NewOutput()
-	listening := make(chan string, 1)
-	p := program{
-		stdout: cmdtest.NewOutput(), stderr: errs, environ: []string{"PUSHGW_HTTP_LISTEN=127.0.0.1:0", "PUSHGW_HTTP_ADMIN_LISTEN=", "PUSHGW_TRACING_ENDPOINT=" + silent.URL},
-		listening: func(api []net.Addr, _ net.Addr) { listening <- api[0].String() },
-	}
-	code := make(chan int, 1)
-	go func() { code <- p.run(ctx, []string{"-dev"}) }()
+	s := pushgw.Serve(t, ephemeral("PUSHGW_TRACING_ENDPOINT="+silent.URL), "-dev")
 	g := gateway{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-	g.get(t, "http://"+<-listening+"/_matrix/push/v1/notify")
-	stop()
+	g.get(t, s.API+"/_matrix/push/v1/notify")
 	// The test's own deadline is the clock; the collector never answers.
-	if got := <-code; got != 0 || !strings.Contains(errs.String(), "the last traces are lost") {
-		t.Errorf("exit status %d: %s", got, errs)
+	if code := s.Stop(); code != 0 || !strings.Contains(s.Errs.String(), "the last traces are lost") {
+		t.Errorf("exit status %d: %s", code, s.Errs)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
-	"github.com/matrix-herald/herald/internal/browsertest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -111,12 +111,12 @@ func view(tab context.Context, t *testing.T, s screen, name, address, heading st
 	if dark := got.Background == "rgb(16, 19, 23)"; dark != (s.scheme == "dark") {
 		t.Errorf("background %s on a %s screen", got.Background, s.scheme)
 	}
-	browsertest.Picture(tab, t, fmt.Sprintf("page-%s-%d-%s", name, s.width, s.scheme))
+	harness.Picture(tab, t, fmt.Sprintf("page-%s-%d-%s", name, s.width, s.scheme))
 }
 
 func TestPagesInABrowser(t *testing.T) {
 	t.Parallel()
-	browser := browsertest.New(t)
+	browser := harness.Browser(t)
 	direct, confirming := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.ConfirmPage = true })
 	broken, full := newWorld(t, nil), newWorld(t, func(s *settings) { s.api.Limits.SubmitTokenIP = perHour(1) })
 	token := direct.register(t, alice)
@@ -159,7 +159,7 @@ func TestPagesInABrowser(t *testing.T) {
 
 func TestConfirmButtonInABrowser(t *testing.T) {
 	t.Parallel()
-	browser := browsertest.New(t)
+	browser := harness.Browser(t)
 	referrers := make(chan string, 8)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/done" {

@@ -23,7 +23,7 @@ func readAll(w http.ResponseWriter, r *http.Request) {
 // TestConnectionsThatWaitMakeRoom has all room taken in the ways that cost their
 // holders nothing.
 //
-// Conformance (hostile input): more connections than there is room for | whoever waits the longest makes room (also TestTenThousandIdleConnections, BenchmarkHostileAttacks, BenchmarkHostileClients)
+// Conformance (hostile input): more connections than there is room for | whoever waits the longest makes room (also TestTenThousandIdleConnections, BenchmarkHostileAttacks)
 func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	t.Parallel()
 	holders := []string{

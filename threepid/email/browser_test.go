@@ -13,7 +13,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
-	"github.com/matrix-herald/herald/internal/browsertest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -30,7 +30,7 @@ var measure string
 // HERALD_ARTEFACTS is a folder to keep pictures in.
 func TestTheMailIsReadable(t *testing.T) {
 	t.Parallel()
-	browser := browsertest.New(t)
+	browser := harness.Browser(t)
 	relay := threepidtest.NewSMTP(t, threepidtest.SMTPOptions{})
 	s := newSender(t, config(relay))
 	mails := 0
@@ -129,5 +129,5 @@ func look(browser context.Context, t *testing.T, url, name string, width int, sc
 	if got.Width > width || len(got.Failed) > 0 || got.Texts < texts || got.Dark != (scheme == "dark") {
 		t.Errorf("%s: %+v", name, got)
 	}
-	browsertest.Picture(tab, t, name)
+	harness.Picture(tab, t, name)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v4"
 
 	"github.com/matrix-herald/herald/internal/conf"
-	"github.com/matrix-herald/herald/internal/leaktest"
+	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
@@ -106,7 +106,7 @@ func TestTheConversationShowsNoPassword(t *testing.T) {
 				tokens.Answer(answer(fmt.Sprintf(`{"access_token":%q}`, password)))
 				c.Password, c.OAuth2 = "", email.OAuth2Config{TokenURL: tokens.URL, ClientID: "x", ClientSecret: password + "s", Scopes: []string{"x"}}
 			}
-			var secrets leaktest.Secrets
+			var secrets harness.Secrets
 			secrets.Add("the password", password)
 			var shown strings.Builder
 			err := newSender(t, c).Try(t.Context(), challenge(), func(format string, args ...any) { fmt.Fprintf(&shown, format+"\n", args...) })

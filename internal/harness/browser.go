@@ -1,6 +1,4 @@
-// Package browsertest has pages and mails looked at by a browser. It is for tests
-// only.
-package browsertest
+package harness
 
 import (
 	"context"
@@ -13,13 +11,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// life bounds a browser: a test that needs longer hangs.
-const life = 2 * time.Minute
-
-// New starts Chromium until the end of the test: CHROMIUM_PATH, or the program of
+// Browser starts Chromium until the end of the test: CHROMIUM_PATH, or the program of
 // that name. Tabs are made from the context. Without a browser it skips the test,
 // or fails it when HERALD_REQUIRE_BROWSER is 1.
-func New(t *testing.T) context.Context {
+func Browser(t *testing.T) context.Context {
 	t.Helper()
 	path := os.Getenv("CHROMIUM_PATH")
 	if path == "" {
@@ -36,7 +31,7 @@ func New(t *testing.T) context.Context {
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium refuses to be root in a sandbox
 	}
-	ctx, stop := context.WithTimeout(t.Context(), life)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute) // a test that needs longer hangs
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx, chromedp.WithAllocatorOptions(options...))
 	t.Cleanup(stop)

@@ -1,20 +1,24 @@
-// Package leaktest looks for secrets in what a service tells: its log, metrics,
-// traces, answers and what it stores, in clear and in the usual disguises. It
-// does not know where a secret may be.
-package leaktest
+package harness
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 )
 
-// Secrets are what must not be found, by name. It is safe for concurrent use.
+// Secrets are what must not be found in what a service tells, by name: in clear, or
+// in one of the usual disguises. It is safe for concurrent use.
 type Secrets struct {
 	mu    sync.Mutex
 	forms map[string][]string
@@ -24,7 +28,7 @@ type Secrets struct {
 // Add adds a secret of at least eight characters.
 func (s *Secrets) Add(name, secret string) {
 	if len(secret) < 8 {
-		panic("leaktest: " + name + " is too short to be looked for") // a fault of the test
+		panic("harness: " + name + " is too short to be looked for") // a fault of the test
 	}
 	forms := []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret),
@@ -83,4 +87,34 @@ func (s *Secrets) In(text string) []string {
 	}
 	slices.Sort(found)
 	return found
+}
+
+// Collector starts a collector of traces that runs until the end of the test.
+// It returns its endpoint, and what it was sent so far, unpacked.
+func Collector(t testing.TB) (endpoint string, spans func() string) {
+	t.Helper()
+	var mu sync.Mutex
+	var sent bytes.Buffer
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body := io.Reader(r.Body)
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			unzipped, err := gzip.NewReader(r.Body)
+			if err != nil {
+				t.Errorf("spans that cannot be unpacked: %v", err)
+				return
+			}
+			body = unzipped
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if _, err := sent.ReadFrom(body); err != nil {
+			t.Errorf("spans that broke off: %v", err)
+		}
+	}))
+	t.Cleanup(collector.Close)
+	return collector.URL, func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return sent.String()
+	}
 }
