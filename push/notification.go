@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -78,6 +79,17 @@ const (
 // never registered, and no push service needs to be asked.
 func (d *Device) impossible() bool {
 	return len(d.PushKey) > maxPushKey || len(d.AppID) > maxAppID && utf8.RuneCountInString(d.AppID) > maxAppID
+}
+
+// Token returns the token of a push service that a pushkey stands for, without the
+// white space that comes from copying it. It is "" where the pushkey cannot be one:
+// tokens are printable ASCII.
+func Token(pushKey string) string {
+	token := strings.Join(strings.Fields(pushKey), "")
+	if len(token) > maxPushKey || strings.ContainsFunc(token, func(r rune) bool { return r < '!' || r > '~' }) {
+		return ""
+	}
+	return token
 }
 
 // DefaultPayload is the "default_payload" member of the pusher's data: the

@@ -129,19 +129,24 @@ func (s *Source) fetchIfDue() {
 	}
 }
 
-// Refused is told that the push service does not take value. It is given up, which
-// Refused reports, unless it is so new that another one would fare no better.
-func (s *Source) Refused(value string) bool {
+// Refused is told that the push service does not take value, and reports whether
+// the next Get has another one. A token that is so new that another one would fare no
+// better stays. Unless it is sure that it was the token, it is of use until the other
+// one is there.
+func (s *Source) Refused(value string, sure bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if value != s.value {
-		return true // there is another one already
+		return true
 	}
 	if s.opts.Now().Sub(s.fetched) < minAge {
 		return false
 	}
-	s.expires, s.dueAt = time.Time{}, time.Time{}
-	return true
+	s.dueAt = time.Time{}
+	if sure {
+		s.expires = time.Time{}
+	}
+	return sure
 }
 
 // Close ends the request under way and waits for it.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,14 +17,9 @@ import (
 	"github.com/matrix-herald/herald/push/eventdata"
 )
 
-const (
-	// maxPushKey is the longest pushkey, in bytes (Client-Server API, POST
-	// /pushers/set).
-	maxPushKey = 512
-	// maxData is what FCM lets the keys and values of a message's data weigh
-	// together, in bytes (Firebase, "Message types").
-	maxData = 4096
-)
+// maxData is what FCM lets the keys and values of a message's data weigh together,
+// in bytes (Firebase, "Message types").
+const maxData = 4096
 
 // Values of Config.Target and Payload.Target: how pushkeys address devices.
 const (
@@ -187,22 +181,16 @@ func (m *message) silence(counts push.Counts, alone bool) {
 // longer and holds a colon.
 var fidPattern = regexp.MustCompile(`^[cdef][A-Za-z0-9_-]{21}$`)
 
-// address sends m to a pushkey: a registration token or an installation ID, which
-// are printable ASCII. It reports whether pushKey can be one. White space in it
-// comes from copying it.
+// address sends m to a pushkey: a registration token or an installation ID. It
+// reports whether pushKey can be one.
 func (p Payload) address(m *message, pushKey string) bool {
-	key := strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return -1
-		}
-		return r
-	}, pushKey)
+	key := push.Token(pushKey)
 	if p.Target == TargetFID || p.Target != TargetToken && fidPattern.MatchString(key) {
 		m.FID = key
 	} else {
 		m.Token = key
 	}
-	return key != "" && len(key) <= maxPushKey && !strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
+	return key != ""
 }
 
 // data says what the data of messages holds.

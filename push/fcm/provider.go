@@ -10,13 +10,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/bits"
 	"net/http"
 	"strings"
 	"sync"
 
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/accesstoken"
+	"github.com/matrix-herald/herald/push/eventdata"
 )
 
 // maxResponse bounds FCM's response to a message, in bytes.
@@ -33,9 +33,7 @@ type Provider struct {
 	fingerprint    string
 	destination    string
 	close          sync.Once
-
-	mu       sync.Mutex
-	messages window
+	messages       eventdata.Window
 }
 
 func newProvider(c *Connections, l *link, s settings) *Provider {
@@ -95,7 +93,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		return failure(ctx, err, true)
 	}
 	if r.refusesToken() {
-		p.link.tokens.Refused(token)
+		p.link.tokens.Refused(token, true)
 	}
 	return p.outcome(r)
 }
@@ -130,31 +128,9 @@ func (p *Provider) outcome(r response) push.Outcome {
 		out = r.temporary(push.ReasonWithheld, out.Evidence)
 	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage:
 		wrong := out.Reason == push.ReasonBadMessage
-		p.mu.Lock()
-		most := p.messages.add(wrong)
-		p.mu.Unlock()
-		if wrong && most { // then it is hardly the messages' fault
+		if most := p.messages.Add(wrong); wrong && most { // then it is hardly the messages' fault
 			out = r.temporary(push.ReasonConfig, out.Evidence)
 		}
 	}
 	return out
-}
-
-// window remembers which of an app's last messages FCM called wrong.
-type window struct {
-	wrong uint32 // a bit for each, the latest is the lowest
-	count int    // at most as many as bits
-}
-
-// enough is from how many messages on a window tells something.
-const enough = 10
-
-// add adds a message, and reports whether most of the last ones were wrong.
-func (w *window) add(wrong bool) bool {
-	w.wrong <<= 1
-	if wrong {
-		w.wrong |= 1
-	}
-	w.count = min(w.count+1, 32)
-	return w.count >= enough && 2*bits.OnesCount32(w.wrong) > w.count
 }

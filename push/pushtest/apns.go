@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"regexp"
@@ -73,12 +72,9 @@ type APNsAnswer struct {
 // 127.0.0.1.
 type APNs struct {
 	*recorder[APNsRequest]
+	*service
 	opts     APNsOptions
-	ca       *CA
-	listener *trackingListener
-	server   *http.Server
 	verified jwtCache
-	stop     chan struct{}
 }
 
 // StartAPNs starts an APNs that ends with the test.
@@ -90,57 +86,14 @@ func StartAPNs(tb testing.TB, opts APNsOptions) *APNs {
 	if opts.MaxConcurrentStreams == 0 {
 		opts.MaxConcurrentStreams = 1000
 	}
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	a := &APNs{
-		recorder: newRecorder[APNsRequest](opts.Discard),
-		opts:     opts,
-		ca:       NewCA(tb),
-		listener: &trackingListener{Listener: inner, conns: make(map[net.Conn]struct{})},
-		stop:     make(chan struct{}),
-	}
+	a := &APNs{recorder: newRecorder[APNsRequest](opts.Discard), service: listen(tb), opts: opts}
 	settings := a.ca.ServerTLS(tb)
 	if opts.ClientCA != nil {
 		settings.ClientCAs, settings.ClientAuth = opts.ClientCA.Pool(), tls.VerifyClientCertIfGiven
 	}
-	a.server = &http.Server{
-		Handler:           http.HandlerFunc(a.handle),
-		TLSConfig:         settings,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: opts.MaxConcurrentStreams},
-		ErrorLog:          log.New(io.Discard, "", 0),
-		ReadHeaderTimeout: time.Minute,
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = a.server.ServeTLS(a.listener, "", "") // ErrServerClosed
-	}()
-	tb.Cleanup(func() {
-		close(a.stop)
-		_ = a.server.Close()
-		a.CloseConnections()
-		<-done
-	})
+	a.serve(tb, http.HandlerFunc(a.handle), settings, opts.MaxConcurrentStreams)
 	return a
 }
-
-// URL returns the base URL, as the option endpoint wants it.
-func (a *APNs) URL() string { return "https://" + a.listener.Addr().String() }
-
-// CA returns the authority that signed the server's certificate.
-func (a *APNs) CA() *CA { return a.ca }
-
-// CloseConnections cuts all connections without a word.
-func (a *APNs) CloseConnections() { a.listener.closeConns() }
-
-// HoldHandshakes leaves connections that are made from now on without an answer,
-// the TLS handshake included, until release is called.
-func (a *APNs) HoldHandshakes() (release func()) { return a.listener.hold() }
-
-// Connections returns how many connections have been made so far.
-func (a *APNs) Connections() int { return a.listener.count() }
 
 func (a *APNs) handle(w http.ResponseWriter, r *http.Request) {
 	// One byte more than any limit is enough to see that a push is too large.
@@ -159,38 +112,11 @@ func (a *APNs) handle(w http.ResponseWriter, r *http.Request) {
 	if answer == (APNsAnswer{}) && a.opts.Answer != nil {
 		answer = a.opts.Answer(req)
 	}
-	if !pause(r.Context(), answer.Delay, a.stop) {
-		return
-	}
-	a.write(w, r, answer)
-}
-
-func (a *APNs) write(w http.ResponseWriter, r *http.Request, answer APNsAnswer) {
-	switch {
-	case answer.Hang:
-		select {
-		case <-r.Context().Done():
-		case <-a.stop:
-		}
-		return
-	case answer.Cut:
-		a.listener.closeConn(r.RemoteAddr)
-		return
-	}
 	id := r.Header.Get("apns-id")
 	if id == "" { // Apple gives the push one
 		id = strings.ToUpper(uuid.NewString())
 	}
 	w.Header().Set("apns-id", id)
-	if answer.RetryAfter != "" {
-		w.Header().Set("Retry-After", answer.RetryAfter)
-	}
-	if answer.GoAway {
-		w.Header().Set("Connection", "close") // net/http turns it into GOAWAY
-	}
-	if answer.Status == 0 {
-		answer.Status = http.StatusOK
-	}
 	if answer.Body == "" && answer.Reason != "" {
 		body, _ := json.Marshal(struct { // of a string and a number: no error
 			Reason    string `json:"reason"`
@@ -198,8 +124,8 @@ func (a *APNs) write(w http.ResponseWriter, r *http.Request, answer APNsAnswer) 
 		}{answer.Reason, answer.Timestamp})
 		answer.Body = string(body)
 	}
-	w.WriteHeader(answer.Status)
-	_, _ = io.WriteString(w, answer.Body) // the client may have gone
+	a.write(w, r, FCMAnswer{Status: answer.Status, RetryAfter: answer.RetryAfter, Body: answer.Body,
+		Hang: answer.Hang, Cut: answer.Cut, GoAway: answer.GoAway, Delay: answer.Delay})
 }
 
 var (

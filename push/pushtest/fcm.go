@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
-	"log"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -59,19 +57,16 @@ type FCMAnswer struct {
 }
 
 // FCM is a stand-in for FCM's HTTP v1 API and Google's token endpoint, over TLS
-// and HTTP/2 on 127.0.0.1. As a Peer it counts messages only.
+// and HTTP/2 on 127.0.0.1. As a Peer it counts messages only, and its connections
+// are also those for access tokens.
 type FCM struct {
 	*recorder[FCMRequest]
-	opts     FCMOptions
-	ca       *CA
-	key      *rsa.PrivateKey
-	listener *trackingListener
-	server   *http.Server
-	tokens   *recorder[struct{}]
-	onToken  atomic.Pointer[func() FCMAnswer]
-	bearers  sync.Map // access token → time.Time of its end
-	stop     chan struct{}
-	close    func()
+	*service
+	opts    FCMOptions
+	key     *rsa.PrivateKey
+	tokens  *recorder[struct{}]
+	onToken atomic.Pointer[func() FCMAnswer]
+	bearers sync.Map // access token → time.Time of its end
 }
 
 // accountKey is the key of all service accounts: to make one takes a while.
@@ -87,65 +82,15 @@ func StartFCM(tb testing.TB, opts FCMOptions) *FCM {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	f := &FCM{
-		recorder: newRecorder[FCMRequest](opts.Discard),
-		opts:     opts,
-		ca:       NewCA(tb),
-		key:      key,
-		listener: &trackingListener{Listener: inner, conns: make(map[net.Conn]struct{})},
-		tokens:   newRecorder[struct{}](false),
-		stop:     make(chan struct{}),
-	}
+	f := &FCM{recorder: newRecorder[FCMRequest](opts.Discard), service: listen(tb), opts: opts, key: key, tokens: newRecorder[struct{}](false)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", f.serveToken)
 	mux.HandleFunc("POST /v1/projects/{project}/{method}", f.serveMessage)
 	settings := f.ca.ServerTLS(tb)
 	settings.NextProtos = append(settings.NextProtos, "http/1.1") // enough for tokens
-	f.server = &http.Server{
-		Handler:           mux,
-		TLSConfig:         settings,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: opts.MaxConcurrentStreams},
-		ErrorLog:          log.New(io.Discard, "", 0),
-		ReadHeaderTimeout: time.Minute,
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = f.server.ServeTLS(f.listener, "", "") // ErrServerClosed
-	}()
-	f.close = sync.OnceFunc(func() {
-		close(f.stop)
-		_ = f.server.Close()
-		f.CloseConnections()
-		<-done
-	})
-	tb.Cleanup(f.close)
+	f.serve(tb, mux, settings, opts.MaxConcurrentStreams)
 	return f
 }
-
-// URL returns the base URL, as the option endpoint wants it.
-func (f *FCM) URL() string { return "https://" + f.listener.Addr().String() }
-
-// CA returns the authority that signed the server's certificate.
-func (f *FCM) CA() *CA { return f.ca }
-
-// Close stops the server: its address refuses connections from now on.
-func (f *FCM) Close() { f.close() }
-
-// CloseConnections cuts all connections without a word.
-func (f *FCM) CloseConnections() { f.listener.closeConns() }
-
-// HoldHandshakes leaves connections that are made from now on without an answer,
-// the TLS handshake included, until release is called.
-func (f *FCM) HoldHandshakes() (release func()) { return f.listener.hold() }
-
-// Connections returns how many connections have been made so far, those for
-// access tokens included.
-func (f *FCM) Connections() int { return f.listener.count() }
 
 // ServiceAccount returns the JSON key of a service account of a project, whose
 // token endpoint is the fake's.
@@ -207,9 +152,6 @@ func (f *FCM) serveMessage(w http.ResponseWriter, r *http.Request) {
 	if answer.Status == 0 && answer.Body == "" {
 		answer.Body = `{"name":"projects/` + req.Project + `/messages/0:1"}`
 	}
-	if !pause(r.Context(), answer.Delay, f.stop) {
-		return
-	}
 	f.write(w, r, answer)
 }
 
@@ -226,33 +168,4 @@ func (f *FCM) judge(r *http.Request, fault string) FCMAnswer {
 		return FCMError(http.StatusBadRequest, "INVALID_ARGUMENT", "INVALID_ARGUMENT", fault)
 	}
 	return FCMAnswer{}
-}
-
-func (f *FCM) write(w http.ResponseWriter, r *http.Request, answer FCMAnswer) {
-	switch {
-	case answer.Hang:
-		select {
-		case <-r.Context().Done():
-		case <-f.stop:
-		}
-		return
-	case answer.Cut:
-		f.listener.closeConn(r.RemoteAddr)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	if answer.RetryAfter != "" {
-		w.Header().Set("Retry-After", answer.RetryAfter)
-	}
-	if answer.GoAway {
-		w.Header().Set("Connection", "close") // net/http turns it into GOAWAY
-	}
-	if answer.Location != "" {
-		w.Header().Set("Location", answer.Location)
-	}
-	if answer.Status == 0 {
-		answer.Status = http.StatusOK
-	}
-	w.WriteHeader(answer.Status)
-	_, _ = io.WriteString(w, answer.Body) // the client may have gone
 }

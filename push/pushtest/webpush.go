@@ -15,8 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -113,14 +111,11 @@ type WebPushRequest struct {
 // which a transport brought here, are judged by the host they name.
 type WebPush struct {
 	*recorder[WebPushRequest]
+	*service
 	// Subscription is whose messages it gets.
 	Subscription *Subscription
 
-	answer   func(WebPushRequest) FCMAnswer
-	ca       *CA
-	listener *trackingListener
-	stop     chan struct{}
-	close    func()
+	answer func(WebPushRequest) FCMAnswer
 
 	mu     sync.Mutex
 	faults []string
@@ -130,26 +125,8 @@ type WebPush struct {
 // each valid message; nil takes all.
 func StartWebPush(tb testing.TB, answer func(WebPushRequest) FCMAnswer) *WebPush {
 	tb.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	w := &WebPush{
-		recorder: newRecorder[WebPushRequest](false), Subscription: NewSubscription(tb), answer: answer, ca: NewCA(tb),
-		listener: &trackingListener{Listener: inner, conns: make(map[net.Conn]struct{})}, stop: make(chan struct{}),
-	}
-	server := &http.Server{Handler: w, TLSConfig: w.ca.ServerTLS(tb), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.ServeTLS(w.listener, "", "") // ErrServerClosed
-	}()
-	w.close = sync.OnceFunc(func() {
-		close(w.stop)
-		_ = server.Close()
-		w.listener.closeConns()
-		<-done
-	})
+	w := &WebPush{recorder: newRecorder[WebPushRequest](false), service: listen(tb), Subscription: NewSubscription(tb), answer: answer}
+	w.serve(tb, w, w.ca.ServerTLS(tb), 0)
 	tb.Cleanup(func() {
 		w.close()
 		for _, fault := range w.faults {
@@ -158,21 +135,6 @@ func StartWebPush(tb testing.TB, answer func(WebPushRequest) FCMAnswer) *WebPush
 	})
 	return w
 }
-
-// Addr is its host and port.
-func (w *WebPush) Addr() string { return w.listener.Addr().String() }
-
-// CA returns the authority that signed the server's certificate.
-func (w *WebPush) CA() *CA { return w.ca }
-
-// Close stops the server: its address refuses connections from now on.
-func (w *WebPush) Close() { w.close() }
-
-// HoldHandshakes leaves connections that are made from now on without an answer.
-func (w *WebPush) HoldHandshakes() (release func()) { return w.listener.hold() }
-
-// Connections returns how many connections have been made so far.
-func (w *WebPush) Connections() int { return w.listener.count() }
 
 // ServeHTTP implements http.Handler.
 func (w *WebPush) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -199,33 +161,10 @@ func (w *WebPush) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case w.answer != nil:
 		answer = w.answer(req)
 	}
-	switch {
-	case answer.Hang:
-		select {
-		case <-r.Context().Done():
-		case <-w.stop:
-		}
-		return
-	case answer.Cut:
-		w.listener.closeConn(r.RemoteAddr)
-		return
-	}
-	for name, value := range map[string]string{"Retry-After": answer.RetryAfter, "Location": answer.Location} {
-		if value != "" {
-			rw.Header().Set(name, value)
-		}
-	}
-	if answer.GoAway {
-		rw.Header().Set("Connection", "close") // net/http turns it into GOAWAY
-	}
-	if name, value, ok := strings.Cut(answer.Header, ": "); ok {
-		rw.Header().Set(name, value)
-	}
 	if answer.Status == 0 {
 		answer.Status = http.StatusCreated
 	}
-	rw.WriteHeader(answer.Status)
-	_, _ = io.WriteString(rw, answer.Body) // the client may have gone
+	w.write(rw, r, answer)
 }
 
 var topicForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
