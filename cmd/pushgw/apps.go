@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/h2pool"
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
@@ -28,11 +29,8 @@ type connections struct {
 
 func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
 	proxy, _ := cfg.proxyURL() // validated
-	return &connections{
-		apns: apns.NewConnections(apns.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
-		fcm:  fcm.NewConnections(fcm.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
-		web:  webpush.NewConnections(webpush.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}),
-	}
+	opts := outbound.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}
+	return &connections{apns: apns.NewConnections(opts), fcm: fcm.NewConnections(opts), web: webpush.NewConnections(opts)}
 }
 
 // Describe implements prometheus.Collector.

@@ -1,5 +1,6 @@
-// Package outbound holds what all that ask services outside have in common: how
-// to read the headers of their answers. It opens no connection.
+// Package outbound holds what all that ask services outside have in common: the
+// options of their connections, and how to read the headers of answers. It opens no
+// connection.
 package outbound
 
 import (

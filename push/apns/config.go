@@ -10,6 +10,7 @@ import (
 	"github.com/sideshow/apns2"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/outbound"
 )
 
 // Values of the options of Config that are one of a few words.
@@ -193,10 +194,5 @@ func (c Config) host() (*url.URL, error) {
 	default:
 		base = apns2.HostProduction
 	}
-	u, err := url.Parse(base)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
-		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errEndpoint
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+	return outbound.ParseHost(base)
 }

@@ -20,7 +20,6 @@ import (
 )
 
 var (
-	errEndpoint  = errors.New("endpoint is not an https URL of a host alone")
 	errKey       = errors.New("the key is not an ECDSA key on the curve P-256 in PKCS #8 PEM form")
 	errEncrypted = errors.New("the private key is encrypted; decrypt it with openssl pkey, or use a .p12 file with cert_password")
 	errNoCert    = errors.New("no certificate in it: use PEM or PKCS #12 (.p12)")

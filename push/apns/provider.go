@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sideshow/apns2"
 
+	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/push"
 )
 
@@ -25,16 +25,14 @@ var errSendTimeout = errors.New("APNs did not answer in time")
 // Provider delivers to the devices of one app through APNs. Its methods are
 // safe for concurrent use.
 type Provider struct {
-	connections *Connections
-	link        *link
+	pool        *h2pool.Use[*h2pool.Pool]
 	url         string            // of a device token, without it
-	transport   http.RoundTripper // over link
+	transport   http.RoundTripper // over pool
 	tokens      *tokenSource      // nil with a certificate
 	settings    settings
 	fingerprint string
 	destination string
 	notAfter    time.Time
-	log         *slog.Logger
 	now         func() time.Time
 	closing     sync.Once
 }
@@ -55,7 +53,7 @@ type settings struct {
 
 // Close gives up the provider's share of the connections. Pushes on their way
 // keep theirs, and Close does not wait for them.
-func (p *Provider) Close() { p.closing.Do(func() { p.connections.release(p.link) }) }
+func (p *Provider) Close() { p.closing.Do(p.pool.Release) }
 
 // NotAfter returns when the provider's certificate expires, the zero time when
 // it uses a token.
@@ -91,10 +89,10 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	case payload.JSON == nil:
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
-	if !p.connections.hold(p.link) {
-		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Unprocessed: true, Err: errClosed}
+	if err := p.pool.Hold(); err != nil {
+		return failure(ctx, err)
 	}
-	defer p.connections.release(p.link)
+	defer p.pool.Release()
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)

@@ -182,9 +182,6 @@ func stale(timestamp, registered int64) bool {
 // failure says what a transport error means.
 func failure(ctx context.Context, err error) push.Outcome {
 	out := push.NoAnswer(ctx, err, h2pool.Unprocessed(err))
-	if errors.Is(err, h2pool.ErrClosed) {
-		out.Evidence = push.EvidenceNone // it was we who ended it
-	}
 	var last response // Apple's last words on the connection
 	if goAway, left := errors.AsType[*h2pool.GoAwayError](err); left {
 		last.status = http.StatusForbidden

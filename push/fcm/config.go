@@ -10,6 +10,7 @@ import (
 	"firebase.google.com/go/v4/messaging"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/outbound"
 )
 
 // Values of Config.Collapse.
@@ -100,7 +101,6 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	s := settings{
 		projectID:      c.ProjectID,
 		rejectMismatch: c.RejectSenderMismatch == nil || *c.RejectSenderMismatch,
-		endpoint:       c.checkEndpoint(path+".endpoint", p),
 		payload: Payload{
 			Target:       cmp.Or(c.Target, TargetAuto),
 			CollapseRoom: c.Collapse == CollapseRoom,
@@ -109,6 +109,10 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 			BadgeZero:    c.SendBadgeZero,
 			Tweaks:       c.Tweaks,
 		},
+	}
+	var err error
+	if s.endpoint, err = outbound.ParseHost(cmp.Or(c.Endpoint, googleEndpoint)); err != nil {
+		p.Add(path+".endpoint", nil, "must be an https URL of a host and perhaps a port, such as https://fcm.example.org:8443")
 	}
 	switch {
 	case c.ServiceAccount != "":
@@ -155,19 +159,4 @@ func (c Config) checkLifespan(path string, android *messaging.AndroidConfig, p *
 	default:
 		p.Add(path+".collapse", c.Collapse, `must be "none" or "room"`)
 	}
-}
-
-// checkEndpoint returns the host to talk to.
-func (c Config) checkEndpoint(path string, p *conf.Problems) *url.URL {
-	endpoint := c.Endpoint
-	if endpoint == "" {
-		endpoint = googleEndpoint
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		p.Add(path, nil, "must be an https URL of a host and perhaps a port, such as https://fcm.example.org:8443")
-		return nil
-	}
-	u.Path = ""
-	return u
 }

@@ -13,9 +13,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/accesstoken"
 	"github.com/matrix-herald/herald/push/eventdata"
 )
 
@@ -25,8 +26,8 @@ const maxResponse = 64 << 10
 // Provider delivers the notifications of one app through FCM. It implements
 // push.Provider.
 type Provider struct {
-	connections    *Connections
-	link           *link
+	link           *h2pool.Use[*link]
+	now            func() time.Time
 	url            string
 	payload        Payload
 	rejectMismatch bool
@@ -36,10 +37,10 @@ type Provider struct {
 	messages       eventdata.Window
 }
 
-func newProvider(c *Connections, l *link, s settings) *Provider {
+func newProvider(l *h2pool.Use[*link], s settings, now func() time.Time) *Provider {
 	return &Provider{
-		connections:    c,
 		link:           l,
+		now:            now,
 		url:            s.endpoint.String() + "/v1/projects/" + s.projectID + "/messages:send",
 		payload:        s.payload,
 		rejectMismatch: s.rejectMismatch,
@@ -71,29 +72,29 @@ func (p *Provider) Address(d *push.Device) string {
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {
-	p.close.Do(func() { p.connections.release(p.link) })
+	p.close.Do(p.link.Release)
 }
 
 // Send makes one attempt to deliver d.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	message, out := p.payload.Message(d, p.connections.opts.Now())
+	message, out := p.payload.Message(d, p.now())
 	if message == nil {
 		return out
 	}
-	if !p.connections.hold(p.link) {
-		return failure(ctx, accesstoken.ErrClosed, false)
+	if err := p.link.Hold(); err != nil {
+		return failure(ctx, err)
 	}
-	defer p.connections.release(p.link)
-	token, out := p.link.tokens.Get(ctx)
+	defer p.link.Release()
+	token, out := p.link.Of.tokens.Get(ctx)
 	if token == "" {
 		return out
 	}
 	r, err := p.post(ctx, token, message)
 	if err != nil {
-		return failure(ctx, err, true)
+		return failure(ctx, err)
 	}
 	if r.refusesToken() {
-		p.link.tokens.Refused(token, true)
+		p.link.Of.tokens.Refused(token, true)
 	}
 	return p.outcome(r)
 }
@@ -108,7 +109,7 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (resp
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("X-Goog-Api-Format-Version", "2") // else FCM leaves its error codes out
-	res, err := p.link.sender.RoundTrip(req)
+	res, err := p.link.Of.sender.RoundTrip(req)
 	if err != nil {
 		return response{}, err
 	}
@@ -117,7 +118,7 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (resp
 	if err != nil {
 		return response{}, fmt.Errorf("read fcm's response: %w", err)
 	}
-	return parseResponse(res.StatusCode, res.Header, body, p.connections.opts.Now()), nil
+	return parseResponse(res.StatusCode, res.Header, body, p.now()), nil
 }
 
 // outcome says what a response means for this app's push.

@@ -13,7 +13,6 @@ import (
 	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
 const (
@@ -225,12 +224,7 @@ func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcom
 	return out
 }
 
-// failure is what it means that there was no response. sent says that the
-// message was handed to FCM's connections.
-func failure(ctx context.Context, err error, sent bool) push.Outcome {
-	out := push.NoAnswer(ctx, err, !sent || h2pool.Unprocessed(err))
-	if errors.Is(err, accesstoken.ErrClosed) || errors.Is(err, h2pool.ErrClosed) { // that we stop says nothing about FCM
-		out.Evidence = push.EvidenceNone
-	}
-	return out
+// failure is what it means that there was no response.
+func failure(ctx context.Context, err error) push.Outcome {
+	return push.NoAnswer(ctx, err, h2pool.Unprocessed(err))
 }

@@ -1,33 +1,19 @@
 package webpush
 
 import (
-	"cmp"
-	"crypto/x509"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"net/url"
 	"sync"
-	"time"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
 
 const userAgent = "Herald"
 
-// Options configure Connections. The zero value works.
-type Options struct {
-	// Proxy is an HTTP CONNECT proxy, nil for none. It has to refuse private
-	// addresses itself.
-	Proxy *url.URL
-	// RootCAs are the authorities to trust, nil for the system's.
-	RootCAs *x509.CertPool
-	// Wrap, unless nil, is put around what sends messages, to trace them.
-	Wrap func(http.RoundTripper) http.RoundTripper
-	Log  *slog.Logger     // default: discard
-	Now  func() time.Time // default: time.Now
-}
+// Options are what all apps of a process share.
+type Options = outbound.Options
 
 // Connections are the connections to push services that all apps of a process
 // share, across reloads of its configuration.
@@ -40,14 +26,7 @@ type Connections struct {
 
 // NewConnections returns Connections that are not open to anything yet.
 func NewConnections(opts Options) *Connections {
-	if opts.Wrap == nil {
-		opts.Wrap = func(next http.RoundTripper) http.RoundTripper { return next }
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
-	return &Connections{opts: opts, clients: make(map[string]*safehttp.Client)}
+	return &Connections{opts: opts.WithDefaults(), clients: make(map[string]*safehttp.Client)}
 }
 
 // Open returns the provider of the app with this name, which appears in errors

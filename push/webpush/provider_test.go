@@ -282,6 +282,8 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 // Whoever sets a pusher chooses the path: what answers there may be another server
 // behind the operator's proxy, or a phone behind Mozilla's. That some path fails
 // says nothing about the host, as long as it can be reached.
+//
+// Conformance (Web Push): 5xx, or no answer, from a path at a host that the operator lists | nothing against the host: only that it cannot be reached opens its breaker
 func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 	t.Parallel()
 	const listed = "https://ntfy.example.org/other"
