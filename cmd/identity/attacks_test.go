@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/mail"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/matrix-herald/herald/identity/storetest"
 	"github.com/matrix-herald/herald/internal/harness"
-	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
 // TestACodeCannotBeGuessedInParallel has 400 clients guess a code of six digits
@@ -70,118 +68,6 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 			t.Errorf("the right code after all the wrong ones: %d %s", status, answer)
 		}
 	}
-}
-
-// TestAHomeserverCannotBeImpersonated lets others answer in its name.
-func TestAHomeserverCannotBeImpersonated(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, storetest.SQLite(t))
-	ca, stranger := safehttptest.NewCA(t), safehttptest.NewCA(t)
-	userOf := func(sub string) http.Handler {
-		return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			_ = json.NewEncoder(rw).Encode(map[string]string{"sub": sub})
-		})
-	}
-	// Each server is asked by its own address; {} in the sub is that.
-	servers := map[string]struct {
-		name func() string
-		want int
-	}{}
-	add := func(what, sub string, want int, ca *safehttptest.CA, names ...string) {
-		mux := http.NewServeMux()
-		srv := ca.Server(t, "127.0.0.1:0", mux, names...)
-		name := strings.TrimPrefix(srv.URL, "https://")
-		mux.Handle("/", userOf(strings.ReplaceAll(sub, "{}", name)))
-		servers[what] = struct {
-			name func() string
-			want int
-		}{func() string { return name }, want}
-	}
-	add("the server itself", "@alice:{}", http.StatusOK, ca, "127.0.0.1")
-	add("a certificate for another name", "@alice:{}", http.StatusBadGateway, ca, "matrix.example.org")
-	add("a certificate nobody vouches for", "@alice:{}", http.StatusBadGateway, stranger, "127.0.0.1")
-	add("a user of another server", "@alice:matrix.org", http.StatusUnauthorized, ca, "127.0.0.1")
-	add("a user of a longer name", "@alice:{}.evil.example", http.StatusUnauthorized, ca, "127.0.0.1")
-	add("a user of another port", "@alice:127.0.0.1", http.StatusUnauthorized, ca, "127.0.0.1")
-	add("a user with two servers", "@alice:matrix.org:{}", http.StatusUnauthorized, ca, "127.0.0.1")
-	add("no user", "{}", http.StatusUnauthorized, ca, "127.0.0.1")
-	add("nobody", "", http.StatusUnauthorized, ca, "127.0.0.1")
-	p := w.startWith(t, []string{"IDENTITY_HOMESERVERS_CA_FILE=" + ca.File(t)})
-	for what, server := range servers {
-		status, answer := send(t, http.MethodPost, p.API+"/_matrix/identity/v2/account/register", "",
-			fmt.Sprintf(`{"access_token":"t","token_type":"Bearer","matrix_server_name":%q,"expires_in":3600}`, server.name()))
-		if status != server.want || status != http.StatusOK && strings.Contains(answer, `"token"`) {
-			t.Errorf("%s: %d %s, want %d", what, status, answer, server.want)
-		}
-	}
-}
-
-// TestAReplayedSignatureIsWorthNothingElsewhere sends what a homeserver signed once
-// more: to another service, for another user or address, and to the same, where it
-// finds nothing left to do. The same again after a new binding is a request that
-// the homeserver itself would sign alike.
-func TestAReplayedSignatureIsWorthNothingElsewhere(t *testing.T) {
-	t.Parallel()
-	peers, environ := newPeers(t, 1)
-	p := peers[0]
-	bound := func(w *world, name string) (client, string) {
-		t.Helper()
-		w.startWith(t, environ)
-		c, address := registerAt(t, w.front.URL, p, name), name+"@example.com"
-		w.bind(t, c, p.user(name), address)
-		return c, address
-	}
-	here, there := newWorld(t, storetest.SQLite(t)), newWorld(t, storetest.SQLite(t))
-	here.rename(t, "one.example.org")
-	there.rename(t, "two.example.org")
-	first, address := bound(here, "b")
-	second, _ := bound(there, "b")
-	recorded := func() *unbinding { return p.unbind(p.user("b"), address, "one.example.org") }
-
-	if status, answer := recorded().send(t, there.front.URL); status != http.StatusUnauthorized {
-		t.Errorf("at another service: %d %s", status, answer)
-	}
-	renamed := recorded()
-	renamed.header["destination"] = "two.example.org"
-	if status, answer := renamed.send(t, there.front.URL); status != http.StatusForbidden {
-		t.Errorf("at another service, in its name: %d %s", status, answer)
-	}
-	for name, change := range map[string]func(u *unbinding){
-		"for another address": func(u *unbinding) {
-			u.content["threepid"] = map[string]any{"medium": "email", "address": "c@example.com"}
-		},
-		"for another user": func(u *unbinding) { u.content["mxid"] = p.user("c") },
-		"with more in it":  func(u *unbinding) { u.content["x"] = "y" },
-	} {
-		u := recorded()
-		change(u)
-		if status, answer := u.send(t, here.front.URL); status != http.StatusForbidden {
-			t.Errorf("%s: %d %s", name, status, answer)
-		}
-	}
-	for name, c := range map[string]client{"here": first, "there": second} {
-		if hashed, _ := c.lookup(t, address); hashed == nil {
-			t.Errorf("%s: unbound by a request that was refused", name)
-		}
-	}
-	for range 2 {
-		if status, answer := recorded().send(t, here.front.URL); status != http.StatusOK {
-			t.Errorf("as it was signed: %d %s", status, answer)
-		}
-	}
-	if hashed, _ := second.lookup(t, address); hashed == nil {
-		t.Error("there: unbound by a request to another service")
-	}
-}
-
-// rename gives the world's service another name.
-func (w *world) rename(t *testing.T, name string) {
-	t.Helper()
-	config, err := os.ReadFile(w.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, w.config, strings.Replace(string(config), "server_name: "+serverName, "server_name: "+name, 1))
 }
 
 // hostile is what an attacker would like to see in a header or a page.

@@ -60,14 +60,14 @@ func rotation(t *testing.T, db *sql.DB) (coming int, cursor int64) {
 }
 
 // TestAKillInTheMiddleLosesNothing ends the service with SIGKILL in the middle
-// of a pepper rotation over 100,000 bindings and of 1,000 binds, starts it again
+// of a pepper rotation over 10,000 bindings and of 200 binds, starts it again
 // and looks up what was acknowledged.
 //
 // Conformance (bind): kill -9 in the middle of a thousand binds and of a rotation | every acknowledged bind is there
 func TestAKillInTheMiddleLosesNothing(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		const there, binds, killAfter = 100_000, 1000, 300
+		const there, binds, killAfter = 10_000, 200, 60
 		database := newDatabase(t)
 		fill(t, database, there)
 		s := newSite(t, database, "")

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -82,76 +81,74 @@ func (c client) verify(t *testing.T, association map[string]any) {
 
 func TestFromRegistrationToLogout(t *testing.T) {
 	t.Parallel()
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		w := newWorld(t, newDatabase(t))
-		p := w.start(t)
-		restart := func() {
-			t.Helper()
-			p.Stop(t)
-			p = w.start(t)
-		}
-		c := w.register(t, w.front.URL, "alice")
-		alice := "@alice:" + w.homeserver
-		if got := c.get(t, "/account")["user_id"]; got != alice {
-			t.Fatalf("account of %v", got)
-		}
+	w := newWorld(t, storetest.SQLite(t))
+	p := w.start(t)
+	restart := func() {
+		t.Helper()
+		p.Stop(t)
+		p = w.start(t)
+	}
+	c := w.register(t, w.front.URL, "alice")
+	alice := "@alice:" + w.homeserver
+	if got := c.get(t, "/account")["user_id"]; got != alice {
+		t.Fatalf("account of %v", got)
+	}
 
-		const request = `{"client_secret":"monkeys","email":%q,"send_attempt":1}`
-		const address, second = "alice@example.com", "alice@example.net"
-		sid := c.post(t, "/validate/email/requestToken", request, "Alice@Example.com")["sid"]
-		if again := c.post(t, "/validate/email/requestToken", request, address)["sid"]; again != sid {
-			t.Errorf("another session for the same attempt: %v, %v", sid, again)
-		}
-		link := w.mailed(t, 1)
-		if got := w.relay.Messages()[0].To; !cmp.Equal(got, []string{address}) {
-			t.Errorf("mailed to %v", got)
-		}
-		c.post(t, "/validate/email/requestToken", request, second)
-		secondLink := w.mailed(t, 2)
-		if len(w.relay.Messages()) != 2 {
-			t.Errorf("%d mails for two attempts", len(w.relay.Messages()))
-		}
-		restart()
+	const request = `{"client_secret":"monkeys","email":%q,"send_attempt":1}`
+	const address, second = "alice@example.com", "alice@example.net"
+	sid := c.post(t, "/validate/email/requestToken", request, "Alice@Example.com")["sid"]
+	if again := c.post(t, "/validate/email/requestToken", request, address)["sid"]; again != sid {
+		t.Errorf("another session for the same attempt: %v, %v", sid, again)
+	}
+	link := w.mailed(t, 1)
+	if got := w.relay.Messages()[0].To; !cmp.Equal(got, []string{address}) {
+		t.Errorf("mailed to %v", got)
+	}
+	c.post(t, "/validate/email/requestToken", request, second)
+	secondLink := w.mailed(t, 2)
+	if len(w.relay.Messages()) != 2 {
+		t.Errorf("%d mails for two attempts", len(w.relay.Messages()))
+	}
+	restart()
 
-		c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sid, link.Query().Get("token"))
-		if status, page := press(t, secondLink); status != http.StatusOK || !strings.Contains(page, "<html") {
-			t.Errorf("the link in the mail: %d %s", status, page)
-		}
-		restart()
+	c.post(t, "/validate/email/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sid, link.Query().Get("token"))
+	if status, page := press(t, secondLink); status != http.StatusOK || !strings.Contains(page, "<html") {
+		t.Errorf("the link in the mail: %d %s", status, page)
+	}
+	restart()
 
-		for sid, want := range map[any]string{sid: address, secondLink.Query().Get("sid"): second} {
-			proved := c.get(t, fmt.Sprintf("/3pid/getValidated3pid?sid=%s&client_secret=monkeys", sid))
-			if proved["address"] != want || proved["medium"] != "email" {
-				t.Errorf("validated: %v, want %s", proved, want)
-			}
-			bound := c.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, alice)
-			if bound["mxid"] != alice || bound["address"] != want {
-				t.Errorf("bound: %v", bound)
-			}
-			c.verify(t, bound)
+	for sid, want := range map[any]string{sid: address, secondLink.Query().Get("sid"): second} {
+		proved := c.get(t, fmt.Sprintf("/3pid/getValidated3pid?sid=%s&client_secret=monkeys", sid))
+		if proved["address"] != want || proved["medium"] != "email" {
+			t.Errorf("validated: %v, want %s", proved, want)
 		}
-		restart()
+		bound := c.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, alice)
+		if bound["mxid"] != alice || bound["address"] != want {
+			t.Errorf("bound: %v", bound)
+		}
+		c.verify(t, bound)
+	}
+	restart()
 
-		if hashed, plain := c.lookup(t, address); hashed != alice || plain != alice {
-			t.Errorf("looked up: %v, %v", hashed, plain)
+	if hashed, plain := c.lookup(t, address); hashed != alice || plain != alice {
+		t.Errorf("looked up: %v, %v", hashed, plain)
+	}
+	c.post(t, "/3pid/unbind", `{"sid":%q,"client_secret":"monkeys","mxid":%q,"threepid":{"medium":"email","address":%q}}`, sid, alice, address)
+	if hashed, plain := c.lookup(t, address); hashed != nil || plain != nil {
+		t.Errorf("after unbind: %v, %v", hashed, plain)
+	}
+	if hashed, _ := c.lookup(t, second); hashed != alice {
+		t.Errorf("the other binding went, too: %v", hashed)
+	}
+	c.post(t, "/account/logout", "{}")
+	if status, refusal := c.ask(t, http.MethodGet, "/account", ""); status != http.StatusUnauthorized {
+		t.Errorf("after logout: %d %v", status, refusal)
+	}
+	for _, secret := range []string{address, second, c.token, "monkeys", link.Query().Get("token"), "openid-alice"} {
+		if strings.Contains(strings.ToLower(p.Log.String()), strings.ToLower(secret)) {
+			t.Errorf("the log has %q:\n%s", secret, p.Log)
 		}
-		c.post(t, "/3pid/unbind", `{"sid":%q,"client_secret":"monkeys","mxid":%q,"threepid":{"medium":"email","address":%q}}`, sid, alice, address)
-		if hashed, plain := c.lookup(t, address); hashed != nil || plain != nil {
-			t.Errorf("after unbind: %v, %v", hashed, plain)
-		}
-		if hashed, _ := c.lookup(t, second); hashed != alice {
-			t.Errorf("the other binding went, too: %v", hashed)
-		}
-		c.post(t, "/account/logout", "{}")
-		if status, refusal := c.ask(t, http.MethodGet, "/account", ""); status != http.StatusUnauthorized {
-			t.Errorf("after logout: %d %v", status, refusal)
-		}
-		for _, secret := range []string{address, second, c.token, "monkeys", link.Query().Get("token"), "openid-alice"} {
-			if strings.Contains(strings.ToLower(p.Log.String()), strings.ToLower(secret)) {
-				t.Errorf("the log has %q:\n%s", secret, p.Log)
-			}
-		}
-	})
+	}
 }
 
 func TestATextMessageProvesANumber(t *testing.T) {
@@ -276,59 +273,57 @@ func (w *world) keyID(t *testing.T, c client, mails int) (id, public string) {
 
 func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 	t.Parallel()
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		w := newWorld(t, newDatabase(t))
-		p := w.start(t)
-		c := w.register(t, w.front.URL, "alice")
-		first, firstPublic := w.keyID(t, c, 1)
-		oldPepper := c.get(t, "/hash_details")["lookup_pepper"]
+	w := newWorld(t, storetest.SQLite(t))
+	p := w.start(t)
+	c := w.register(t, w.front.URL, "alice")
+	first, firstPublic := w.keyID(t, c, 1)
+	oldPepper := c.get(t, "/hash_details")["lookup_pepper"]
 
-		run := func(args ...string) string {
-			t.Helper()
-			code, stdout, stderr := command(t, nil, append([]string{"-config", w.config}, args...)...)
-			if code != 0 {
-				t.Fatalf("%v: exit status %d\n%s", args, code, stderr)
-			}
-			return stdout
+	run := func(args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t, nil, append([]string{"-config", w.config}, args...)...)
+		if code != 0 {
+			t.Fatalf("%v: exit status %d\n%s", args, code, stderr)
 		}
-		out := run("rotate-key")
-		run("rotate-pepper")
-		p.Stop(t)
-		p = w.start(t)
+		return stdout
+	}
+	out := run("rotate-key")
+	run("rotate-pepper")
+	p.Stop(t)
+	p = w.start(t)
 
-		second, _ := w.keyID(t, c, 2)
-		if second == first || !strings.Contains(out, "Signing with "+second) {
-			t.Errorf("signed with %s before and %s after:\n%s", first, second, out)
+	second, _ := w.keyID(t, c, 2)
+	if second == first || !strings.Contains(out, "Signing with "+second) {
+		t.Errorf("signed with %s before and %s after:\n%s", first, second, out)
+	}
+	valid := func() any {
+		return c.get(t, "/pubkey/isvalid?public_key="+url.QueryEscape(firstPublic))["valid"]
+	}
+	if valid() != true {
+		t.Error("what the old key signed is no longer valid")
+	}
+	newPepper := c.get(t, "/hash_details")["lookup_pepper"]
+	if newPepper == oldPepper {
+		t.Error("the pepper is the old one")
+	}
+	for _, pepper := range []any{oldPepper, newPepper} {
+		h := hash("a1@example.com", "email", pepper)
+		if m := c.post(t, "/lookup", `{"algorithm":"sha256","pepper":%q,"addresses":[%q]}`, pepper, h)["mappings"].(map[string]any); m[h] == nil {
+			t.Errorf("under the pepper %s nobody is found", pepper)
 		}
-		valid := func() any {
-			return c.get(t, "/pubkey/isvalid?public_key="+url.QueryEscape(firstPublic))["valid"]
-		}
-		if valid() != true {
-			t.Error("what the old key signed is no longer valid")
-		}
-		newPepper := c.get(t, "/hash_details")["lookup_pepper"]
-		if newPepper == oldPepper {
-			t.Error("the pepper is the old one")
-		}
-		for _, pepper := range []any{oldPepper, newPepper} {
-			h := hash("a1@example.com", "email", pepper)
-			if m := c.post(t, "/lookup", `{"algorithm":"sha256","pepper":%q,"addresses":[%q]}`, pepper, h)["mappings"].(map[string]any); m[h] == nil {
-				t.Errorf("under the pepper %s nobody is found", pepper)
-			}
-		}
+	}
 
-		if out := run("rotate-key", "-compromised", first); !strings.Contains(out, "Nothing signed with "+first) || !strings.Contains(out, second) {
-			t.Errorf("rotate-key -compromised:\n%s", out)
-		}
-		if code, _, stderr := command(t, nil, "-config", w.config, "rotate-key", "-compromised", "ed25519:none"); code != 1 || !strings.Contains(stderr, `no signing key "ed25519:none"`) {
-			t.Errorf("an unknown key: exit status %d\n%s", code, stderr)
-		}
-		p.Stop(t)
-		w.start(t)
-		if valid() != false {
-			t.Error("the compromised key is valid")
-		}
-	})
+	if out := run("rotate-key", "-compromised", first); !strings.Contains(out, "Nothing signed with "+first) || !strings.Contains(out, second) {
+		t.Errorf("rotate-key -compromised:\n%s", out)
+	}
+	if code, _, stderr := command(t, nil, "-config", w.config, "rotate-key", "-compromised", "ed25519:none"); code != 1 || !strings.Contains(stderr, `no signing key "ed25519:none"`) {
+		t.Errorf("an unknown key: exit status %d\n%s", code, stderr)
+	}
+	p.Stop(t)
+	w.start(t)
+	if valid() != false {
+		t.Error("the compromised key is valid")
+	}
 }
 
 // TestHomeserversCannotBeUsedToExploreNetworks names servers that are not to be
@@ -405,44 +400,6 @@ func TestTheServiceTellsHowItIs(t *testing.T) {
 	if code, _, stderr := command(t, environ, "-config", w.config, "health"); code != 0 {
 		t.Errorf("health: exit status %d\n%s", code, stderr)
 	}
-}
-
-func TestTracesHoldNoAddresses(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	var spans bytes.Buffer
-	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		_, _ = spans.ReadFrom(r.Body)
-	}))
-	t.Cleanup(collector.Close)
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		w := newWorld(t, newDatabase(t))
-		s := startHere(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector.URL}, "-config", w.config)
-		target, err := url.Parse(s.API)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.target.Store(target)
-		c := w.register(t, w.front.URL, "alice")
-		w.keyID(t, c, 1)
-		if code := s.Stop(); code != 0 {
-			t.Fatalf("exit status %d:\n%s", code, s.Errs)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, want := range []string{"send mail", "homeserver openid/userinfo", "POST /_matrix/identity/v2/3pid/bind"} {
-			if !bytes.Contains(spans.Bytes(), []byte(want)) {
-				t.Errorf("no span is called %q", want)
-			}
-		}
-		for _, secret := range []string{"a1@example.com", c.token, "openid-alice"} {
-			if bytes.Contains(spans.Bytes(), []byte(secret)) {
-				t.Errorf("the spans hold %q", secret)
-			}
-		}
-	})
 }
 
 // gate is a way to a server that can be shut.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,15 +109,5 @@ func TestErasingFailsWhileSomethingIsLeft(t *testing.T) {
 	code, out, errs := command(t, nil, "-config", w.config, "erase", "@alice:"+w.homeserver)
 	if code != 1 || cells(out)[0] != "tokens 1 1" || !strings.Contains(errs, "erase once more") {
 		t.Errorf("exit status %d\n%s%s", code, out, errs)
-	}
-}
-
-func TestEraseCommandLine(t *testing.T) {
-	t.Parallel()
-	for _, args := range [][]string{{}, {"-all"}, {"@a:example.org", "@b:example.org"}} {
-		code, stdout, stderr := command(t, nil, append([]string{"erase"}, args...)...)
-		if code != 2 || stdout != "" || !strings.Contains(stderr, "erase USER_ID") {
-			t.Errorf("%s: exit status %d\n%s%s", fmt.Sprint(args), code, stdout, stderr)
-		}
 	}
 }

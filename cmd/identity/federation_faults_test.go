@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -172,107 +171,95 @@ func TestAHomeserverThatHangsAndDies(t *testing.T) {
 
 // TestAKillBeforeTheHomeserverIsToldLosesNothing ends the service with SIGKILL
 // when it has acknowledged a binding and told nobody. Whoever starts next tells
-// the homeserver, once: with PostgreSQL those are two.
+// the homeserver, once.
 func TestAKillBeforeTheHomeserverIsToldLosesNothing(t *testing.T) {
 	t.Parallel()
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		database := newDatabase(t)
-		w := newWorld(t, database)
-		peers, environ := newPeers(t, 2)
-		one, two := peers[0], peers[1]
-		p := w.startWith(t, environ)
-		db := direct(t, database)
-		stored := registerAt(t, w.front.URL, one, "a").invite(t, one.user("a"), "b@example.com", "!room:example.org")
-		b := registerAt(t, w.front.URL, two, "b")
-		sid := w.prove(t, b, "b@example.com")
-		two.die()
-		b.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, two.user("b"))
-		p.Kill()
-		if n, all := count(t, db, `deliveries`), two.allTold(); n != 1 || len(all) != 0 {
-			t.Fatalf("%d deliveries are to be made, and %d were", n, len(all))
-		}
+	database := storetest.SQLite(t)
+	w := newWorld(t, database)
+	peers, environ := newPeers(t, 2)
+	one, two := peers[0], peers[1]
+	p := w.startWith(t, environ)
+	db := direct(t, database)
+	stored := registerAt(t, w.front.URL, one, "a").invite(t, one.user("a"), "b@example.com", "!room:example.org")
+	b := registerAt(t, w.front.URL, two, "b")
+	sid := w.prove(t, b, "b@example.com")
+	two.die()
+	b.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, two.user("b"))
+	p.Kill()
+	if n, all := count(t, db, `deliveries`), two.allTold(); n != 1 || len(all) != 0 {
+		t.Fatalf("%d deliveries are to be made, and %d were", n, len(all))
+	}
 
-		two.live()
-		// Whether it was killed within an attempt or before.
-		change(t, db, `UPDATE deliveries SET due_ms = 0`)
-		change(t, db, `UPDATE delivery_servers SET due_ms = 0, claim = '', lease_ms = 0`)
-		var starting sync.WaitGroup
-		replicas := 1
-		if strings.HasPrefix(database, "postgres") {
-			replicas = 2
-		}
-		for range replicas {
-			starting.Go(func() { w.startWith(t, environ) })
-		}
-		starting.Wait()
-		heard := two.awaitTold(t, 1)[0].object
-		if invite := heard["invites"].([]any)[0].(map[string]any); invite["token"] != stored["token"] {
-			t.Errorf("told of %v", invite)
-		}
-		eventually(t, "the invite is used", func() bool { return w.outcomes(t)["b@example.com"] == "used" })
-		if n, all := count(t, db, `deliveries`), two.allTold(); n != 0 || len(all) != 1 {
-			t.Errorf("%d deliveries are left, and %d were made", n, len(all))
-		}
-	})
+	two.live()
+	// Whether it was killed within an attempt or before.
+	change(t, db, `UPDATE deliveries SET due_ms = 0`)
+	change(t, db, `UPDATE delivery_servers SET due_ms = 0, claim = '', lease_ms = 0`)
+	w.startWith(t, environ)
+	heard := two.awaitTold(t, 1)[0].object
+	if invite := heard["invites"].([]any)[0].(map[string]any); invite["token"] != stored["token"] {
+		t.Errorf("told of %v", invite)
+	}
+	eventually(t, "the invite is used", func() bool { return w.outcomes(t)["b@example.com"] == "used" })
+	if n, all := count(t, db, `deliveries`), two.allTold(); n != 0 || len(all) != 1 {
+		t.Errorf("%d deliveries are left, and %d were made", n, len(all))
+	}
 }
 
 // TestInvitesEndForEverybody lets the keys of an invite become invalid in each of
 // the ways there are, and nothing else.
 func TestInvitesEndForEverybody(t *testing.T) {
 	t.Parallel()
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		database := newDatabase(t)
-		w := newWorld(t, database)
-		peers, environ := newPeers(t, 2)
-		one, two := peers[0], peers[1]
-		w.startWith(t, environ)
-		db := direct(t, database)
-		inviter, invitee := registerAt(t, w.front.URL, one, "a"), registerAt(t, w.front.URL, two, "b")
-		ago := func(column string, d time.Duration) func(address, _ string) {
-			return func(address, _ string) {
-				change(t, db, `UPDATE invites SET `+column+` = $1 WHERE address = $2`, time.Now().Add(-d).UnixMilli(), address)
-			}
+	database := storetest.SQLite(t)
+	w := newWorld(t, database)
+	peers, environ := newPeers(t, 2)
+	one, two := peers[0], peers[1]
+	w.startWith(t, environ)
+	db := direct(t, database)
+	inviter, invitee := registerAt(t, w.front.URL, one, "a"), registerAt(t, w.front.URL, two, "b")
+	ago := func(column string, d time.Duration) func(address, _ string) {
+		return func(address, _ string) {
+			change(t, db, `UPDATE invites SET `+column+` = $1 WHERE address = $2`, time.Now().Add(-d).UnixMilli(), address)
 		}
-		cases := []struct {
-			name string
-			do   func(address, token string)
-			live bool
-		}{
-			{"waiting", func(string, string) {}, true},
-			{"used", func(string, string) {}, true},
-			{"used-23-hours-ago", ago("used_ms", 23*time.Hour), true},
-			{"used-a-day-ago", ago("used_ms", 24*time.Hour), false},
-			{"expired", ago("expires_ms", 0), false},
-			{"cancelled-by-sender", func(_, token string) { inviter.cancel(t, token) }, false},
-			{"cancelled-by-operator", func(_, token string) { command(t, nil, "-config", w.config, "invites", "cancel", token) }, false},
+	}
+	cases := []struct {
+		name string
+		do   func(address, token string)
+		live bool
+	}{
+		{"waiting", func(string, string) {}, true},
+		{"used", func(string, string) {}, true},
+		{"used-23-hours-ago", ago("used_ms", 23*time.Hour), true},
+		{"used-a-day-ago", ago("used_ms", 24*time.Hour), false},
+		{"expired", ago("expires_ms", 0), false},
+		{"cancelled-by-sender", func(_, token string) { inviter.cancel(t, token) }, false},
+		{"cancelled-by-operator", func(_, token string) { command(t, nil, "-config", w.config, "invites", "cancel", token) }, false},
+	}
+	stored := make(map[string]map[string]any)
+	for _, c := range cases {
+		address := c.name + "@example.com"
+		stored[c.name] = inviter.invite(t, one.user("a"), address, "!room:example.org")
+		if strings.HasPrefix(c.name, "used") {
+			w.bind(t, invitee, two.user("b"), address)
 		}
-		stored := make(map[string]map[string]any)
-		for _, c := range cases {
-			address := c.name + "@example.com"
-			stored[c.name] = inviter.invite(t, one.user("a"), address, "!room:example.org")
-			if strings.HasPrefix(c.name, "used") {
-				w.bind(t, invitee, two.user("b"), address)
-			}
+	}
+	eventually(t, "the invites are used", func() bool { return count(t, db, `invites WHERE used_ms IS NOT NULL`) == 3 })
+	for _, c := range cases {
+		link := w.mailedTo(t, c.name+"@example.com", "/invite")
+		c.do(c.name+"@example.com", stored[c.name]["token"].(string))
+		valid := []string{`{"valid":true}`, fmt.Sprintf(`{"valid":%v}`, c.live)}
+		if diff := cmp.Diff(valid, keysValid(t, stored[c.name])); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
 		}
-		eventually(t, "the invites are used", func() bool { return count(t, db, `invites WHERE used_ms IS NOT NULL`) == 3 })
-		for _, c := range cases {
-			link := w.mailedTo(t, c.name+"@example.com", "/invite")
-			c.do(c.name+"@example.com", stored[c.name]["token"].(string))
-			valid := []string{`{"valid":true}`, fmt.Sprintf(`{"valid":%v}`, c.live)}
-			if diff := cmp.Diff(valid, keysValid(t, stored[c.name])); diff != "" {
-				t.Errorf("%s: %s", c.name, diff)
-			}
-			want := http.StatusNotFound
-			if c.live {
-				want = http.StatusOK
-			}
-			page, _ := send(t, http.MethodGet, link.String(), "", "")
-			signed, answer := client{base: w.front.URL}.ask(t, http.MethodPost, "/sign-ed25519?mxid=@b:example.org&"+link.RawQuery, "")
-			if page != want || signed != want {
-				t.Errorf("%s: the page answers %d, signing %d %v; want %d", c.name, page, signed, answer, want)
-			}
+		want := http.StatusNotFound
+		if c.live {
+			want = http.StatusOK
 		}
-	})
+		page, _ := send(t, http.MethodGet, link.String(), "", "")
+		signed, answer := client{base: w.front.URL}.ask(t, http.MethodPost, "/sign-ed25519?mxid=@b:example.org&"+link.RawQuery, "")
+		if page != want || signed != want {
+			t.Errorf("%s: the page answers %d, signing %d %v; want %d", c.name, page, signed, answer, want)
+		}
+	}
 }
 
 // cancel takes back an invite of the client's user.

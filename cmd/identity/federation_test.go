@@ -20,89 +20,87 @@ import (
 // as those homeservers do, with none of the service's code.
 func TestHomeserversCanCheckWhatTheyAreTold(t *testing.T) {
 	t.Parallel()
-	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {
-		w := newWorld(t, newDatabase(t))
-		peers, environ := newPeers(t, 2)
-		one, two := peers[0], peers[1]
-		w.startWith(t, environ)
-		const address, room = "o'bob&co@example.com", "!tea:example.org"
-		a, b := one.user("a"), two.user("b")
-		stored := registerAt(t, w.front.URL, one, "a").invite(t, a, "bob@example.com", room)
-		keys := stored["public_keys"].([]any)
-		publicKey := func(i int) string { return keys[i].(map[string]any)["public_key"].(string) }
-		valid := []string{`{"valid":true}`, `{"valid":true}`}
-		if diff := cmp.Diff(valid, keysValid(t, stored)); diff != "" {
-			t.Errorf("before the binding: %s", diff)
+	w := newWorld(t, storetest.SQLite(t))
+	peers, environ := newPeers(t, 2)
+	one, two := peers[0], peers[1]
+	w.startWith(t, environ)
+	const address, room = "o'bob&co@example.com", "!tea:example.org"
+	a, b := one.user("a"), two.user("b")
+	stored := registerAt(t, w.front.URL, one, "a").invite(t, a, "bob@example.com", room)
+	keys := stored["public_keys"].([]any)
+	publicKey := func(i int) string { return keys[i].(map[string]any)["public_key"].(string) }
+	valid := []string{`{"valid":true}`, `{"valid":true}`}
+	if diff := cmp.Diff(valid, keysValid(t, stored)); diff != "" {
+		t.Errorf("before the binding: %s", diff)
+	}
+	for _, k := range keys {
+		if u := k.(map[string]any)["key_validity_url"].(string); !strings.HasPrefix(u, w.front.URL+"/_matrix/identity/v2/") {
+			t.Errorf("a room checks the keys at %s", u)
 		}
-		for _, k := range keys {
-			if u := k.(map[string]any)["key_validity_url"].(string); !strings.HasPrefix(u, w.front.URL+"/_matrix/identity/v2/") {
-				t.Errorf("a room checks the keys at %s", u)
-			}
-		}
+	}
 
-		// The invitee, with the key in the mail.
-		mailed := w.mailedTo(t, "bob@example.com", "/invite").Query()
-		if mailed.Get("token") != stored["token"] {
-			t.Errorf("mailed token %s, stored %s", mailed.Get("token"), stored["token"])
+	// The invitee, with the key in the mail.
+	mailed := w.mailedTo(t, "bob@example.com", "/invite").Query()
+	if mailed.Get("token") != stored["token"] {
+		t.Errorf("mailed token %s, stored %s", mailed.Get("token"), stored["token"])
+	}
+	bob := registerAt(t, w.front.URL, two, "b")
+	for name, accepted := range map[string]map[string]any{
+		"by body": bob.post(t, "/sign-ed25519", `{"mxid":%q,"token":%q,"private_key":%q}`, b, stored["token"], mailed.Get("private_key")),
+		"by query": client{base: w.front.URL}.post(t, "/sign-ed25519?"+url.Values{
+			"mxid": {b}, "token": {stored["token"].(string)}, "private_key": {mailed.Get("private_key")},
+		}.Encode(), ""),
+	} {
+		signature := accepted["signatures"].(map[string]any)[serverName].(map[string]any)["ed25519:0"].(string)
+		delete(accepted, "signatures")
+		checkSignature(t, publicKey(1), accepted, signature)
+		if diff := cmp.Diff(map[string]any{"mxid": b, "sender": a, "token": stored["token"]}, accepted); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
-		bob := registerAt(t, w.front.URL, two, "b")
-		for name, accepted := range map[string]map[string]any{
-			"by body": bob.post(t, "/sign-ed25519", `{"mxid":%q,"token":%q,"private_key":%q}`, b, stored["token"], mailed.Get("private_key")),
-			"by query": client{base: w.front.URL}.post(t, "/sign-ed25519?"+url.Values{
-				"mxid": {b}, "token": {stored["token"].(string)}, "private_key": {mailed.Get("private_key")},
-			}.Encode(), ""),
-		} {
-			signature := accepted["signatures"].(map[string]any)[serverName].(map[string]any)["ed25519:0"].(string)
-			delete(accepted, "signatures")
-			checkSignature(t, publicKey(1), accepted, signature)
-			if diff := cmp.Diff(map[string]any{"mxid": b, "sender": a, "token": stored["token"]}, accepted); diff != "" {
-				t.Errorf("%s: %s", name, diff)
-			}
-		}
+	}
 
-		w.bind(t, bob, b, "bob@example.com")
-		heard := two.awaitTold(t, 1)[0]
-		if auth := heard.header.Values("Authorization"); auth != nil || heard.header.Get("Content-Type") != "application/json" {
-			t.Errorf("headers %v", heard.header)
+	w.bind(t, bob, b, "bob@example.com")
+	heard := two.awaitTold(t, 1)[0]
+	if auth := heard.header.Values("Authorization"); auth != nil || heard.header.Get("Content-Type") != "application/json" {
+		t.Errorf("headers %v", heard.header)
+	}
+	body, _ := signedBy(t, w.front.URL, heard.object)
+	invite := body["invites"].([]any)[0].(map[string]any)
+	signed, signer := signedBy(t, w.front.URL, invite["signed"].(map[string]any))
+	if signer != publicKey(0) || publicKey(0) != stored["public_key"] {
+		t.Errorf("the invite is signed with %s, and the room knows %s", signer, publicKey(0))
+	}
+	if diff := cmp.Diff(map[string]any{"mxid": b, "token": stored["token"]}, signed); diff != "" {
+		t.Errorf("signed: %s", diff)
+	}
+	delete(invite, "signed")
+	for _, name := range []string{"ts", "not_before", "not_after"} {
+		if n, is := body[name].(json.Number); !is || strings.ContainsAny(n.String(), ".eE-") {
+			t.Errorf("%s: %v", name, body[name])
 		}
-		body, _ := signedBy(t, w.front.URL, heard.object)
-		invite := body["invites"].([]any)[0].(map[string]any)
-		signed, signer := signedBy(t, w.front.URL, invite["signed"].(map[string]any))
-		if signer != publicKey(0) || publicKey(0) != stored["public_key"] {
-			t.Errorf("the invite is signed with %s, and the room knows %s", signer, publicKey(0))
-		}
-		if diff := cmp.Diff(map[string]any{"mxid": b, "token": stored["token"]}, signed); diff != "" {
-			t.Errorf("signed: %s", diff)
-		}
-		delete(invite, "signed")
-		for _, name := range []string{"ts", "not_before", "not_after"} {
-			if n, is := body[name].(json.Number); !is || strings.ContainsAny(n.String(), ".eE-") {
-				t.Errorf("%s: %v", name, body[name])
-			}
-			delete(body, name)
-		}
-		if diff := cmp.Diff(map[string]any{
-			"medium": "email", "address": "bob@example.com", "mxid": b, "invites": []any{map[string]any{
-				"medium": "email", "address": "bob@example.com", "mxid": b, "room_id": room, "sender": a, "token": stored["token"],
-			}},
-		}, body); diff != "" {
-			t.Errorf("told: %s", diff)
-		}
-		// The homeserver asks for the keys when it lets the invitee in.
-		if diff := cmp.Diff(valid, keysValid(t, stored)); diff != "" {
-			t.Errorf("after the binding: %s", diff)
-		}
+		delete(body, name)
+	}
+	if diff := cmp.Diff(map[string]any{
+		"medium": "email", "address": "bob@example.com", "mxid": b, "invites": []any{map[string]any{
+			"medium": "email", "address": "bob@example.com", "mxid": b, "room_id": room, "sender": a, "token": stored["token"],
+		}},
+	}, body); diff != "" {
+		t.Errorf("told: %s", diff)
+	}
+	// The homeserver asks for the keys when it lets the invitee in.
+	if diff := cmp.Diff(valid, keysValid(t, stored)); diff != "" {
+		t.Errorf("after the binding: %s", diff)
+	}
 
-		// Without an invite, and an address that tests every rule of the signature.
-		w.bind(t, bob, b, address)
-		body, _ = signedBy(t, w.front.URL, two.awaitTold(t, 2)[1].object)
-		if body["address"] != address || len(body["invites"].([]any)) != 0 {
-			t.Errorf("without an invite: %v", body)
-		}
-		if all := one.allTold(); len(all) != 0 {
-			t.Errorf("the inviter's homeserver was told %v", all)
-		}
-	})
+	// Without an invite, and an address that tests every rule of the signature.
+	w.bind(t, bob, b, address)
+	body, _ = signedBy(t, w.front.URL, two.awaitTold(t, 2)[1].object)
+	if body["address"] != address || len(body["invites"].([]any)) != 0 {
+		t.Errorf("without an invite: %v", body)
+	}
+	if all := one.allTold(); len(all) != 0 {
+		t.Errorf("the inviter's homeserver was told %v", all)
+	}
 }
 
 // TestNoInviteIsStrandedByAnyReplica has a hundred pairs of somebody who invites

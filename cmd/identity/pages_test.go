@@ -3,9 +3,9 @@ package main
 import (
 	"testing"
 
-	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/conf/conftest"
+	"github.com/matrix-herald/herald/internal/harness"
 )
 
 func TestPageOfOptions(t *testing.T) {

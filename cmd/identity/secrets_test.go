@@ -318,6 +318,11 @@ func (s *spy) look(t *testing.T, metrics string) {
 			t.Errorf("the %s: %q", what, text)
 		}
 	}
+	for _, name := range []string{"send mail", "homeserver openid/userinfo", "POST /_matrix/identity/v2/3pid/bind"} {
+		if !strings.Contains(s.spans(), name) {
+			t.Errorf("no span is called %q", name)
+		}
+	}
 	for _, words := range []string{relaysWords, providersWords} {
 		if !strings.Contains(s.service.Log.String(), words) || strings.Contains(metrics+s.spans(), words) {
 			t.Errorf("%q is not in the log, or elsewhere", words)

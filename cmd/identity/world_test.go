@@ -118,7 +118,13 @@ func (w *world) userInfo(rw http.ResponseWriter, r *http.Request) {
 // start runs identity and makes it what the public address leads to.
 func (w *world) start(t *testing.T) *harness.Process {
 	t.Helper()
-	p := startBinary(t, nil, "-config", w.config)
+	return w.startWith(t, nil)
+}
+
+// startWith is start with further environment variables.
+func (w *world) startWith(t *testing.T, environ []string) *harness.Process {
+	t.Helper()
+	p := startBinary(t, environ, "-config", w.config)
 	u, err := url.Parse(p.API)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 )
 
 // Conformance (federation): what is signed has `destination_is`, as Synapse has it, or `destination` (≠ Sydent: refused), which is any of our names, those in `homeservers.own_names` too | taken (also TestHomeserversUnbindInEveryWayTheySign)
-// Conformance (callers): Synapse: unbind with `destination_is` (also TestFromAnInviteToItsDelivery)
+// Conformance (callers): Synapse: unbind with `destination_is` (also TestHomeserversUnbindInEveryWayTheySign)
 func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 	t.Parallel()
 	key, second := newSigner("a_1", 1), newSigner("a_2", 2)
@@ -86,7 +86,8 @@ func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 	}
 }
 
-// Conformance (federation): every member that is signed, tampered with, in either way of signing | 403 `M_FORBIDDEN` (also TestOnlyTheHomeserversOwnSignatureUnbinds)
+// Conformance (federation): every member that is signed, tampered with, in either way of signing | 403 `M_FORBIDDEN`
+// Conformance (federation): unbinding that a homeserver signed; origin is the user's server, byte for byte | 403, 401 for another destination, never 400, 404, 501 (≠ Sydent: 401) (also TestUnbindByHomeserver)
 func TestVerifyRequestRefuses(t *testing.T) {
 	t.Parallel()
 	key := newSigner("a_1", 1)

@@ -80,7 +80,7 @@ func (w *world) isValid(t testing.TB, key, validityURL string) bool {
 	return valid
 }
 
-// Conformance (invites): the answer: two keys whose URLs are ours and answer at once (≠ Sydent: v1 URLs, also when v1 is off), `public_key` for Dendrite and Synapse (also TestFromAnInviteToItsDelivery)
+// Conformance (invites): the answer: two keys whose URLs are ours and answer at once (≠ Sydent: v1 URLs, also when v1 is off), `public_key` for Dendrite and Synapse (also TestHomeserversCanCheckWhatTheyAreTold)
 // Conformance (invites): a token of at most 255 of `0-9a-zA-Z.=_-`
 // Conformance (callers): Synapse: store-invite with all optional members, empty or null; reads `token`, `public_keys` or `public_key`, `display_name`; asks the validity URLs (also TestInviteWithStrangeDetails)
 // Conformance (security): the private key of an invite is in its mail alone (also TestInvitePage)

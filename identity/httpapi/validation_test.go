@@ -238,7 +238,7 @@ func TestRefusedTokens(t *testing.T) {
 	}
 }
 
-// Conformance (security): logs and traces hold no address, token, code or query (also TestTheAccessLineHoldsTheRouteAndNoAddress, TestTracesHoldNoAddresses)
+// Conformance (security): logs and traces hold no address, token, code or query (also TestTheAccessLineHoldsTheRouteAndNoAddress, TestNothingTellsSecrets)
 func TestLogHoldsNoAddressesAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	w, token := bound(t, "alice.secretive@example.org")
