@@ -24,6 +24,9 @@ type App struct {
 	// Apps that share them share what is known about pushkeys, and when they
 	// change it is forgotten. Empty are settings of the app's own.
 	Fingerprint string
+	// PassOn names further members of notifications that the app gets as they are,
+	// such as those of encrypted notifications (MSC3013).
+	PassOn []string
 	// UnifiedPush says that pushkeys of the app may be endpoints of UnifiedPush.
 	UnifiedPush bool
 	// CertificateExpiry is when the credentials stop working, zero when they
@@ -32,6 +35,17 @@ type App struct {
 
 	key Key // of the settings
 }
+
+var (
+	passable = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+	// ours are members that pushes have anyway, and those that push services keep
+	// for themselves.
+	ours = regexp.MustCompile(`^(event_id|type|room_(id|name|alias)|sender|sender_display_name|membership|user_is_target|prio|content(_.*)?|` +
+		`counts|unread(_count)?|missed_calls|devices|aps|sound|highlight|from|message_type|(google|gcm).*)$`)
+)
+
+// Passable reports whether an app may have members of that name passed on.
+func Passable(name string) bool { return passable.MatchString(name) && !ours.MatchString(name) }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
 type Apps struct {

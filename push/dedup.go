@@ -166,7 +166,7 @@ func (n *Notification) digest() string {
 	// What was decoded from JSON cannot fail.
 	text, _ := EncodeJSON([]any{
 		n.EventID.Value(), n.Type.Value(), n.RoomID.Value(), n.RoomName.Value(), n.RoomAlias.Value(), n.Sender.Value(),
-		n.SenderDisplayName.Value(), n.Membership.Value(), n.UserIsTarget, n.Low, n.Content,
+		n.SenderDisplayName.Value(), n.Membership.Value(), n.UserIsTarget, n.Low, n.Content, n.Further,
 	})
 	sum := sha256.Sum256(text)
 	return string(sum[:])

@@ -121,6 +121,11 @@ func (g *Gateway) UnifiedPush() bool {
 	return slices.ContainsFunc(g.routes.Load().apps.All(), func(a *App) bool { return a.UnifiedPush })
 }
 
+// PassesOn reports whether an app passes members of that name on.
+func (g *Gateway) PassesOn(name string) bool {
+	return slices.ContainsFunc(g.routes.Load().apps.All(), func(a *App) bool { return slices.Contains(a.PassOn, name) })
+}
+
 // delivery is one device's way through a request.
 type delivery struct {
 	app         *App
@@ -186,7 +191,7 @@ func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device
 		if d.outcome = g.refuse(d); d.outcome.Reason != "" {
 			continue
 		}
-		d.state = r.states[d.app.Name]
+		d.state, d.push.Notification = r.states[d.app.Name], n.passing(d.app.PassOn)
 		d.claim = Claim{
 			Event: id.event(digest), Owner: owner, Lease: lease, App: d.app.key, PushKey: keyOf(string(d.app.key[:]), d.address),
 		}

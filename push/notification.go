@@ -29,9 +29,30 @@ type Notification struct {
 	// normally a map[string]any, nil when absent.
 	Content any
 	Counts  Counts
+	// Further are members that the specification does not name and that an app
+	// passes on, nil where there are none. One that is too long is nil.
+	Further map[string]any
 	// Source stands for who posted it, "" where that is not known. It is compared
 	// and never shown.
 	Source string
+}
+
+// passing returns n with those of its further members that are named.
+func (n *Notification) passing(names []string) *Notification {
+	if n.Further == nil {
+		return n
+	}
+	c := *n
+	c.Further = nil
+	for _, name := range names {
+		if v, there := n.Further[name]; there {
+			if c.Further == nil {
+				c.Further = make(map[string]any, len(names))
+			}
+			c.Further[name] = v
+		}
+	}
+	return &c
 }
 
 // Counts are the badge counts of a notification. A nil count was not sent; a
@@ -109,6 +130,29 @@ func (d Device) DefaultPayload() (map[string]any, bool) {
 // (MSC4076), because it counts by itself.
 func (d Device) BadgeDisabled() bool {
 	return d.Data["disable_badge_count"] == true || d.Data["org.matrix.msc4076.disable_badge_count"] == true
+}
+
+// Entry is the device as its homeserver listed it, for apps that look for
+// themselves among the devices.
+func (d *Device) Entry() map[string]any {
+	m := map[string]any{"app_id": d.AppID, "pushkey": d.PushKey}
+	if d.PushKeyTS != 0 {
+		m["pushkey_ts"] = d.PushKeyTS
+	}
+	if d.Data != nil {
+		m["data"] = d.Data
+	}
+	tweaks := make(map[string]any, 2)
+	if d.Tweaks.Sound != "" {
+		tweaks["sound"] = d.Tweaks.Sound
+	}
+	if d.Tweaks.Highlight {
+		tweaks["highlight"] = true
+	}
+	if len(tweaks) > 0 {
+		m["tweaks"] = tweaks
+	}
+	return m
 }
 
 // Tweaks are the tweaks of the push rule that matched (Client-Server API,

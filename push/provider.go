@@ -34,6 +34,17 @@ type Delivery struct {
 	Common *Common
 }
 
+// WithoutFurther returns d without the further members of the notification, for a
+// payload that has no room for them. It is still more than counts.
+func (d Delivery) WithoutFurther() Delivery {
+	if d.Notification.Further != nil {
+		n := *d.Notification
+		n.Further = map[string]any{}
+		d.Notification = &n
+	}
+	return d
+}
+
 // Common keeps parts of payloads that are the same for all devices of a
 // request, so that a hundred devices do not cost a hundred times the work on
 // one event. It is safe for concurrent use; the zero Common is empty.

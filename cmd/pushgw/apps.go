@@ -73,7 +73,8 @@ func (s *appSet) closeAll() {
 // firstApps makes the apps of cfg, or the one that prints in development.
 func (p *program) firstApps(cfg *Config, dev bool, shared *connections) (*appSet, error) {
 	if dev {
-		apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "dev", Provider: newPrinter(p.stdout), MaxInFlight: defaultMaxInFlight}})
+		apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "dev", Provider: newPrinter(p.stdout), MaxInFlight: defaultMaxInFlight,
+			PassOn: []string{"ciphertext", "ephemeral", "mac"}}})
 		return &appSet{apps: apps}, err
 	}
 	return openApps(cfg, shared)
@@ -105,7 +106,7 @@ func openApps(cfg *Config, shared *connections) (*appSet, error) {
 }
 
 func openApp(name string, a App, shared *connections) (push.App, func(), error) {
-	app := push.App{Name: name, ProviderName: a.Type, MaxInFlight: a.maxInFlight()}
+	app := push.App{Name: name, ProviderName: a.Type, MaxInFlight: a.maxInFlight(), PassOn: a.PassOn}
 	switch {
 	case a.APNs != nil:
 		provider, err := shared.apns.Open(name, *a.APNs)

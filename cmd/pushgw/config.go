@@ -234,7 +234,10 @@ type App struct {
 	Type string `yaml:"type"`
 	// MaxInFlight bounds how many of its deliveries may be under way at once.
 	// Default 1000.
-	MaxInFlight *int                 `yaml:"max_in_flight"`
+	MaxInFlight *int `yaml:"max_in_flight"`
+	// PassOn names further members of notifications that go to the app as they are,
+	// such as ciphertext, ephemeral and mac of encrypted ones (MSC3013).
+	PassOn      []string             `yaml:"pass_on"`
 	APNs        *apns.Config         `yaml:",inline" conf:"type=apns"`
 	FCM         *fcm.Config          `yaml:",inline" conf:"type=fcm"`
 	WebPush     *webpush.Config      `yaml:",inline" conf:"type=webpush"`
@@ -259,6 +262,11 @@ func (a App) maxInFlight() int {
 func (a App) validate(path string, p *conf.Problems) {
 	if n := a.maxInFlight(); n < 1 {
 		p.Add(path+".max_in_flight", n, "use a number of at least 1")
+	}
+	for i, name := range a.PassOn {
+		if !push.Passable(name) {
+			p.Add(fmt.Sprintf("%s.pass_on[%d]", path, i), name, "use the name of a member that pushes do not have anyway, such as ciphertext, ephemeral or mac")
+		}
 	}
 	switch {
 	case a.APNs != nil:

@@ -53,11 +53,11 @@ func FuzzWhatAMemberOfARoomWrites(f *testing.F) {
 		`[[[[[[[[]]]]]]]]`, `"text"`, `null`, `1`, `{"offer":{"sdp":["m=video"]}}`, `{"lifetime":-1,"sender_ts":1e300}`,
 		`{"msgtype":"m.text","body":"Z` + strings.Repeat("\u0351", 3000) + `"}`, `{"aps":{"alert":"x"},"msgtype":"m.text","body":""}`,
 	} {
-		f.Add(content, "Alice", "Room", "#room:x", "!r:x", "$e:x", uint8(i), i%2 == 0)
+		f.Add(content, "Alice", "Room", "#room:x", "!r:x", "$e:x", uint8(i), i%2 == 0, i%3 == 0)
 	}
-	f.Add(`{}`, strings.Repeat("\x01", 255), family, scotland, strings.Repeat("\"", 255), strings.Repeat("\x00", 255), uint8(0), true)
+	f.Add(`{}`, strings.Repeat("\x01", 255), family, scotland, strings.Repeat("\"", 255), strings.Repeat("\x00", 255), uint8(0), true, true)
 	app := newOffline(f, func(c *apns.Config) { c.Tweaks, c.DefaultSound, c.Collapse = true, "default", apns.CollapseRoom })
-	f.Fuzz(func(t *testing.T, content, sender, room, alias, roomID, eventID string, kind uint8, low bool) {
+	f.Fuzz(func(t *testing.T, content, sender, room, alias, roomID, eventID string, kind uint8, low, further bool) {
 		decoder := json.NewDecoder(strings.NewReader(content))
 		decoder.UseNumber()
 		n := &push.Notification{
@@ -66,6 +66,9 @@ func FuzzWhatAMemberOfARoomWrites(f *testing.F) {
 		}
 		if decoder.Decode(&n.Content) != nil || !utf8.ValidString(content+sender+room+alias+roomID+eventID) || max(len(roomID), len(eventID)) > 255 {
 			return // is refused, or counts as absent
+		}
+		if further {
+			n.Further = map[string]any{"further": n.Content}
 		}
 		d := device()
 		d.Data = map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": "x"}, "bulk": strings.Repeat("x", 3000)}}

@@ -63,6 +63,11 @@ type Payload struct {
 func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, error) {
 	call := d.Call(now)
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification, call) })
+	if further := d.Notification.Further; further != nil && e.countsOnly { // the app finds the event in them
+		shown := *e
+		shown.idOnly, shown.countsOnly = true, false
+		e = &shown
+	}
 	base, ok := d.Device.DefaultPayload()
 	if !ok {
 		return Payload{}, fmt.Errorf("%w: not an object", ErrMalformedData)
@@ -103,8 +108,16 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 	}
 	p := classifyPayload(root)
 	p.Call = call
+	for name, v := range d.Notification.Further {
+		if v != nil {
+			root[name] = v
+		}
+	}
 	var err error
 	p.JSON, err = fit(root, limit)
+	if err != nil && len(d.Notification.Further) > 0 { // which are of strangers
+		return NewPayload(d.WithoutFurther(), o, now)
+	}
 	return p, err
 }
 

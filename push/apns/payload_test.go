@@ -41,6 +41,7 @@ type goldenCase struct {
 // Conformance (APNs): `disable_badge_count` in the pusher's data; `send_badge_alone: false` | no counts; none without an event
 // Conformance (APNs): `default_sound`: an alert of the default_payload without a sound, in event_id_only | has that sound
 // Conformance (APNs): `aps.alert` that is a string in the full format (≠ Sygnal: 500) | becomes its body
+// Conformance (APNs): members that `pass_on` names, with an event or without (MSC3013) | beside `aps`, none of them if they leave no room; FCM's data, Web Push and UnifiedPush have them too (also TestMessagesAreWhatAppsExpect, TestPayloadsAreThoseOfSygnal, TestAcceptedNotifications)
 func TestPayloadGoldens(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.golden.json")
@@ -247,6 +248,7 @@ func parse(t testing.TB, data []byte) (*push.Notification, *push.Device) {
 			Unread      *int64 `json:"unread"`
 			MissedCalls *int64 `json:"missed_calls"`
 		} `json:"counts"`
+		Further map[string]any `json:"further"` // what the app passes on, of what stands beside the other members
 		Devices []struct {
 			AppID     string         `json:"app_id"`
 			PushKey   string         `json:"pushkey"`
@@ -262,7 +264,7 @@ func parse(t testing.TB, data []byte) (*push.Notification, *push.Device) {
 			EventID: m(wire.EventID), Type: m(wire.Type), RoomID: m(wire.RoomID), RoomName: m(wire.RoomName),
 			RoomAlias: m(wire.RoomAlias), Sender: m(wire.Sender), SenderDisplayName: m(wire.SenderDisplayName),
 			Membership: m(wire.Membership), UserIsTarget: wire.UserIsTarget, Low: wire.Prio == "low", Content: wire.Content,
-			Counts: push.Counts{Unread: wire.Counts.Unread, MissedCalls: wire.Counts.MissedCalls},
+			Counts: push.Counts{Unread: wire.Counts.Unread, MissedCalls: wire.Counts.MissedCalls}, Further: wire.Further,
 		}, &push.Device{
 			AppID: w.AppID, PushKey: w.PushKey, PushKeyTS: w.PushKeyTS, Data: w.Data, Tweaks: w.Tweaks,
 		}

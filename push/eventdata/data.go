@@ -5,6 +5,7 @@ package eventdata
 
 import (
 	"cmp"
+	stdjson "encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,10 +43,15 @@ type Format struct {
 	BadgeCounts, BadgeZero, BadgeAlone bool
 	// Tweaks sends the tweaks of the push rule as "sound" and "highlight".
 	Tweaks bool
+	// Dart writes the data as matrix-dart-sdk reads it: content, counts and the
+	// device's own entry are JSON texts, and the pusher's data stays in the last.
+	Dart bool
 }
 
 // Alone reports whether n is about counts alone.
-func Alone(n *push.Notification) bool { return !n.EventID.Truthy() && !n.RoomID.Truthy() }
+func Alone(n *push.Notification) bool {
+	return !n.EventID.Truthy() && !n.RoomID.Truthy() && n.Further == nil
+}
 
 // Data returns the data of d, a JSON object of texts. Without any the outcome says
 // why: Accepted when the notification has neither an event nor counts to send,
@@ -62,30 +68,82 @@ func (f Format) Data(d push.Delivery) (jsontext.Value, push.Outcome) {
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
-	content := e.content
-	if d.Notification.Content == nil { // then that of the pusher stands in
-		content = flatten(defaults["content"])
-	}
 	m := data{format: f, members: make(map[string]string, 16)}
-	m.addDefaults(defaults)
+	if !f.Dart {
+		m.addDefaults(defaults)
+	}
 	for _, f := range e.members {
 		if m.weigh(f) <= maxIDWeight || !strings.HasSuffix(f.key, "_id") {
 			m.add(f)
 		}
 	}
-	m.add(content.known...)
-	m.add(counts...)
-	if sound := d.Device.Tweaks.Sound; f.Tweaks && sound != "" {
-		m.add(field{"sound", Cut(sound, maxField)})
+	for name, value := range d.Notification.Further {
+		if s, ok := text(value); ok && value != nil {
+			m.add(field{name, s})
+		}
 	}
-	if f.Tweaks && d.Device.Tweaks.Highlight {
-		m.add(field{"highlight", "true"})
+	var rest content
+	if f.Dart {
+		rest = m.addDart(d, counts)
+	} else {
+		rest = m.addSygnal(d, e, defaults, counts)
 	}
 	m.fit()
-	if m.size > f.Max {
-		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+	switch {
+	case m.size <= f.Max:
+		return m.encode(rest.others), push.Outcome{}
+	case len(d.Notification.Further) > 0: // which are of strangers
+		return f.Data(d.WithoutFurther())
 	}
-	return m.encode(content.others), push.Outcome{}
+	return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+}
+
+// addSygnal adds content, counts and tweaks as Sygnal's apps know them. It returns
+// the content, of which there is more.
+func (m *data) addSygnal(d push.Delivery, e *event, defaults map[string]any, counts []field) content {
+	content := e.content
+	if d.Notification.Content == nil { // then that of the pusher stands in
+		content = flatten(defaults["content"])
+	}
+	m.add(content.known...)
+	m.add(counts...)
+	if sound := d.Device.Tweaks.Sound; m.format.Tweaks && sound != "" {
+		m.add(field{"sound", Cut(sound, maxField)})
+	}
+	if m.format.Tweaks && d.Device.Tweaks.Highlight {
+		m.add(field{"highlight", "true"})
+	}
+	return content
+}
+
+// whole is the content of an event as one JSON text, if it is not too long.
+type whole content
+
+// addDart adds counts and device as matrix-dart-sdk reads them
+// (PushNotification.fromJson), and returns the content, which stays out where there
+// is no room.
+func (m *data) addDart(d push.Delivery, counts []field) content {
+	if d.Notification.Low {
+		m.add(field{"prio", "low"})
+	}
+	if len(counts) > 0 {
+		numbers := make(map[string]any, len(counts))
+		for _, c := range counts {
+			numbers[c.key] = stdjson.Number(c.value)
+		}
+		s, _ := text(numbers)
+		m.add(field{"counts", s})
+	}
+	s, _ := text([]any{d.Device.Entry()}) // what was decoded from JSON cannot fail
+	m.add(field{"devices", s})
+	return content(push.Once(d.Common, func() whole {
+		f := field{key: "content"}
+		f.value, _ = text(d.Notification.Content)
+		if d.Notification.Content == nil || f.size() > maxData {
+			return whole{}
+		}
+		return whole{others: []encoded{encode(f)}}
+	}))
 }
 
 // counts returns the counts to send. Without an event the homeserver left them

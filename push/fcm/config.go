@@ -13,6 +13,12 @@ import (
 	"github.com/matrix-herald/herald/internal/outbound"
 )
 
+// Values of Config.Payload.
+const (
+	PayloadSygnal = "sygnal"
+	PayloadDart   = "dart"
+)
+
 // Values of Config.Collapse.
 const (
 	CollapseNone = "none"
@@ -65,6 +71,9 @@ type Config struct {
 	// SendBadgeAlone also sends counts that come without an event, as when
 	// messages were read elsewhere; default true.
 	SendBadgeAlone *bool `yaml:"send_badge_alone"`
+	// Payload is "sygnal", the default, or "dart" for data as matrix-dart-sdk reads
+	// it, on which FluffyChat is built.
+	Payload string `yaml:"payload"`
 	// Tweaks sends the sound and highlight of the push rule that matched.
 	Tweaks bool `yaml:"tweaks"`
 	// RejectSenderMismatch rejects a pushkey that belongs to another project's
@@ -108,6 +117,7 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 			BadgeAlone:   c.SendBadgeAlone == nil || *c.SendBadgeAlone,
 			BadgeZero:    c.SendBadgeZero,
 			Tweaks:       c.Tweaks,
+			Dart:         c.Payload == PayloadDart,
 		},
 	}
 	var err error
@@ -127,6 +137,9 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	}
 	if !slices.Contains([]string{TargetAuto, TargetToken, TargetFID}, s.payload.Target) {
 		p.Add(path+".target", c.Target, `must be "auto", "token" or "fid"`)
+	}
+	if !slices.Contains([]string{"", PayloadSygnal, PayloadDart}, c.Payload) {
+		p.Add(path+".payload", c.Payload, `must be "sygnal" or "dart"`)
 	}
 	if c.SendBadgeZero && !s.payload.BadgeCounts {
 		p.Add(path+".send_badge_zero", c.SendBadgeZero, "needs send_badge_counts")

@@ -42,6 +42,8 @@ type Payload struct {
 	BadgeCounts, BadgeZero, BadgeAlone bool
 	// Tweaks sends the tweaks of the push rule as "sound" and "highlight".
 	Tweaks bool
+	// Dart writes data as matrix-dart-sdk reads it, instead of Sygnal's.
+	Dart bool
 
 	base message // what all messages start from
 	room int     // what base leaves for data, in bytes
@@ -197,7 +199,7 @@ func (p Payload) address(m *message, pushKey string) bool {
 func (p Payload) data() eventdata.Format {
 	return eventdata.Format{
 		Limit: cmp.Or(p.room, maxData), Max: maxData, Reserved: reserved,
-		BadgeCounts: p.BadgeCounts, BadgeZero: p.BadgeZero, BadgeAlone: p.BadgeAlone, Tweaks: p.Tweaks,
+		BadgeCounts: p.BadgeCounts, BadgeZero: p.BadgeZero, BadgeAlone: p.BadgeAlone, Tweaks: p.Tweaks, Dart: p.Dart,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/push"
@@ -19,6 +20,9 @@ const (
 	// maxID is the longest id, in bytes, that an event, a room, a user or a type of
 	// event can have (Client-Server API, "Size limits").
 	maxID = 255
+	// maxFurther is the longest member that is passed on as it is, in bytes: no push
+	// service takes more.
+	maxFurther = 5 << 10
 )
 
 // LeastBytesInFlight is the least that Options.BytesInFlight may be: a source may
@@ -40,12 +44,14 @@ type request struct {
 // third of the memory of a request.
 type parser struct {
 	mxhttp.Decoder
+
+	passesOn func(name string) bool
 }
 
 // readNotify reads a request. Its errors are *mxhttp.Error.
 func (a *api) readNotify(w http.ResponseWriter, r *http.Request) (req *request, err error) {
 	err = a.decoders.ReadBody(w, r, maxBody, func(d mxhttp.Decoder) (err error) {
-		req, err = parser{d}.body()
+		req, err = parser{d, a.Gateway.PassesOn}.body()
 		return err
 	})
 	return req, err
@@ -126,8 +132,25 @@ func (p parser) notificationMember(n *push.Notification, name []byte) (err error
 	case `"counts"`:
 		n.Counts, err = p.counts()
 	default:
-		err = p.SkipValue()
+		err = p.further(n, strings.Trim(string(name), `"`))
 	}
+	return err
+}
+
+// further is a member that is kept only if an app passes it on.
+func (p parser) further(n *push.Notification, name string) error {
+	if !p.passesOn(name) {
+		return p.SkipValue()
+	}
+	start := p.InputOffset()
+	v, err := p.Value()
+	if p.InputOffset()-start > maxFurther {
+		v = nil
+	}
+	if n.Further == nil {
+		n.Further = make(map[string]any)
+	}
+	n.Further[name] = v
 	return err
 }
 

@@ -51,7 +51,7 @@ func (p *phone) Send(_ context.Context, d push.Delivery) push.Outcome {
 
 func newAPI(t testing.TB, p push.Provider, change func(*httpapi.Options)) http.Handler {
 	t.Helper()
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 100}})
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: p, MaxInFlight: 100, PassOn: []string{"mac", "ciphertext"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +275,8 @@ func TestAcceptedNotifications(t *testing.T) {
 		"escapes in names and texts":           {`,"event\u005fid":"\u0024\n","room_n\u0061me":"R"`, push.Notification{EventID: m("$\n"), RoomName: m("R")}},
 		"half of a character is U+FFFD":        {`,"room_name":"\ud83d"`, push.Notification{RoomName: m("\ufffd")}},
 		"a member twice with different values": {`,"prio":"low","prio":5,"counts":{"unread":1},"counts":null`, push.Notification{}},
+		"members that the app passes on":       {`,"mac":"m","m\u0061c":[1.50],"ephemeral":"e"`, push.Notification{Further: map[string]any{"mac": []any{json.Number("1.50")}}}},
+		"one of them is too long":              {`,"mac":"m","ciphertext":"` + strings.Repeat("c", 5<<10) + `"`, push.Notification{Further: map[string]any{"mac": "m", "ciphertext": nil}}},
 		"Synapse's badge update": {
 			`,"id":"","type":null,"sender":"","counts":{"unread":3}`, push.Notification{Sender: m(""), Counts: push.Counts{Unread: n(3)}},
 		},

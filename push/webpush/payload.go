@@ -186,10 +186,10 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	n := d.Notification
-	alone := !n.EventID.Truthy() && !n.RoomID.Truthy()
+	alone := eventdata.Alone(n)
 	switch skip := alone && (d.Device.BadgeDisabled() || !p.unified && e.name == appleHost); {
 	// Safari takes a subscription away that shows nothing.
-	case skip, !p.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy():
+	case skip, !p.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy() && n.Further == nil:
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
 	if !p.unified && len(encode(defaults)) > limit-roomForEvent {
@@ -208,6 +208,9 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 		whole = whole.ids()
 	}
 	if m.plain = fit(limit, whole, write); m.plain == nil {
+		if len(n.Further) > 0 {
+			return p.message(d.WithoutFurther(), e, limit, small)
+		}
 		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
 	}
 	return m, push.Outcome{}
@@ -216,25 +219,28 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 // writer returns the event of a delivery, and what makes a text of it.
 func (p *Provider) writer(d push.Delivery, defaults map[string]any, alone bool) (event, func(event) []byte) {
 	n, counts := d.Notification, counts(d, alone)
+	further := maps.Clone(n.Further)
+	maps.DeleteFunc(further, func(_ string, v any) bool { return v == nil })
 	switch {
 	case p.unified:
 		return event(push.Once(d.Common, func() relayed { return newRelayed(n) })), func(e event) []byte {
 			e = maps.Clone(e)
+			maps.Copy(e, further)
 			if len(counts) > 0 {
 				e["counts"] = counts
 			}
 			if p.ownDevice {
-				e["devices"] = []any{own(d.Device)}
+				e["devices"] = []any{d.Device.Entry()}
 			}
 			return encode(map[string]any{"notification": map[string]any(e)})
 		}
 	case p.declarative && !alone:
 		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
-			return encode(p.declare(overlay(defaults, e, counts), e, n))
+			return encode(p.declare(overlay(defaults, e, further, counts), e, n))
 		}
 	default:
 		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
-			return encode(overlay(defaults, e, counts))
+			return encode(overlay(defaults, e, further, counts))
 		}
 	}
 }
@@ -261,29 +267,6 @@ func counts(d push.Delivery, alone bool) map[string]any {
 	}
 	if alone && len(m) == 0 {
 		m["unread"] = int64(0)
-	}
-	return m
-}
-
-// own is a device as its homeserver listed it, for apps that look for themselves
-// among the devices.
-func own(d *push.Device) map[string]any {
-	m := map[string]any{"app_id": d.AppID, "pushkey": d.PushKey}
-	if d.PushKeyTS != 0 {
-		m["pushkey_ts"] = d.PushKeyTS
-	}
-	if d.Data != nil {
-		m["data"] = d.Data
-	}
-	tweaks := make(map[string]any, 2)
-	if d.Tweaks.Sound != "" {
-		tweaks["sound"] = d.Tweaks.Sound
-	}
-	if d.Tweaks.Highlight {
-		tweaks["highlight"] = true
-	}
-	if len(tweaks) > 0 {
-		m["tweaks"] = tweaks
 	}
 	return m
 }

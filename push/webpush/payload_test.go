@@ -57,6 +57,13 @@ func TestPayloadsAreThoseOfSygnal(t *testing.T) {
 			n.Content = map[string]any{"body": strings.Repeat("ü", 1001), "formatted_body": "<b>", "ciphertext": strings.Repeat("c", 2001), "x": "<&>"}
 		}, `{"session_id":"s","room_id":"!r:x","room_name":"R","event_id":"$e:x","sender":"@a:x","type":"m.room.message","unread":2,` +
 			`"content":{"body":"` + strings.Repeat("ü", 999) + `…","x":"<&>"}}`, "high", ""},
+		"an encrypted notification": {func(n *push.Notification, d *push.Device) {
+			d.Data["events_only"] = true
+			*n = push.Notification{Further: map[string]any{"ciphertext": "c", "mac": "m", "ephemeral": nil}}
+		}, `{"session_id":"s","ciphertext":"c","mac":"m"}`, "high", ""},
+		"more to pass on than there is room for": {func(n *push.Notification, _ *push.Device) {
+			*n = push.Notification{EventID: n.EventID, Further: map[string]any{"ciphertext": strings.Repeat("c", 4000)}}
+		}, `{"session_id":"s","event_id":"$e:x"}`, "high", ""},
 		"one for each room": {func(n *push.Notification, d *push.Device) {
 			d.Data["only_last_per_room"] = true
 			*n = push.Notification{EventID: n.EventID, RoomID: n.RoomID}

@@ -175,7 +175,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 			m.topic = ""
 			continue
 		case again && r.status == http.StatusRequestEntityTooLarge:
-			small, _ := p.message(d, t.endpoint, t.limit, true)
+			small, _ := p.message(d.WithoutFurther(), t.endpoint, t.limit, true)
 			if small != nil && len(small.plain) < len(m.plain) {
 				small.topic, m = m.topic, small
 				continue
