@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,7 @@ type event struct {
 // pusher is a device that a homeserver posts events for.
 type pusher struct {
 	app, pushKey string
+	data         string // JSON
 	dead         bool // the push services say so
 	given        bool // up by the homeserver
 }
@@ -43,6 +45,7 @@ type reply struct {
 	refuses bool // it will never deliver it
 	apns    pushtest.APNsAnswer
 	fcm     pushtest.FCMAnswer
+	web     pushtest.FCMAnswer // of Web Push, and of UnifiedPush
 }
 
 // account keeps what was posted and what the push services have accepted. Its
@@ -171,7 +174,7 @@ func (a *account) arrive(id string) reply {
 	}
 	e.refused = e.refused || r.refuses
 	r.apns.Delay = time.Duration(e.lot>>8%64) * serviceLatency / 64
-	r.fcm.Delay = r.apns.Delay
+	r.fcm.Delay, r.web.Delay = r.apns.Delay, r.apns.Delay
 	return r
 }
 
@@ -189,13 +192,26 @@ func (a *account) fcm(r pushtest.FCMRequest) pushtest.FCMAnswer {
 	return a.arrive(r.Message.Data["event_id"]).fcm
 }
 
+// web is the answer of a fake Web Push service, which is a push server of UnifiedPush
+// as well: that gets a notification as a homeserver posts it.
+func (a *account) web(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+	var payload struct {
+		EventID      string `json:"event_id"`
+		Notification struct {
+			EventID string `json:"event_id"`
+		} `json:"notification"`
+	}
+	_ = json.Unmarshal([]byte(cmp.Or(r.Text, string(r.Body))), &payload) // what is no JSON is of no event
+	return a.arrive(cmp.Or(payload.EventID, payload.Notification.EventID)).web
+}
+
 // death is how push services call a device dead.
 func death(lot uint32) reply {
 	return pick(lot, []reply{
-		{apns: pushtest.APNsAnswer{Status: 410, Reason: "Unregistered", Timestamp: (pushKeyTS + 1) * 1000}, fcm: pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone")},
-		{apns: pushtest.APNsAnswer{Status: 410, Reason: "ExpiredToken"}, fcm: pushtest.FCMBadToken()},
-		{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "another sender")},
-		{apns: pushtest.APNsAnswer{Status: 400, Reason: "DeviceTokenNotForTopic"}, fcm: pushtest.FCMBadField("message.token")},
+		{apns: pushtest.APNsAnswer{Status: 410, Reason: "Unregistered", Timestamp: (pushKeyTS + 1) * 1000}, fcm: pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone"), web: pushtest.FCMAnswer{Status: 404}},
+		{apns: pushtest.APNsAnswer{Status: 410, Reason: "ExpiredToken"}, fcm: pushtest.FCMBadToken(), web: pushtest.FCMAnswer{Status: 410}},
+		{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "another sender"), web: pushtest.FCMAnswer{Status: 410}},
+		{apns: pushtest.APNsAnswer{Status: 400, Reason: "DeviceTokenNotForTopic"}, fcm: pushtest.FCMBadField("message.token"), web: pushtest.FCMAnswer{Status: 404}},
 	})
 }
 

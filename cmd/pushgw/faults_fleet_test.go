@@ -228,15 +228,22 @@ func (l *replicaLog) errors() string {
 	return strings.Join(l.bad, "\n")
 }
 
-// fleet is a number of replicas before fakes of APNs and FCM, with a Redis of
+// fleet is a number of replicas before fakes of push services, with a Redis of
 // their own unless they have none.
 type fleet struct {
 	replicas []*replica
 	redis    *redisServer
 	apns     *pushtest.APNs
 	fcm      *pushtest.FCM
+	web      *pushtest.WebPush // and a push server of UnifiedPush
 	account  *account
 	pushers  int // that there have been
+}
+
+func (f *fleet) closeConnections() {
+	f.apns.CloseConnections()
+	f.fcm.CloseConnections()
+	f.web.CloseConnections()
 }
 
 // fleetOptions say how a fleet is built.
@@ -262,8 +269,10 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 	f.fcm = pushtest.StartFCM(t, pushtest.FCMOptions{
 		Discard: true, Latency: serviceLatency / 8, MaxConcurrentStreams: 100, Answer: f.account.fcm,
 	})
+	f.web = pushtest.StartWebPush(t, f.account.web)
 	dir := shortDir(t)
-	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.apns.CA().PEM())+string(f.fcm.CA().PEM()))
+	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.apns.CA().PEM())+string(f.fcm.CA().PEM())+string(f.web.CA().PEM()))
+	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	writeFile(t, filepath.Join(dir, "key.p8"), string(key.P8(t)))
 	writeFile(t, filepath.Join(dir, "firebase.json"), string(f.fcm.ServiceAccount("example")))
 	section := ""
@@ -290,7 +299,11 @@ apps:
     {type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q}
   org.example.android*:
     {type: fcm, service_account_file: firebase.json, endpoint: %q}
-`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL()))
+  org.example.web:
+    {type: webpush, vapid_key_file: vapid.pem, vapid_contact: "mailto:push@example.org", allowed_endpoints: [%[7]q], allow_networks: [127.0.0.1]}
+  org.example.unified:
+    {type: unifiedpush, allowed_endpoints: [%[7]q], allow_networks: [127.0.0.1]}
+`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL(), f.web.Addr()))
 	for n := range o.replicas {
 		f.replicas = append(f.replicas, newReplica(t, dir, config, n))
 	}

@@ -121,8 +121,8 @@ var errNotNotified = errors.New("the answer is not 200")
 func (h *homeserver) post(ctx context.Context, r *replica, e *event) (rejected bool, err error) {
 	defer r.begin(e)()
 	body := fmt.Sprintf(`{"notification":{"content":{"body":"Ground control","msgtype":"m.text"},"counts":{"unread":2},`+
-		`"devices":[{"app_id":%q,"data":{},"pushkey":%q,"pushkey_ts":%d,"tweaks":{"sound":"default"}}],"event_id":%q,"id":%q,"prio":"high",`+
-		`"room_id":"!slw48:example.org","sender":"@major:example.org","type":"m.room.message"}}`, e.pusher.app, e.pusher.pushKey, pushKeyTS, e.id, e.id)
+		`"devices":[{"app_id":%q,"data":%s,"pushkey":%q,"pushkey_ts":%d,"tweaks":{"sound":"default"}}],"event_id":%q,"id":%q,"prio":"high",`+
+		`"room_id":"!slw48:example.org","sender":"@major:example.org","type":"m.room.message"}}`, e.pusher.app, e.pusher.data, e.pusher.pushKey, pushKeyTS, e.id, e.id)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://pushgw/_matrix/push/v1/notify", strings.NewReader(body))
 	if err != nil {
 		return false, err

@@ -70,7 +70,8 @@ func wrongSettings() fault {
 			return reply{takes: true}
 		}
 		wrong--
-		return reply{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMBadToken()}
+		return reply{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMBadToken(),
+			web: pushtest.FCMAnswer{Status: 403, Body: `{"reason":"VapidPkHashMismatch"}`}}
 	}}
 }
 
@@ -85,15 +86,14 @@ func cutConnections() fault {
 		if e.arrivals > e.failures() || e.lot%16 > 1 {
 			return reply{takes: true}
 		}
-		return reply{takes: e.lot%16 == 1, apns: pushtest.APNsAnswer{Cut: true}, fcm: pushtest.FCMAnswer{Cut: true}}
+		return reply{takes: e.lot%16 == 1, apns: pushtest.APNsAnswer{Cut: true}, fcm: pushtest.FCMAnswer{Cut: true}, web: pushtest.FCMAnswer{Cut: true}}
 	}}
 }
 
 func droppedConnections() fault {
 	return fault{name: "all connections cut at once", play: func(r *round) {
 		for range 3 {
-			r.apns.CloseConnections()
-			r.fcm.CloseConnections()
+			r.closeConnections()
 			r.progress(20)
 		}
 	}}
@@ -102,7 +102,7 @@ func droppedConnections() fault {
 func goAway() fault {
 	return fault{name: "GOAWAY", play: func(r *round) { r.progress(60) }, answer: func(e *event) reply {
 		leave := e.lot%4 == 0
-		return reply{takes: true, apns: pushtest.APNsAnswer{GoAway: leave}, fcm: pushtest.FCMAnswer{GoAway: leave}}
+		return reply{takes: true, apns: pushtest.APNsAnswer{GoAway: leave}, fcm: pushtest.FCMAnswer{GoAway: leave}, web: pushtest.FCMAnswer{GoAway: leave}}
 	}}
 }
 
@@ -113,16 +113,15 @@ func hungStreams() fault {
 		if e.arrivals > e.failures() || e.lot%32 > 1 {
 			return reply{takes: true}
 		}
-		return reply{takes: e.lot%32 == 1, apns: pushtest.APNsAnswer{Hang: true}, fcm: pushtest.FCMAnswer{Hang: true}}
+		return reply{takes: e.lot%32 == 1, apns: pushtest.APNsAnswer{Hang: true}, fcm: pushtest.FCMAnswer{Hang: true}, web: pushtest.FCMAnswer{Hang: true}}
 	}}
 }
 
 // slowTLS lets no connection be made until pushes have failed for it.
 func slowTLS() fault {
 	return fault{name: "TLS handshakes that do not end", play: func(r *round) {
-		release := []func(){r.apns.HoldHandshakes(), r.fcm.HoldHandshakes()}
-		r.apns.CloseConnections()
-		r.fcm.CloseConnections()
+		release := []func(){r.apns.HoldHandshakes(), r.fcm.HoldHandshakes(), r.web.HoldHandshakes()}
+		r.closeConnections()
 		r.failures(2 * pushersOfEach)
 		for _, f := range release {
 			f()
@@ -130,31 +129,49 @@ func slowTLS() fault {
 	}}
 }
 
-// errorClasses answers with each error that APNs and FCM know, once each, except
+// errorClasses answers with each error that the push services know, once each, except
 // those that call the device dead: others do that throughout.
 func errorClasses() fault {
-	var apns, fcm []reply
-	return fault{name: "every error of APNs and FCM", answer: func(e *event) reply {
-		errors := &fcm
-		if e.pusher.app == iosApp {
-			errors = &apns
-		}
+	var left map[string][]reply // by app
+	return fault{name: "every error of a push service", answer: func(e *event) reply {
+		errors := left[e.pusher.app]
 		// Refusals of credentials in a row would open the app's breaker, which is
 		// tested elsewhere and takes long.
-		if e.arrivals > 1 || e.lot%2 == 0 || len(*errors) == 0 {
+		if e.arrivals > 1 || e.lot%2 == 0 || len(errors) == 0 {
 			return reply{takes: true}
 		}
-		next := (*errors)[0]
-		*errors = (*errors)[1:]
-		return next
+		left[e.pusher.app] = errors[1:]
+		return errors[0]
 	}, play: func(r *round) {
 		r.account.mu.Lock()
-		apns, fcm = apnsErrors(), fcmErrors()
+		left = map[string][]reply{iosApp: apnsErrors(), androidApp: fcmErrors(), "org.example.web": webErrors(), "org.example.unified": webErrors()}
 		r.account.mu.Unlock()
-		if err := r.account.await(r.ctx, func() bool { return len(apns)+len(fcm) == 0 }); err != nil {
-			r.Fatalf("%d errors of APNs and %d of FCM are still to be answered with", len(apns), len(fcm))
+		none := func() bool {
+			for _, errors := range left {
+				if len(errors) > 0 {
+					return false
+				}
+			}
+			return true
+		}
+		if err := r.account.await(r.ctx, none); err != nil {
+			r.Fatalf("errors are still to be answered with: %v", left)
 		}
 	}}
+}
+
+func webErrors() []reply {
+	all := []reply{
+		{refuses: true, web: pushtest.FCMAnswer{Status: 400, Body: `{"reason":"BadWebPushRequest"}`}},
+		{web: pushtest.FCMAnswer{Status: 413}}, // taken, smaller, within the request
+		{web: pushtest.FCMAnswer{Status: 429, RetryAfter: "1"}},
+		{web: pushtest.FCMAnswer{Status: 503, RetryAfter: "1"}},
+		{web: pushtest.FCMAnswer{Status: 502, Body: `{"code":502,"errno":901}`}},
+	}
+	for _, status := range []int{301, 401, 403, 405, 406, 418, 500, 502, 503, 507} {
+		all = append(all, reply{web: pushtest.FCMAnswer{Status: status, Body: "<html>", Location: "https://127.0.0.1/"}})
+	}
+	return all
 }
 
 func apnsErrors() []reply {

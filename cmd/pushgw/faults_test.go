@@ -21,7 +21,7 @@ const (
 	// roundDeadline is when a notification that is not answered for is lost.
 	roundDeadline = 3 * time.Minute
 	// pushersOfEach is how many living devices each push service has in a round.
-	pushersOfEach = 5
+	pushersOfEach = 3
 )
 
 // fault is something that goes wrong under load.
@@ -139,8 +139,13 @@ func (f *fleet) devices() []*pusher {
 		f.pushers++
 		dead := i == pushersOfEach
 		all = append(all,
-			&pusher{app: iosApp, pushKey: iosKey(f.pushers), dead: dead},
-			&pusher{app: androidApp, pushKey: fmt.Sprint("android:", f.pushers), dead: dead})
+			&pusher{app: iosApp, pushKey: iosKey(f.pushers), data: "{}", dead: dead},
+			&pusher{app: androidApp, pushKey: fmt.Sprint("android:", f.pushers), data: "{}", dead: dead},
+			&pusher{app: "org.example.unified", pushKey: fmt.Sprint(f.web.URL(), "/up", f.pushers), data: "{}", dead: dead},
+			&pusher{
+				app: "org.example.web", pushKey: f.web.Subscription.PushKey(), dead: dead,
+				data: fmt.Sprintf(`{"endpoint":"%s/web%d","auth":%q}`, f.web.URL(), f.pushers, f.web.Subscription.Auth()),
+			})
 	}
 	return all
 }
