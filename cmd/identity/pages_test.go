@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/conf/conftest"
@@ -12,4 +15,21 @@ func TestPageOfOptions(t *testing.T) {
 	t.Parallel()
 	table := conftest.Table(t, "../..", "cmd/identity", conf.Options(defaultConfig(), envPrefix))
 	harness.CheckPage(t, "../../docs/options.md", "options of identity", table, *update)
+}
+
+// TestPageOfMetrics runs the program with a Redis that is not there, for the
+// metrics about it.
+func TestPageOfMetrics(t *testing.T) {
+	t.Parallel()
+	var metrics *prometheus.Registry
+	measured := harness.Program(func(ctx context.Context, around harness.Surroundings, args []string) int {
+		p := program{
+			stdout: around.Stdout, stderr: around.Stderr, environ: around.Environ, listening: around.Listening,
+			registered: func(r *prometheus.Registry) { metrics = r },
+		}
+		return p.run(ctx, args)
+	})
+	measured.Serve(t, ephemeral("IDENTITY_REDIS_ADDRESSES=127.0.0.1:1"), "-dev")
+	table := harness.MetricsTable(t, metrics, "herald_identity_")
+	harness.CheckPage(t, "../../docs/monitor.md", "metrics of identity", table, *update)
 }

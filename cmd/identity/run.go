@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/matrix-herald/herald/identity/homeserver"
@@ -28,6 +29,8 @@ type program struct {
 	hangup         <-chan os.Signal
 	// listening, unless nil, is told the addresses once they answer.
 	listening func(api []net.Addr, admin net.Addr)
+	// registered, unless nil, is given the registry of the metrics at the start.
+	registered func(*prometheus.Registry)
 }
 
 const usage = `identity is a Matrix Identity Service.
@@ -146,7 +149,11 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
 	if err != nil {
 		return err
 	}
-	env := environment{log: log, reg: telemetry.NewRegistry("identity", version)}
+	registry := telemetry.NewRegistry("identity", version)
+	if p.registered != nil {
+		p.registered(registry)
+	}
+	env := environment{log: log, reg: registry}
 	if f.Check {
 		return p.check(cfg, env)
 	}

@@ -28,6 +28,8 @@ type program struct {
 	reload         <-chan os.Signal // asks for the configuration to be read again
 	// listening, unless nil, is told the addresses once they answer.
 	listening func(api []net.Addr, admin net.Addr)
+	// registered, unless nil, is given the registry of the metrics at the start.
+	registered func(*prometheus.Registry)
 }
 
 const usage = `pushgw is a Matrix Push Gateway for APNs, FCM, Web Push and UnifiedPush.
@@ -112,6 +114,9 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 		log.WarnContext(ctx, "something is missing or risky", "what", w)
 	}
 	registry := telemetry.NewRegistry("pushgw", version)
+	if p.registered != nil {
+		p.registered(registry)
+	}
 	tracer, stopTracing, err := telemetry.Tracing(ctx, cfg.Tracing, "pushgw", version, log)
 	if err != nil {
 		return err

@@ -36,11 +36,11 @@ func CheckPage(t testing.TB, page, name, table string, update bool) {
 	}
 }
 
-var desc = regexp.MustCompile(`fqName: ("[^"]*"), help: ("(?:[^"\\]|\\.)*"), constLabels: .*, variableLabels: \{(.*)\}`)
+var desc = regexp.MustCompile(`fqName: ("[^"]*"), help: ("(?:[^"\\]|\\.)*"), (?:unit: "[^"]*", )?constLabels: .*, variableLabels: \{([^}]*)\}`)
 
-// MetricsTable returns the metrics of a registry, but those of the runtime, as a
-// table in Markdown.
-func MetricsTable(t testing.TB, registry *prometheus.Registry) string {
+// MetricsTable returns the metrics of a registry whose names begin with one of the
+// prefixes as a table in Markdown.
+func MetricsTable(t testing.TB, registry *prometheus.Registry, prefixes ...string) string {
 	t.Helper()
 	descs := make(chan *prometheus.Desc)
 	go func() { defer close(descs); registry.Describe(descs) }()
@@ -54,7 +54,7 @@ func MetricsTable(t testing.TB, registry *prometheus.Registry) string {
 		if _, err := fmt.Sscanf(found[1]+" "+found[2], "%q %q", &name, &help); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(name, "herald_") {
+		if slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", name, strings.ReplaceAll(found[3], ",", ", "), strings.TrimSuffix(help, ".")))
 		}
 	}
