@@ -10,7 +10,7 @@ import (
 
 // Vectors of the Identity Service API and of MSC2134; the pepper is theirs.
 //
-// Conformance (lookup): the specification's hashes (also TestREADMEsLinesWork)
+// Conformance (lookup): the specification's hashes (also TestTheLinesOfStartIdentityWork)
 func TestLookupHash(t *testing.T) {
 	t.Parallel()
 	const pepper = "matrixrocks"

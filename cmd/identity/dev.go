@@ -132,7 +132,7 @@ func loopbackOnly(next http.Handler) http.Handler {
 }
 
 // example takes one address from its owner's registration to a lookup.
-// README.md shows the same lines.
+// docs/start-identity.md shows the same lines.
 const example = `
 token=$(curl -s IS/_matrix/client/v3/user/@alice:HS/openid/request_token -d '{}' | curl -s IS/_matrix/identity/v2/account/register -d @- | cut -d'"' -f4)
 sid=$(curl -s IS/_matrix/identity/v2/validate/email/requestToken -H "Authorization: Bearer $token" -d '{"email":"alice@example.com","client_secret":"monkeys","send_attempt":1}' | cut -d'"' -f4)

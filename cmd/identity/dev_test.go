@@ -96,10 +96,11 @@ func exampleLines(text string) []string {
 	return lines
 }
 
-// TestREADMEsLinesWork pastes the lines of README.md into a shell.
-func TestREADMEsLinesWork(t *testing.T) {
+// TestTheLinesOfStartIdentityWork pastes the lines of docs/start-identity.md into a
+// shell.
+func TestTheLinesOfStartIdentityWork(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../docs/start-identity.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +111,7 @@ func TestREADMEsLinesWork(t *testing.T) {
 	homeserver := regexp.MustCompile(`@alice:([0-9.:]+)/`).FindStringSubmatch(printed[0])[1]
 	lines := exampleLines(strings.NewReplacer("127.0.0.1:8090", api, "127.0.0.1:8091", homeserver).Replace(string(readme)))
 	if len(lines) != 6 || strings.Join(lines, "\n") != strings.Join(printed, "\n") {
-		t.Fatalf("README.md shows\n%s\nand -dev prints\n%s", strings.Join(lines, "\n"), strings.Join(printed, "\n"))
+		t.Fatalf("docs/start-identity.md shows\n%s\nand -dev prints\n%s", strings.Join(lines, "\n"), strings.Join(printed, "\n"))
 	}
 
 	shell := exec.CommandContext(t.Context(), "sh", "-c", strings.Join(lines, "\n"))

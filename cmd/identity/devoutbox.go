@@ -41,7 +41,7 @@ type outbox struct {
 }
 
 // outboxMessage is one message. The token comes first, where the example of
-// README.md cuts it out.
+// docs/start-identity.md cuts it out.
 type outboxMessage struct {
 	Token  string    `json:"token"`
 	Link   string    `json:"link,omitzero"`

@@ -81,7 +81,7 @@ func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 	starts(third)
 }
 
-// TestAConfigurationTakesOverWhatWasTriedOut runs the service as README.md does at
+// TestAConfigurationTakesOverWhatWasTriedOut runs the service without a configuration at
 // first, and then with a configuration in the same folder.
 //
 // Conformance (identity): a data folder of a service without a name | is taken over by the first configuration with one while nothing is bound

@@ -12,7 +12,7 @@ import (
 
 // TestNothingIsKeptLongerThanPromised starts a service on a database in which each
 // thing that ends is once just too old and once not, and waits for the former to
-// go. These are the rows of "Retention" in docs/operations.md.
+// go. docs/operate.md has them as a table.
 //
 // Conformance (security): nothing but bindings and signing keys is kept without an end
 func TestNothingIsKeptLongerThanPromised(t *testing.T) {

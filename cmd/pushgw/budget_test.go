@@ -17,7 +17,7 @@ import (
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
-// bodiesBound is what docs/operations.md says about the memory of a process whose
+// bodiesBound bounds the memory of a process whose
 // requests hold as many bytes as they may, in MB.
 const bodiesBound = 256
 

@@ -20,8 +20,7 @@ import (
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
-// residentBound is what docs/operations.md says about the memory of a process
-// that is offered ten times what it may take, in MB, over a thousand connections
+// residentBound bounds the memory of a process that is offered ten times what it may take, in MB, over a thousand connections
 // at most.
 const residentBound = 256
 

@@ -100,7 +100,7 @@ type Limits struct {
 	StoreInviteTarget     ratelimit.Limit `yaml:"store_invite_target"`
 }
 
-// DefaultLimits returns the defaults, for which docs/configuration.md has the
+// DefaultLimits returns the defaults, for which docs/limits-and-brands.md has the
 // reasons.
 func DefaultLimits() Limits {
 	const day = 24 * time.Hour
