@@ -79,7 +79,7 @@ func (db *DB) TouchToken(ctx context.Context, token identity.Digest, now time.Ti
 
 // DeleteToken implements identity.AccountStore.
 func (db *DB) DeleteToken(ctx context.Context, token identity.Digest, idleSince time.Time, by identity.Removal) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var imported bool
 		err := tx.QueryRowContext(ctx, `DELETE FROM tokens WHERE hash = $1 AND used_ms > $2 RETURNING imported`,
 			token[:], idleSince.UnixMilli()).Scan(&imported)
@@ -119,7 +119,7 @@ func (db *DB) SweepAccounts(ctx context.Context, idleSince time.Time, limit int)
 
 // AcceptTerms implements identity.TermsStore.
 func (db *DB) AcceptTerms(ctx context.Context, userID string, urls []string, now time.Time) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, u := range slices.Sorted(slices.Values(urls)) { // two requests in one order do not deadlock
 			_, err := tx.ExecContext(ctx,
 				`INSERT INTO accepted_terms (user_id, url, accepted_ms) VALUES ($1, $2, $3)

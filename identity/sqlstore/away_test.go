@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	neturl "net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,11 +127,11 @@ func TestALockIsWaitedForSeconds(t *testing.T) {
 			err := <-errs
 			if reason, ok := errors.AsType[*identity.UnavailableError](err); !ok || !errors.Is(err, identity.ErrUnavailable) {
 				t.Errorf("got %v", err)
-			} else if reason.Reason != "another process has locked it" && reason.Reason != "all its connections are in use" {
+			} else if !slices.Contains([]string{"another process has locked it", "all its connections are in use", "it takes too long"}, reason.Reason) {
 				t.Errorf("reason %q", reason.Reason)
 			}
 		}
-		if took := time.Since(begun); took > 35*time.Second {
+		if took := time.Since(begun); took > 7*time.Second { // 5 and what a busy machine takes
 			t.Errorf("they waited for %v", took)
 		}
 	})

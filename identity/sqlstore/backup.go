@@ -38,8 +38,8 @@ func (db *DB) BackUp(ctx context.Context, path string, files map[string][]byte, 
 	}
 	copied := make(chan error, 1)
 	go func() {
-		_, err := db.write.ExecContext(ctx, `VACUUM INTO $1`, path)
-		copied <- err
+		_, err := db.write.DB.ExecContext(ctx, `VACUUM INTO $1`, path) // takes its time
+		copied <- unavailable(err)
 	}()
 	look := time.NewTicker(copyEvery)
 	defer look.Stop()

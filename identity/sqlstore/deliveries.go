@@ -67,7 +67,7 @@ type claimedServer struct {
 // ClaimDeliveries implements identity.DeliveryStore.
 func (db *DB) ClaimDeliveries(ctx context.Context, claim string, now, lease time.Time, most int) (due []identity.Delivery, err error) {
 	for more := true; more && len(due) == 0; {
-		err = db.write.tx(ctx, func(tx *sql.Tx) error {
+		err = db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			due, more, err = db.claimServer(ctx, tx, claim, now, lease, most)
 			return err
 		})
@@ -148,7 +148,7 @@ func (db *DB) SettleDeliveries(ctx context.Context, results []identity.DeliveryR
 		return nil
 	}
 	claim, server := results[0].Claim, claimedServer{name: results[0].Binding.Server(), took: true}
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

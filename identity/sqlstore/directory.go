@@ -30,7 +30,7 @@ func addBindings(ctx context.Context, tx *sql.Tx, n int) error {
 
 // Bind implements identity.DirectoryStore.
 func (db *DB) Bind(ctx context.Context, b identity.Binding) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func upsertBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int6
 
 // Unbind implements identity.DirectoryStore.
 func (db *DB) Unbind(ctx context.Context, id threepid.ID, userID string, by identity.Removal) (removed bool, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

@@ -108,13 +108,13 @@ func (db *DB) Erase(ctx context.Context, p identity.Person, by identity.Removal,
 	if err != nil {
 		return nil, fmt.Errorf("count what there is: %w", err)
 	}
-	if _, err := db.write.ExecContext(ctx, db.dialect.beforeErasing); err != nil {
+	if _, err := db.jobs.ExecContext(ctx, db.dialect.beforeErasing); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
 	if err := db.erase(ctx, p, by, found, progress); err != nil {
 		return nil, fmt.Errorf("erase: %w", err)
 	}
-	if _, err := db.write.ExecContext(ctx, db.dialect.afterErasing); err != nil {
+	if _, err := db.jobs.ExecContext(ctx, db.dialect.afterErasing); err != nil {
 		return nil, fmt.Errorf("overwrite what was erased: %w", err)
 	}
 	left, err := db.countOf(ctx, p)
@@ -151,7 +151,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 		total += e.Found
 	}
 	if p.UserID != "" {
-		err := db.write.tx(ctx, func(tx *sql.Tx) error { return db.note(ctx, tx, by, removedUser(p.UserID)) })
+		err := db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error { return db.note(ctx, tx, by, removedUser(p.UserID)) })
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 	if p.UserID != "" {
 		return nil
 	}
-	return db.write.tx(ctx, func(tx *sql.Tx) error {
+	return db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, id := range p.Addresses {
 			if err := db.note(ctx, tx, by, removedAddress(id)); err != nil {
 				return err
@@ -188,7 +188,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 // eraseSome removes up to eraseRows rows for each condition, and reports how many
 // there were and whether there may be more.
 func (db *DB) eraseSome(ctx context.Context, in personal, conditions []condition, by identity.Removal) (rows int, more bool, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		rows, more = 0, false
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err

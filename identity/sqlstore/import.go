@@ -32,7 +32,7 @@ func (db *DB) LastImport(ctx context.Context) (time.Time, error) {
 
 // FinishImport notes that an import begun at begun has come to its end.
 func (db *DB) FinishImport(ctx context.Context, begun time.Time) error {
-	_, err := db.write.ExecContext(ctx,
+	_, err := db.jobs.ExecContext(ctx,
 		`INSERT INTO imports (id, begun_ms) VALUES (1, $1)
 			ON CONFLICT (id) DO UPDATE SET begun_ms = excluded.begun_ms`, begun.UnixMilli())
 	if err != nil {
@@ -45,7 +45,7 @@ func (db *DB) FinishImport(ctx context.Context, begun time.Time) error {
 // but for those that were removed here since they were made. Where there is a
 // binding already, the newer of the two stays.
 func (db *DB) ImportBindings(ctx context.Context, bindings []identity.Binding) (r identity.Imported, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		r = identity.Imported{}
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
@@ -157,7 +157,7 @@ func renewBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int64
 // are not newer than the TS at which they were removed elsewhere, whoever's they
 // are. It returns how many there were.
 func (db *DB) ImportRemovals(ctx context.Context, removals []identity.Binding) (removed int, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -216,7 +216,7 @@ func (db *DB) ImportTerms(ctx context.Context, users map[string][]string, now ti
 // addresses nobody has bound, and that were not removed here.
 func (db *DB) ImportInvites(ctx context.Context, invites []identity.Invite) (r identity.Imported, err error) {
 	people := func(i identity.Invite) []removed { return []removed{removedUser(i.Sender), removedAddress(i.Address)} }
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		r = identity.Imported{}
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
@@ -270,7 +270,7 @@ func (db *DB) ImportKeys(ctx context.Context, keys []identity.InviteKey) (identi
 // importNew adds a row for each of all, in one transaction, but for those that
 // were removed here at any time.
 func importNew[T any](ctx context.Context, db *DB, all []T, of func(T) []removed, row func(T) []any, insert, onConflict string) (r identity.Imported, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		r = identity.Imported{}
 		known, err := db.findRemovals(ctx, tx, each(all, of))
 		if err != nil {

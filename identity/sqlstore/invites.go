@@ -46,7 +46,7 @@ func (r *inviteRow) invite() identity.Invite {
 
 // AddInvite implements identity.InviteStore.
 func (db *DB) AddInvite(ctx context.Context, i identity.Invite) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (db *DB) ImportedKey(ctx context.Context, key ed25519.PublicKey, now time.T
 
 // DeleteInvite implements identity.InviteStore.
 func (db *DB) DeleteInvite(ctx context.Context, token, sender string, by identity.Removal) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func (db *DB) Invites(ctx context.Context, after int64, limit int) ([]identity.I
 // SweepInvites implements identity.InviteStore.
 func (db *DB) SweepInvites(ctx context.Context, now, usedSince time.Time, limit int) (int, error) {
 	swept := 0
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

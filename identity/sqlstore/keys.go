@@ -25,7 +25,7 @@ func (db *DB) Keys(ctx context.Context) ([]identity.StoredKey, error) {
 
 // ActivateKey implements identity.KeyStore.
 func (db *DB) ActivateKey(ctx context.Context, old string, key identity.StoredKey) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if old != "" {
 			n, err := affected(tx.ExecContext(ctx,
 				`UPDATE signing_keys SET state = 'retired' WHERE id = $1 AND state = 'active'`, old))

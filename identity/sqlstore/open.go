@@ -34,11 +34,11 @@ type DB struct {
 	// SQLite lets one connection write at a time. With a pool of one for all that
 	// writes, writers wait in Go, where their deadlines end the wait, and never
 	// meet SQLITE_BUSY. Another process that writes, such as a subcommand beside
-	// the server, is waited for inside SQLite, at most busyTimeout and whatever
-	// the deadline. With PostgreSQL, too, those that read need not wait for a
-	// connection while writers wait for each other.
-	read, write pool
-	salt        string // of fingerprints
+	// the server, is waited for inside SQLite. With PostgreSQL, too, those that read
+	// need not wait for a connection while writers wait for each other. What jobs
+	// write has more time.
+	read, write, jobs pool
+	salt              string // of fingerprints
 	// lookup is the statement of Lookup, if the driver has to be told to prepare it.
 	lookup  *sql.Stmt
 	closers []func() error
@@ -47,8 +47,7 @@ type DB struct {
 // sqliteReaders is how many lookups may read from SQLite at once.
 const sqliteReaders = 8
 
-// busyTimeout is far longer than this program holds a write lock: a batch of a
-// pepper rotation takes tens of milliseconds.
+// busyTimeout is how long a connection waits for a lock while it is opened.
 const busyTimeout = 10 * time.Second
 
 // inMemory keeps what SQLite sorts in memory: containers have no folder to put it.
@@ -128,7 +127,11 @@ func openSQLite(path string) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	return &DB{dialect: sqlite(), read: pool{read}, write: pool{write}, closers: []func() error{read.Close, write.Close}}, nil
+	const patience = "PRAGMA busy_timeout = %d"
+	return &DB{
+		dialect: sqlite(), read: pool{DB: read}, write: pool{write, writeTime, patience}, jobs: pool{write, jobTime, patience},
+		closers: []func() error{read.Close, write.Close},
+	}, nil
 }
 
 // sqliteURL names a file for the driver, whatever characters are in its path.

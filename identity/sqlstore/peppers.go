@@ -28,7 +28,7 @@ func (db *DB) Peppers(ctx context.Context) ([]identity.Pepper, error) {
 
 // BeginPepper implements identity.PepperStore.
 func (db *DB) BeginPepper(ctx context.Context, value string, current int64) error {
-	err := db.write.tx(ctx, func(tx *sql.Tx) error {
+	err := db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ type stored struct {
 // FillPepper implements identity.PepperStore. Its transaction locks the
 // directory, so several replicas that do the same take turns, each one batch.
 func (db *DB) FillPepper(ctx context.Context, limit int, now, until time.Time) (done bool, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func promote(ctx context.Context, tx *sql.Tx, id int64, now, until time.Time) er
 
 // DrainPeppers implements identity.PepperStore.
 func (db *DB) DrainPeppers(ctx context.Context, before time.Time, limit int) (done bool, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

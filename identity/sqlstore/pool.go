@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -16,24 +17,33 @@ import (
 	"github.com/matrix-herald/herald/identity"
 )
 
-// connWait bounds the wait for one of the connections that write, because whoever
-// has them may be waiting for a lock. A hundred binds at once on a busy machine take
-// less.
-const connWait = 20 * time.Second
+// How long a write may take, with its wait for a connection and for locks: writeTime
+// for one that a client waits for, and jobTime for a step of an operator's command
+// or of a rotation. Whoever holds a lock for good then holds the others up for no
+// longer than that.
+const (
+	writeTime = 5 * time.Second
+	jobTime   = 20 * time.Second
+)
 
 // pool is the connections that read, or those that write. What it returns is an
 // *identity.UnavailableError while the database is away, locked or full.
-type pool struct{ *sql.DB }
+type pool struct {
+	*sql.DB
+	most time.Duration // for a write
+	// patience says for how many milliseconds locks are waited for, where the end of
+	// a context does not end that.
+	patience string
+}
 
 // ExecContext runs a statement that writes.
 func (p pool) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	conn, err := p.conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	r, err := conn.ExecContext(ctx, query, args...)
-	return r, unavailable(err)
+	var r sql.Result
+	err := p.with(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		r, err = conn.ExecContext(ctx, query, args...)
+		return err
+	})
+	return r, err
 }
 
 // QueryContext runs a statement that reads.
@@ -57,34 +67,49 @@ type scanner interface{ Scan(to ...any) error }
 func (r row) Scan(to ...any) error { return unavailable(r.Row.Scan(to...)) }
 
 // tx runs f in one transaction, which is rolled back if f returns an error.
-func (p pool) tx(ctx context.Context, f func(*sql.Tx) error) error {
-	conn, err := p.conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return unavailable(err)
-	}
-	if err := f(tx); err != nil {
-		if e := tx.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) {
-			err = errors.Join(err, e)
+func (p pool) tx(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
+	return p.with(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		tx, err := conn.BeginTx(ctx, nil)
+		if err != nil {
+			return err
 		}
-		return unavailable(err)
-	}
-	return unavailable(tx.Commit())
+		if err := f(ctx, tx); err != nil {
+			if e := tx.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) {
+				err = errors.Join(err, e)
+			}
+			return err
+		}
+		return tx.Commit()
+	})
 }
 
-// conn waits for a connection.
-func (p pool) conn(ctx context.Context) (*sql.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, connWait)
+// with runs f, which writes, on one of the connections and with the time that a
+// write has.
+func (p pool) with(ctx context.Context, f func(context.Context, *sql.Conn) error) error {
+	within, cancel := context.WithTimeout(ctx, p.most)
 	defer cancel()
-	conn, err := p.Conn(wait)
-	if err != nil && ctx.Err() == nil && wait.Err() != nil {
-		return nil, &identity.UnavailableError{Reason: "all its connections are in use", Err: err}
+	reason := "all its connections are in use"
+	conn, err := p.Conn(within)
+	if err == nil {
+		defer conn.Close()
+		reason = "it takes too long"
+		if left, _ := within.Deadline(); p.patience != "" {
+			_, err = conn.ExecContext(within, fmt.Sprintf(p.patience, time.Until(left).Milliseconds()))
+		}
 	}
-	return conn, unavailable(err)
+	if err == nil {
+		err = f(within, conn)
+	}
+	if err != nil && ctx.Err() == nil && within.Err() != nil && (errors.Is(err, within.Err()) || interrupted(err)) {
+		return &identity.UnavailableError{Reason: reason, Err: err}
+	}
+	return unavailable(err)
+}
+
+// interrupted reports whether SQLite stopped because of a deadline.
+func interrupted(err error) bool {
+	e, ok := errors.AsType[*driversqlite.Error](err)
+	return ok && e.Code() == sqlite3.SQLITE_INTERRUPT
 }
 
 // unavailable returns an *identity.UnavailableError for an error that says

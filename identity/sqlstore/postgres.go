@@ -19,7 +19,7 @@ import (
 const (
 	// idleInTransaction is for how long PostgreSQL keeps a transaction whose
 	// process asks for nothing. lockWait is for how long a statement waits for one
-	// of the two locks that a row has, one after the other.
+	// lock, also when we are no longer there to wait with it.
 	idleInTransaction, lockWait = 3 * time.Second, 4 * time.Second
 	// silence is for how long either side of a connection waits for a sign of the
 	// other, and we for a new connection.
@@ -64,7 +64,8 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 		write.Close()
 		return nil, err
 	}
-	db := &DB{dialect: postgres(), read: pool{stdlib.OpenDBFromPool(read)}, write: pool{stdlib.OpenDBFromPool(write)}}
+	db := &DB{dialect: postgres(), read: pool{DB: stdlib.OpenDBFromPool(read)}, write: pool{stdlib.OpenDBFromPool(write), writeTime, ""}}
+	db.jobs = pool{db.write.DB, jobTime, ""}
 	db.closers = []func() error{
 		db.read.Close, db.write.Close,
 		func() error { read.Close(); write.Close(); return nil },

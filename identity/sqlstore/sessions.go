@@ -29,7 +29,7 @@ const (
 func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validation.ClaimResult, err error) {
 	now, medium := c.Now.UnixMilli(), string(c.Key.ID.Medium)
 	var expires int64
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		retired, err := affected(tx.ExecContext(ctx, `UPDATE sessions SET`+retire+`
 			WHERE medium = $1 AND address = $2 AND secret_hash = $3 AND owner = $5 AND retired = 0 AND expires_ms <= $4`,
 			medium, c.Key.ID.Address, c.Key.Secret[:], now, c.Key.Owner))
@@ -106,7 +106,7 @@ func (db *DB) PromoteSession(ctx context.Context, sid, claimID string) (bool, er
 
 // ReleaseSession implements validation.Store.
 func (db *DB) ReleaseSession(ctx context.Context, sid, claimID string) (released bool, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, statement := range []string{
 			`DELETE FROM sessions WHERE sid = $1 AND claim_id = $2 AND attempt IS NULL`,
 			`UPDATE sessions SET` + noClaim + ` WHERE sid = $1 AND claim_id = $2`,
@@ -140,7 +140,7 @@ const (
 // wrong one: the row of its address is held until the end, and so no guess is
 // compared that is not counted, in this session or another.
 func (db *DB) GuessCode(ctx context.Context, g validation.Guess) (r validation.Record, v validation.Verdict, err error) {
-	err = db.write.tx(ctx, func(tx *sql.Tx) error {
+	err = db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		v = validation.Spent
 		counted, err := countGuess(ctx, tx, g)
 		if err != nil {

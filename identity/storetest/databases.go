@@ -62,13 +62,40 @@ func SQLite(t testing.TB) string {
 // it after the test and returns its URL.
 func PostgreSQL(t testing.TB) string {
 	t.Helper()
-	server := os.Getenv("TEST_DATABASE_URL")
+	return create(t, os.Getenv("TEST_DATABASE_URL"), "")
+}
+
+// Copy copies a database of Each's, to which nobody is connected, and returns the
+// URL of the copy, which lives as long as the test does.
+func Copy(t testing.TB, original string) string {
+	t.Helper()
+	path, ok := strings.CutPrefix(original, "sqlite:")
+	if !ok {
+		u, err := url.Parse(original)
+		if err != nil {
+			t.Fatal("the original has no URL")
+		}
+		return create(t, os.Getenv("TEST_DATABASE_URL"), " TEMPLATE "+strings.TrimPrefix(u.Path, "/"))
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := SQLite(t)
+	if err := os.WriteFile(strings.TrimPrefix(to, "sqlite:"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func create(t testing.TB, server, options string) string {
+	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil || server == "" {
 		t.Fatal("TEST_DATABASE_URL is no URL")
 	}
 	name := "herald_test_" + strings.ToLower(rand.Text())
-	execute(t.Context(), t, server, "CREATE DATABASE "+name)
+	execute(t.Context(), t, server, "CREATE DATABASE "+name+options)
 	t.Cleanup(func() {
 		execute(context.WithoutCancel(t.Context()), t, server, "DROP DATABASE "+name+" WITH (FORCE)")
 	})

@@ -122,7 +122,7 @@ func testFillRace(t *testing.T, s Store) {
 func testBindDuringRotation(t *testing.T, s Store) {
 	ctx := t.Context()
 	current(t, s, "pepper0")
-	const writers, rounds = 4, 15
+	const writers, rounds = 4, 6
 	var rotating sync.WaitGroup
 	stop := make(chan struct{})
 	rotated := 0
