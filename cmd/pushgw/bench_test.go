@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +27,7 @@ import (
 
 	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/push/pushtest"
+	"github.com/matrix-herald/herald/push/webpush"
 )
 
 func tlsConfig(roots *x509.CertPool) *tls.Config {
@@ -214,6 +218,46 @@ func fcmRelay(b *testing.B, fcm *pushtest.FCM, account string) *contender {
 	})
 }
 
+// webPushArena compares a gateway and a relay that both encrypt. The push service
+// only reads and answers: to decrypt would cost more than it measures.
+func webPushArena(b *testing.B, latency time.Duration) arena {
+	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-time.After(latency)
+		w.WriteHeader(http.StatusCreated)
+	}))
+	service.EnableHTTP2, service.Config.HTTP2 = true, &http.HTTP2Config{MaxConcurrentStreams: 1000}
+	service.StartTLS()
+	b.Cleanup(service.Close)
+	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: service.Certificate().Raw}))
+	subscription, dir := pushtest.NewSubscription(b), b.TempDir()
+	private, public, err := webpush.NewVAPIDKey()
+	if err != nil {
+		b.Fatal(err)
+	}
+	writeFile(b, filepath.Join(dir, "vapid.pem"), private)
+	p256dh, _ := base64.RawURLEncoding.DecodeString(subscription.PushKey())
+	auth, _ := base64.RawURLEncoding.DecodeString(subscription.Auth())
+	var event atomic.Int64
+	return arena{
+		gateway: startBenchApps(b, dir, authority, fmt.Sprintf("{app: {type: webpush, vapid_key_file: vapid.pem, vapid_contact: 'mailto:push@example.org', "+
+			"allowed_endpoints: [%q], allow_networks: [127.0.0.1]}}", service.Listener.Addr())),
+		relay: startRelay(b, relayConfig{
+			URL: service.URL + "/x", CA: authority, P256dh: p256dh, Auth: auth,
+			Header: map[string]string{
+				"Authorization": "vapid t=" + strings.Repeat("x", 260) + ", k=" + public, "Content-Type": "application/octet-stream",
+				"Content-Encoding": "aes128gcm", "Ttl": "86400", "Urgency": "high",
+			},
+			Body: `{"content":{"body":"I'm floating in a most peculiar way","msgtype":"m.text"},"cs":"account","event_id":"$1:example.com","room_id":"!slw48:example.com","room_name":"Mission Control","sender":"@major:example.com","sender_display_name":"Major Tom","type":"m.room.message","unread":2}` + strings.Repeat(" ", 100),
+		}),
+		body: func() string {
+			i := event.Add(1)
+			return strings.Replace(fmt.Sprintf(benchBody, "app", subscription.PushKey(), i, i),
+				`"data":{`, fmt.Sprintf(`"data":{"endpoint":"%s/x","auth":%q,`, service.URL, subscription.Auth()), 1)
+		},
+	}
+}
+
 // startBenchGateway runs the real binary with one app.
 func startBenchGateway(b testing.TB, dir string, ca *pushtest.CA, app string) *contender {
 	b.Helper()
@@ -291,7 +335,7 @@ func startProcess(b testing.TB, cmd *exec.Cmd, read func()) (pid int) {
 // whatever else the machine does meets both.
 func BenchmarkNotify(b *testing.B) {
 	const rounds, roundTime = 11, 300 * time.Millisecond
-	for name, open := range map[string]func(*testing.B, time.Duration) arena{"apns": apnsArena, "fcm": fcmArena} {
+	for name, open := range map[string]func(*testing.B, time.Duration) arena{"apns": apnsArena, "fcm": fcmArena, "webpush": webPushArena} {
 		a := open(b, 0)
 		for _, inFlight := range []int{1, 64, 512} {
 			b.Run(fmt.Sprintf("%s/%d", name, inFlight), func(b *testing.B) {

@@ -3,7 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +37,9 @@ type relayConfig struct {
 	Body    string
 	CA      string // PEM
 	Account string // service account to get a bearer token with
+	// P256dh and Auth are the keys of the subscription that Body is encrypted for, nil
+	// for none.
+	P256dh, Auth []byte
 }
 
 // runRelay is the least a gateway can do: it decodes the JSON, POSTs a constant
@@ -105,7 +115,13 @@ func (c *relayConfig) relay(client *http.Client, r *http.Request) error {
 	if err := json.Unmarshal(body, &notification); err != nil {
 		return err
 	}
-	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, c.URL, bytes.NewReader([]byte(c.Body)))
+	payload := []byte(c.Body)
+	if c.P256dh != nil {
+		if payload, err = c.encrypt(); err != nil {
+			return err
+		}
+	}
+	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, c.URL, bytes.NewReader(payload))
 	if err != nil {
 		return err
 	}
@@ -120,10 +136,42 @@ func (c *relayConfig) relay(client *http.Client, r *http.Request) error {
 	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		return err
 	}
-	if res.StatusCode != http.StatusOK {
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated {
 		return errors.New(res.Status)
 	}
 	return nil
+}
+
+// encrypt returns the body as Web Push has it (RFC 8291), with a key and a salt of
+// its own each time.
+func (c *relayConfig) encrypt() ([]byte, error) {
+	public, err := ecdh.P256().NewPublicKey(c.P256dh)
+	if err != nil {
+		return nil, err
+	}
+	private, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := private.ECDH(public)
+	if err != nil {
+		return nil, err
+	}
+	own, salt := private.PublicKey().Bytes(), make([]byte, 16)
+	_, _ = rand.Read(salt)
+	ikm, _ := hkdf.Key(sha256.New, shared, c.Auth, "WebPush: info\x00"+string(c.P256dh)+string(own), 32)
+	key, _ := hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: aes128gcm\x00", 16)
+	nonce, _ := hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: nonce\x00", 12)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, err
+	}
+	body := append(binary.BigEndian.AppendUint32(salt, 4096), 65)
+	return gcm.Seal(append(body, own...), nonce, append([]byte(c.Body), 2), nil), nil
 }
 
 // relayMain ends the process if it was started as the relay.
