@@ -49,6 +49,7 @@ type request struct {
 // Conformance (answers): duplicate suppression (≠ Sygnal: none) by app_id, pushkey, `data` and the event without its counts; an event goes to a device once in two hours after it was last posted | 200 (also TestADeliveredEventIsRememberedWhileItIsAskedAbout, TestReplicasPushAnEventOnce)
 // Conformance (answers): an event_id that no room version makes, such as the constant ones of apps that test their pushes; what was not sent; the same id with another event | is no duplicate, and is not remembered (also TestKeysExpireAndHoldNoPushkey)
 // Conformance (answers): notifications without an event | never suppressed
+// Conformance (attacks): each event before its homeserver posts it: as a type that leads to nothing, far too large, without its sound | only what was accepted is remembered, by all that was said of it
 func TestADeviceGetsAnEventOnce(t *testing.T) {
 	t.Parallel()
 	account := func(name string) map[string]any {
@@ -216,6 +217,7 @@ func TestADuplicateGivesUpWaitingAtItsDeadline(t *testing.T) {
 // one request has it, the others cost one call a turn, and a goroutine or two.
 //
 // Conformance (answers): many posts of what is under way already, for many devices | each post costs as much as for one device
+// Conformance (attacks): one event for the same hundred devices, 200 times a second, at 150 ms | a request that waits costs as much for a hundred devices as for one
 func TestWaitingForManyDevicesCostsNoMoreThanForOne(t *testing.T) { // not parallel: it counts goroutines
 	synctest.Test(t, func(t *testing.T) {
 		const requests, turns = 10, 8

@@ -188,6 +188,7 @@ func TestDeliverInParallelAndInOrder(t *testing.T) {
 	})
 }
 
+// Conformance (attacks): push services that hang, cut, answer garbage, quote what they were sent | bounded times and bodies; their words are not repeated (also TestReasonsFromElsewhereAreNotRepeated, TestNothingTellsSecrets)
 func TestDeliverBoundsAHangingService(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -356,6 +357,7 @@ func TestDevicesInTheLogAreShort(t *testing.T) {
 }
 
 // Conformance (answers): an app at `max_in_flight` (≠ Sygnal: 502) | 503 with Retry-After at once (also TestAnswers, TestBeyondItsLimitAnAppIsRefused)
+// Conformance (attacks): a flood of notifications, of one app or one device | 503 at the bound of an app; limits by app and address where switched on (also TestBeyondItsLimitAnAppIsRefused, TestLimits)
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
 	s := &service{hold: make(chan struct{}), started: make(chan struct{}, 20)}

@@ -22,6 +22,7 @@ var (
 )
 
 // Conformance (answers): wrong pushkeys before the first accepted push: BadDeviceToken, DeviceTokenNotForTopic, SENDER_ID_MISMATCH, FCM's invalid token (≠ Sygnal: rejected) | 502 (also TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted)
+// Conformance (attacks): having pushkeys called dead, by a wrong setting or an outage | believed once a push was accepted; when most are dead, none is given up (also TestTheGuardTripsAndRecovers)
 func TestWrongPushkeysAreBelievedOnceAPushWasAccepted(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -175,6 +176,7 @@ func TestTheGuardTripsAndRecovers(t *testing.T) {
 // the others, and are believed dead no longer themselves.
 //
 // Conformance (answers): pushkeys that somebody makes up, or one dead one posted again and again | trip nothing (also TestADeadPushkeyCountsOnce)
+// Conformance (attacks): a hundred made-up tokens a request that are all called dead | they are counted apart, and one token is one pushkey however it is written: afterwards a phone that is gone is still rejected (also TestATokenIsOneHoweverItIsWritten)
 func TestMadeUpPushkeysDoNotTripTheGuard(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()

@@ -163,6 +163,7 @@ func TestRequestsWithManyDevicesShare(t *testing.T) {
 // Whoever makes up pushkeys takes no place from those that had a push.
 //
 // Conformance (answers): pushkeys that never had an accepted push, whoever posts for them | half of an app's places at most
+// Conformance (attacks): 40 requests a second of a hundred made-up tokens each, from forty addresses, at 150 ms | places are shared by source; made-up pushkeys have half of them (also TestAFloodLeavesOthersTheirShare)
 func TestMadeUpPushkeysHaveHalfOfThePlaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

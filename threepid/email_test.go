@@ -116,6 +116,7 @@ func TestParseEmail(t *testing.T) {
 }
 
 // Conformance (requestToken): two `@`, names, lists, line breaks, no `@` (≠ Sydent: some taken, some 500); too long | 400 `M_INVALID_EMAIL` (also FuzzParseEmail, TestRefusals)
+// Conformance (attacks): mail to one reading of an address, proof of another (CVE-2019-11340) | one parser; the canonical address is mailed, stored and proved (also TestEveryCaseVariantOfEveryCharacterIsOneMailbox, FuzzParseEmail)
 func TestParseEmailRefuses(t *testing.T) {
 	t.Parallel()
 	for name, in := range map[string]string{

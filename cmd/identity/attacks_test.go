@@ -24,6 +24,8 @@ import (
 // TestACodeCannotBeGuessedInParallel has 400 clients guess a code of six digits
 // at two replicas at once, which limit nobody. No more than ten guesses are
 // compared, and the right code is worth nothing afterwards.
+//
+// Conformance (attacks): guessing a code of six digits: in parallel, at all replicas, in five sessions of one number (1,250 guesses a day) | ten wrong guesses at a code, and at a number in a day over all sessions, counted before they are compared; then codes have twelve digits, so that the number's owner is not locked out; limits by session, account and address (also TestContract, TestLimitsOfSubmitToken)
 func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)
@@ -78,6 +80,8 @@ var mailFields = []string{"Auto-Submitted", "Content-Language", "Content-Type", 
 
 // TestNothingThatAClientSendsBecomesAHeaderOrMarkup puts hostile text into every
 // member of every request that leads to a mail, in turn.
+//
+// Conformance (attacks): headers or markup by way of names, rooms, links | header encoding, escaping, short texts, links to the service alone (also TestNothingInAChallengeBecomesAHeaderOrMarkup, TestStrangersWordsInInvitations)
 func TestNothingThatAClientSendsBecomesAHeaderOrMarkup(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
@@ -158,6 +162,8 @@ func TestNothingThatAClientSendsBecomesAHeaderOrMarkup(t *testing.T) {
 
 // TestPagesShowNothingThatAVisitorBrings opens every page with hostile text in
 // every parameter.
+//
+// Conformance (attacks): markup in pages by way of a link | pages show nothing that a visitor brings; no script, a strict policy (also TestPagesInABrowser)
 func TestPagesShowNothingThatAVisitorBrings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
@@ -186,6 +192,8 @@ func TestPagesShowNothingThatAVisitorBrings(t *testing.T) {
 
 // TestALinkLeadsNowhereElse asks for redirects that a mailed link must not make:
 // by the link, and by the client that asked for the mail.
+//
+// Conformance (attacks): an open redirect: by the link, or by one's own link that has done its work | next_link is stored with the session, http or https only; only the proof itself leads there, once (also TestLinkNeverSaysWhereItLeads, TestLinkRedirectsToTheStoredNextLink, FuzzCheckNextLink)
 func TestALinkLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))

@@ -11,6 +11,8 @@ import (
 
 // TestTenThousandIdleConnections has nothing to say about time: every request
 // that is made beside them, on connections old and new, is answered.
+//
+// Conformance (attacks): ten thousand connections, silent, idle or slow | the same; the median of everybody else stays within twice the calm one (also BenchmarkHostileAttacks)
 func TestTenThousandIdleConnections(t *testing.T) { // not parallel: others would wait for the machine
 	n := newSite(t, storetest.SQLite(t), "").start(t)
 	fresh := n.with(t, &http.Transport{DisableKeepAlives: true})

@@ -328,6 +328,7 @@ func TestKeysAndPeppersAreRotatedByCommand(t *testing.T) {
 // asked, or not there: the answers are the same, and the log has the reason.
 //
 // Conformance (security): refused, blocked and timed out read the same
+// Conformance (attacks): telling open ports from closed ones by the answer | one error for all
 func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64

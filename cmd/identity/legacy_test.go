@@ -97,6 +97,8 @@ func form(t *testing.T, base, path string, values url.Values, header http.Header
 // TestAHomeserverWithoutAccessTokens runs what Dendrite and Synapse ask for by
 // version 1 against the real program, by way of a proxy, and asks for the same
 // from elsewhere.
+//
+// Conformance (attacks): a version 1 request in a homeserver's name | its address has to be configured
 func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))

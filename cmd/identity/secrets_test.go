@@ -106,6 +106,8 @@ func (s *spy) ask(t *testing.T, method, path, token, body string) (status int, a
 
 // TestNothingTellsSecrets takes every way there is through the service, right and
 // wrong, and then looks everywhere.
+//
+// Conformance (attacks): reading logs, metrics, traces, errors | no address, token, code, key or body is in them
 func TestNothingTellsSecrets(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

@@ -15,6 +15,8 @@ import (
 
 // TestPushkeysStayInTheirPlace sends pushkeys that would reach another path of
 // the push services if they were pasted into it.
+//
+// Conformance (attacks): pushkeys that leave their place in a URL or header | tokens are decoded and written anew (also FuzzDeviceToken)
 func TestPushkeysStayInTheirPlace(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
@@ -54,6 +56,7 @@ func TestPushkeysStayInTheirPlace(t *testing.T) {
 // devices in every way that a stranger can bring about.
 //
 // Conformance (pushgw): one line in the log for each request, however many devices fail; pushkeys as fingerprints (also TestTheAccessLogTellsDevicesByFingerprint, TestNothingTellsSecrets)
+// Conformance (attacks): a hundred devices whose data is malformed, 20 times a second | one line in the log for each request
 func TestARequestIsOneLine(t *testing.T) {
 	t.Parallel()
 	s := startServices(t,
@@ -152,6 +155,7 @@ func manyMembers(n int) string {
 // none is a fault of the gateway, and it goes on.
 //
 // Conformance (hostile input): bodies made to be slow to read | time in proportion to size (also BenchmarkHostileNotifications, BenchmarkHostileBodies)
+// Conformance (attacks): JSON bombs: depth, many members, huge numbers, escapes, invalid UTF-8 | 512 KiB (pushgw), 64 KiB or 6 MiB (identity), depth 64, one pass; time grows with size (also BenchmarkHostileNotifications, BenchmarkHostileBodies, FuzzReaders, FuzzNotify, FuzzBodies)
 func TestHostileBodiesAreAnswered(t *testing.T) {
 	t.Parallel()
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})

@@ -56,6 +56,8 @@ func (a attacker) post(ctx context.Context, declared int, body string) (int, err
 // source does not notice.
 //
 // Conformance (hostile input): many bodies at once, bodies that stall, trickle or take much memory | one budget of bytes for the process, a quarter of it for a source, and half of what the others leave (also TestWhatRequestsHoldIsBounded, TestABodyThatTricklesIsCut)
+// Conformance (attacks): many large bodies at once, or bodies that stall or trickle | one budget of bytes in flight, counted as they arrive; a source holds at most a quarter, and half of what the others leave; a slow body is cut (also TestASourceHoldsAQuarterAndHalfOfWhatTheOthersLeave, TestABodyThatTricklesIsCut, TestWhatARequestHoldsIsGivenBack)
+// Conformance (attacks): 128 bodies of 512 KiB that never end, from eight addresses | one budget of bytes in flight, for a source a quarter of it and half of what the others leave; slow bodies are cut
 func TestStalledBodiesLeaveOthersTheirPlaces(t *testing.T) {
 	t.Parallel()
 	const bodies, size, places = 128, 512 << 10, 32

@@ -13,6 +13,8 @@ import (
 
 // TestTenThousandIdleConnections has nothing to say about time: every request
 // that is made beside them, on connections old and new, is answered.
+//
+// Conformance (attacks): ten thousand connections: silent, idle, with headers or bodies a byte at a time | whoever waits the longest makes room, and nobody before there is need; slow bodies are cut
 func TestTenThousandIdleConnections(t *testing.T) { // not parallel: others would wait for the machine
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
 	s.speakPlainHTTP(t)

@@ -241,6 +241,7 @@ func compareGolden(t *testing.T, file string, got any) {
 	}
 }
 
+// Conformance (attacks): metrics that grow with what callers send | labels are configured names and closed sets (also TestMetricsHaveClosedLabels)
 func TestVerdictsReachTheHomeserver(t *testing.T) {
 	t.Parallel()
 	s := startServices(t,

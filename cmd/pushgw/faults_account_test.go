@@ -32,8 +32,8 @@ type event struct {
 type pusher struct {
 	app, pushKey string
 	data         string // JSON
-	dead         bool // the push services say so
-	given        bool // up by the homeserver
+	dead         bool   // the push services say so
+	given        bool   // up by the homeserver
 }
 
 // pushKeyTS is when all pushers were registered, in seconds.

@@ -10,6 +10,8 @@ import (
 // TestWhatIsFetchedIsPinned looks at everything that a build or a deployment
 // fetches by name: each name has a version of three parts, or the two of an
 // image's own scheme, and never moves to another by itself.
+//
+// Conformance (attacks): another version of a module, image or action than was looked at | checksums in go.sum; images and actions by version
 func TestWhatIsFetchedIsPinned(t *testing.T) {
 	t.Parallel()
 	const root = "../.."

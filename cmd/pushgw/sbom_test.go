@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-herald/herald/internal/harness"
 )
 
+// Conformance (attacks): a known fault in what is linked | a bill of materials for each binary; the vulnerability database
 func TestTheBillOfMaterialsNamesEveryModule(t *testing.T) {
 	t.Parallel()
 	name := harness.Binary(t)

@@ -132,6 +132,7 @@ func (s *spy) post(t *testing.T, body string) {
 // everywhere.
 //
 // Conformance (hostile input): secrets in logs, metrics, traces, answers, databases | none
+// Conformance (attacks): reading logs, metrics, traces, Redis | fingerprints only
 func TestNothingTellsSecrets(t *testing.T) {
 	t.Parallel()
 	section := redisSection(t)

@@ -18,6 +18,7 @@ import (
 // domain, domains at one address, and domains with an address each.
 //
 // Conformance (security): servers that never answer do not keep those away that do: registrations, keys and deliveries have places of their own, homeservers that have not answered lately half of them, one registered domain or address an eighth (also TestPlaces, TestHonestClientsBesideAttacks)
+// Conformance (attacks): many slow homeservers | places of their own for registrations, keys and deliveries, most of them for homeservers that answer; 10 s each, one for each name (also TestConcurrentLookupsOfOneServerAreOne)
 func TestServersThatNeverAnswerLeavePlacesForThoseThatDo(t *testing.T) {
 	t.Parallel()
 	const attackers, places = 64, 16

@@ -16,6 +16,7 @@ import (
 // Conformance (accounts): `sub` is a user ID of the very server that was asked | else 401 `M_UNAUTHORIZED` (also TestParseUserID, TestRegistrationsThatFail, TestRefusals)
 // Conformance (accounts): a refused OpenID token (≠ Sydent: 500) | 401 `M_UNAUTHORIZED` (also TestRefusals)
 // Conformance (security): `sub` is a user of the server that was asked (also TestParseUserID)
+// Conformance (attacks): passing for a homeserver: another certificate, a `sub` of another server | certificate and name are verified; `sub` has to be of the very server (also TestUserInfoRefusesCertificatesForOtherNames)
 func TestUserInfoReadsTheAnswer(t *testing.T) {
 	t.Parallel()
 	matrixError := func(status int, code string) http.HandlerFunc {

@@ -88,6 +88,7 @@ func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 
 // Conformance (federation): every member that is signed, tampered with, in either way of signing | 403 `M_FORBIDDEN`
 // Conformance (federation): unbinding that a homeserver signed; origin is the user's server, byte for byte | 403, 401 for another destination, never 400, 404, 501 (≠ Sydent: 401) (also TestUnbindByHomeserver)
+// Conformance (attacks): unbinding by an altered or replayed request, for another service, by an old key | everything in the request is signed, the service's name included
 func TestVerifyRequestRefuses(t *testing.T) {
 	t.Parallel()
 	key := newSigner("a_1", 1)

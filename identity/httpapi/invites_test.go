@@ -275,6 +275,7 @@ func TestSignInvite(t *testing.T) {
 }
 
 // Conformance (invites): an unknown token at `/sign-ed25519`; what is no key (≠ Sydent: 500) | 404 `M_UNRECOGNIZED`; 400 `M_INVALID_PARAM`
+// Conformance (attacks): signing with somebody else's invite | the private key is in the mail alone, and signs for its own invite (also FuzzOpen)
 func TestSignInviteRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -97,6 +97,7 @@ type step struct {
 }
 
 // Conformance (security): requests for messages are limited by address, number, account and client, text messages by country of the number and in all; tries of a token by session, account and client; registrations by client and homeserver; bindings by account; 429 `M_LIMIT_EXCEEDED`, without a mail, a message or a write (ADR 8) (also TestALimitTellsWhenToComeBack, TestOnlyMessagesThatAreSentCountForTheirCap, TestLimitsOfSubmitToken, TestLimitsOfLinks, TestLimitsOfRegistration, TestLimitOfBindings)
+// Conformance (attacks): mail bombs, SMS pumping | limits by address, number, account, country and in all; countries on a list, known by the number itself (also TestOnlyMessagesThatAreSentCountForTheirCap, TestLimitsOfInvites, TestCountries)
 func TestLimitsOfRequestToken(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -388,6 +389,7 @@ func TestLimitsOfLookups(t *testing.T) {
 // The clock of a world begins at noon.
 //
 // Conformance (security): addresses are not harvested: an account may look up or invite 10,000 different ones a day, a homeserver 100,000, also where store-invite answers M_THREEPID_IN_USE (also TestBudgetOfAddressesOfAHomeserver, TestLimitsOfLookups, TestLimitsOfVersion1)
+// Conformance (attacks): harvesting by lookups, or by invites, which tell as much | budgets of different addresses by account, homeserver and address of the client; a pepper that rotates (also TestBudgetOfAddressesOfAHomeserver, TestLimitsOfLookups, TestReplicasShareLimits)
 func TestBudgetOfAddressesOfAnAccount(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{LookupAddressesAccount: perDay(10), LookupAccount: perDay(9)})
@@ -491,6 +493,7 @@ func TestLimitsOfInvites(t *testing.T) {
 // has many names, each of which vouches for accounts.
 //
 // Conformance (security): limits of a homeserver are those of its registered domain or IP address: 40 spellings, 64 subdomains, ports and addresses of one network are one (also TestSites)
+// Conformance (attacks): 40 accounts of one homeserver that is spelt `LOCALHOST`, `localhosT:8448`, or has 64 subdomains: 1,200 invites of 1,200; or a domain for each account | budgets of the registered domain or IP address; totals of the client's address (also TestAClientHasOneBudgetForAllItsHomeservers, TestSites, BenchmarkHostileAttacks)
 func TestNamesOfOneHomeserverHaveOneBudget(t *testing.T) {
 	t.Parallel()
 	var spellings, subdomains, ports []string
@@ -633,6 +636,7 @@ func TestWhatNeedsNoTokenIsLimitedByAddress(t *testing.T) {
 // ask for as many messages as there may be in an hour.
 //
 // Conformance (security): no homeserver uses up what text messages may cost for all: its share is a quarter of each cap, and codes that are submitted do not count
+// Conformance (attacks): using up the text messages of a country: four accounts, 60 requests | a homeserver has a quarter of the cap for messages whose codes are not submitted
 func TestTextMessagesOfWhoDoesNotSubmitTheirCodes(t *testing.T) {
 	t.Parallel()
 	w := limitedWorld(t, httpapi.Limits{SMSCountry: perHour(60), SMSTotal: perHour(200)})

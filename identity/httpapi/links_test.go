@@ -211,6 +211,7 @@ func (w *world) press(t testing.TB, form string) answer {
 	return w.send(t, request{"POST", confirmPath, "", form, http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}})
 }
 
+// Conformance (attacks): a mail scanner follows the link of a session that somebody else began; another account binds the address with sid and client_secret | only the press of a button proves an address; a session is of the account, or by version 1 the homeserver, that began it (also TestHeadOfALinkChangesNothing, TestASessionIsOfWhoBeganIt)
 func TestConfirmPageValidatesAtTheButton(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(s *settings) { s.api.ConfirmPage = true })

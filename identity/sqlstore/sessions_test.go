@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-herald/herald/identity/storetest"
 )
 
+// Conformance (attacks): reading the database | tokens, codes and client secrets are hashes, codes under a key outside of it (also TestNothingTellsSecrets)
 func TestSessionsKeepNeitherTokensNorSecrets(t *testing.T) {
 	t.Parallel()
 	url := storetest.SQLite(t)

@@ -88,6 +88,7 @@ func TestRequestIDs(t *testing.T) {
 }
 
 // Conformance (security): X-Forwarded-For is believed from trusted proxies alone, from the right (also TestOnlyHomeserversMaySpeakForTheirUsers)
+// Conformance (attacks): X-Forwarded-For of one's own choice | believed from configured proxies only, read from the right
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

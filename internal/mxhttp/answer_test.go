@@ -111,6 +111,7 @@ func TestAnErrorAfterTheStartIsOnlyLogged(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): a panic | costs one request, answered 500 without detail (also TestAPanicCostsOneDelivery)
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	engine, logs := newEngine(t, mxhttp.Options{}, map[string]handler{

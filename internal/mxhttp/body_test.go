@@ -107,6 +107,7 @@ func (c *crowd) refused(t *testing.T, errcode, addr string, n int) {
 
 // Conformance (requests): more bytes in flight than `limits.bytes_in_flight`, or than a quarter of it from one source (≠ Sygnal: memory grows) | 503 with Retry-After, `M_UNKNOWN` or `M_LIMIT_EXCEEDED`, before more is read (also TestStalledBodiesLeaveOthersTheirPlaces)
 // Conformance (endpoints): more bytes in flight than `limits.bytes_in_flight`, or than a quarter of it from one source; a body slower than 4 KiB a second after its first 2 s | 503 with Retry-After, `M_UNKNOWN` or `M_LIMIT_EXCEEDED`; 408 `M_UNKNOWN` (also TestABodyThatTricklesIsCut)
+// Conformance (attacks): twenty lookups of 6 MiB of `""` at once (2.7 GB) | refused while they are read, within one budget of bytes (also BenchmarkHostileAttacks)
 func TestASourceHoldsAQuarterAndHalfOfWhatTheOthersLeave(t *testing.T) {
 	t.Parallel()
 	c, reg := newCrowd(t, mxhttp.Options{})
@@ -191,6 +192,8 @@ func TestWhatARequestHoldsIsGivenBack(t *testing.T) {
 }
 
 // TestWhatIsDecodedIsInFlightToo sends little text that takes much memory.
+//
+// Conformance (attacks): JSON that takes much more memory than text: small objects, lists without end | what is decoded counts in the same budget; lists end while they arrive (also TestWhatRequestsHoldIsBounded, TestAListIsRefusedWhileItArrives, TestALookupOfTooManyIsRefusedWhileItArrives)
 func TestWhatIsDecodedIsInFlightToo(t *testing.T) {
 	t.Parallel()
 	c, _ := newCrowd(t, mxhttp.Options{})

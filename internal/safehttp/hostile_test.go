@@ -110,6 +110,7 @@ func TestAnAnswerWithoutEndIsGivenUp(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): answers that trickle, never end, lie about their length, unpack to gigabytes | time and bytes of a whole exchange are bounded (also TestAnAnswerWithoutEndIsGivenUp, TestAnAnswerWhoseLengthIsWrongIsRefused, TestABombInABombIsUnpackedOnce)
 func TestAnAnswerThatTricklesIsGivenUp(t *testing.T) {
 	t.Parallel()
 	statusLine := strings.Split("HTTP/1.1 200 O", "")

@@ -55,6 +55,7 @@ func TestRedirectsAreCounted(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): redirects to private addresses, to http, without end | each is checked; five at most, none where the specification has none (also TestRedirectsAreCounted)
 func TestEveryRedirectIsChecked(t *testing.T) {
 	t.Parallel()
 	ca := safehttptest.NewCA(t)

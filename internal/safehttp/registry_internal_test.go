@@ -76,6 +76,7 @@ var special6 = map[string]string{
 }
 
 // Conformance (hostile input): addresses that others choose | public ones only, by one package only
+// Conformance (attacks): naming a private, loopback, link-local, multicast, reserved or metadata address, in any notation | refused after the name is looked up, right before connecting (also TestGuardRefusesEverySpecialPurposeAddress)
 func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T) {
 	t.Parallel()
 	g, err := newGuard(nil)
@@ -106,6 +107,8 @@ func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T)
 // TestGuardRefusesEveryAddressThatEmbedsAnother has public IPv4 addresses in the
 // forms that only a tunnel or a translator resolves: what is at its other end
 // cannot be known here.
+//
+// Conformance (attacks): an IPv4 address inside of an IPv6 one: mapped, compatible, translated, NAT64, 6to4, Teredo, ISATAP | the same
 func TestGuardRefusesEveryAddressThatEmbedsAnother(t *testing.T) {
 	t.Parallel()
 	g, err := newGuard(nil)

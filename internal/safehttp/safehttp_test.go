@@ -121,6 +121,8 @@ func TestDoRefusesAddressesThatAreNotPublic(t *testing.T) {
 
 // A name that resolves to an allowed address at first and to a forbidden one
 // later must not reach the second, although a server listens there.
+//
+// Conformance (attacks): a name whose address changes between check and use | each connection is checked, not the name
 func TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup(t *testing.T) {
 	t.Parallel()
 	var hits atomic.Int32

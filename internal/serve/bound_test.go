@@ -24,6 +24,7 @@ func readAll(w http.ResponseWriter, r *http.Request) {
 // holders nothing.
 //
 // Conformance (hostile input): more connections than there is room for | whoever waits the longest makes room (also TestTenThousandIdleConnections, BenchmarkHostileAttacks)
+// Conformance (attacks): more connections than there are files | the connection that has waited the longest makes room; one with a request at work never does (also TestARequestAtWorkKeepsItsConnection, TestMoreConnectionsThanFilesAreNoTrouble)
 func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	t.Parallel()
 	holders := []string{

@@ -86,6 +86,7 @@ func servesOthers(t *testing.T, s *service, p *pair) {
 // at once. However many are begun, no more handlers run than streams are allowed.
 //
 // Conformance (hostile input): HTTP/2 resets and streams | 250 handlers for a connection (also TestStreamsOfAConnectionAreBounded)
+// Conformance (attacks): HTTP/2: rapid resets, more streams than allowed | 250 streams and as many handlers for each connection (also TestStreamsOfAConnectionAreBounded)
 func TestRapidResetsKeepNobodyBusy(t *testing.T) {
 	t.Parallel()
 	var atWork, most atomic.Int32

@@ -46,6 +46,7 @@ func drip(t *testing.T, conn net.Conn, text string) {
 // deadline of its own.
 //
 // Conformance (hostile input): slow headers, bodies, readers, handshakes | cut off (also TestAClientThatReadsNothingHoldsNoHandler, TestAHandshakeThatIsNotBegunIsCutOff)
+// Conformance (attacks): sending headers, bodies, TLS handshakes slowly; never reading an answer | timeouts for each phase (also TestARequestThatStallsIsAnsweredWith408, TestAHandshakeThatIsNotBegunIsCutOff, TestAClientThatReadsNothingHoldsNoHandler, TestAnIdleConnectionIsClosed)
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)
@@ -115,6 +116,7 @@ func TestAHandshakeThatIsNotBegunIsCutOff(t *testing.T) {
 // ends these requests is a bound in bytes.
 //
 // Conformance (hostile input): headers, chunks, frames without end; requests that mean two things | refused (also TestHeadersWithoutEndAreCutOff, TestRequestsThatMeanTwoThingsAreRefused)
+// Conformance (attacks): headers, chunks, trailers, frames without end | bounds in bytes (also TestHeadersWithoutEndAreCutOff, TestFloodsOfFramesHoldUpNobody)
 func TestRequestsWithoutEndAreRefused(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)
@@ -160,6 +162,7 @@ func TestRequestsWithoutEndAreRefused(t *testing.T) {
 // seeing different requests on one connection.
 //
 // Conformance (requests): what is no HTTP request: a broken request line or header, an unknown Expect, headers over 32 KiB | 400, 417 or 431 of the HTTP server, the only answers that are not JSON (also TestHeadersAreBounded)
+// Conformance (attacks): a request that a proxy and the service read differently | refused
 func TestRequestsThatMeanTwoThingsAreRefused(t *testing.T) {
 	t.Parallel()
 	o := options(readAll)

@@ -84,6 +84,7 @@ func TestARequestTakesTwoRoundTrips(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): 1,000 events a second that lead to nothing, with Redis | nothing is kept of what was not sent: Redis has no key more
 func TestKeysExpireAndHoldNoPushkey(t *testing.T) {
 	t.Parallel()
 	cfg := redistest.Shared(t)

@@ -233,6 +233,8 @@ func TestAWrongClockIsTold(t *testing.T) {
 // Google may revoke a token early, and a clock may be wrong. That Apple or a
 // browser's maker refuses the project's key has the same status, and is nothing
 // of the token's.
+//
+// Conformance (attacks): tokens for which Google cannot reach Apple (401 THIRD_PARTY_AUTH_ERROR), while no access token is to be had | only answers about the access token drop it
 func TestATokenThatFCMRefusesIsReplaced(t *testing.T) {
 	t.Parallel()
 	var thirdParty atomic.Bool

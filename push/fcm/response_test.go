@@ -155,6 +155,8 @@ func tokenOf(name string) string { return strings.ReplaceAll(name, " ", "+") }
 func caseOf(token string) string { return strings.ReplaceAll(token, "+", " ") }
 
 // Anybody can post foreign tokens: that they are kept says nothing of the app.
+//
+// Conformance (attacks): tokens of another Firebase project, with `reject_sender_mismatch: false` | the same (also TestARefusalIsToldOnceInAWhile)
 func TestForeignTokensCanBeKept(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {

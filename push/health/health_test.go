@@ -109,6 +109,7 @@ func TestADestinationThatDoesNotWorkIsLeftAlone(t *testing.T) {
 }
 
 // Conformance (attempts): what a token or a payload can cause, one device that always fails, a cut connection, a service that works for some, a host that a pusher's owner chose | opens no breaker (also TestNothingIsKnownOfADestinationWithoutName)
+// Conformance (attacks): data that Apple answers with BadPriority | what data or a token can cause is no evidence against the service; 1.0 is 1 (also TestResponses)
 func TestWhatDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	for name, do := range map[string]func(*crowd){
@@ -162,6 +163,7 @@ func TestAQuotaThatTheServiceNamesPausesAll(t *testing.T) {
 }
 
 // Conformance (attempts): any other 429, or Retry-After | that device's alone
+// Conformance (attacks): ten tokens over their quota, two from each of five addresses, 100 times a second | a pause for all takes half of the last forty devices, or an answer that names the project's quota
 func TestWhetherATooManyIsForAll(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

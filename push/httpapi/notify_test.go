@@ -233,6 +233,7 @@ func TestAcceptedDevices(t *testing.T) {
 // Conformance (requests): counts null, `counts` null or no object, integral floats, negative counts (≠ Sygnal) | absent, absent, taken, 0
 // Conformance (requests): other members of another type (≠ Sygnal: 500 for some) | ignored; a short scalar as `event_id` or `type` passes through
 // Conformance (requests): duplicate members | the last one counts, also where a former one is of a wrong shape (also TestTheLastOfSeveralMembersCounts)
+// Conformance (attacks): an event_id that is an object of 400 KiB, for a hundred devices | an id is a short scalar, or absent
 func TestAcceptedNotifications(t *testing.T) {
 	t.Parallel()
 	m := push.NewMember
@@ -300,6 +301,7 @@ func TestAcceptedNotifications(t *testing.T) {
 // event is pushed.
 //
 // Conformance (requests): nesting deeper than 64 (≠ Sygnal), ids that are lists, objects or longer than 255 bytes | absent; the rest of the event is pushed (also TestAcceptedNotifications)
+// Conformance (attacks): a room in which every message nests 62 lists | what is too deep is absent, the rest is pushed (also FuzzWhatAnybodyMayWrite)
 func TestWhatNestsTooDeeplyIsAbsent(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]string{

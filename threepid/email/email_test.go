@@ -162,6 +162,7 @@ func TestAMailArrives(t *testing.T) {
 // begins on the line of its name, no line is too long, and it reads as it was meant.
 //
 // Conformance (requestToken): the mail's header: no field begins with an empty line, nobody's words are decoded, no out-of-office notes, from Exchange neither (also TestAMailArrives)
+// Conformance (attacks): a room's name that mail programs decode (`=?utf-8?…`) or turn round | not decoded, set apart (also TestName)
 func TestFieldsOfTheHeader(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ from, room, subject string }{

@@ -141,6 +141,7 @@ func TestMetricsBeginAtZero(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): an answer of a relay or provider that quotes the address, the number or the link, or is made to mess up a terminal | the log alone has it: on one line, cut, without addresses, numbers, tokens and control characters (also FuzzRedact, TestNothingTellsSecrets, TestTestMessages)
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	private := []string{"alice+matrix", "alice", "example.org", "TOKEN", "al"}

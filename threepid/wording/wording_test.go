@@ -347,6 +347,7 @@ func TestClean(t *testing.T) {
 }
 
 // Conformance (invites): names of rooms and people in mails, on pages and in links to clients | one cleaning: short, no invisible characters, nothing that turns text round, nothing that becomes a link; a telephone number is left out (also TestStrangersWordsInInvitations, TestStrangersWordsOnThePageOfAnInvite)
+// Conformance (attacks): a room called "Security alert … call +1 900 …", or with text that turns round, in an invite | one cleaning for mails, pages and links to clients (also TestStrangersWordsInInvitations, TestStrangersWordsOnThePageOfAnInvite)
 func TestName(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
