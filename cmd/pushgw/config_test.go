@@ -77,13 +77,17 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			t.Parallel()
-			want, err := os.ReadFile(strings.TrimSuffix(file, ".yaml") + ".errors")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = loadConfig(file, nil)
+			golden := strings.TrimSuffix(file, ".yaml") + ".errors"
+			_, err := loadConfig(file, nil)
 			if err == nil {
 				t.Fatal("no error")
+			}
+			if *update {
+				writeFile(t, golden, err.Error()+"\n")
+			}
+			want, readErr := os.ReadFile(golden)
+			if readErr != nil {
+				t.Fatal(readErr)
 			}
 			if diff := cmp.Diff(strings.TrimSpace(string(want)), err.Error()); diff != "" {
 				t.Errorf("errors (-want +got):\n%s", diff)

@@ -143,7 +143,7 @@ func TestWhatDoesNotOpenTheBreaker(t *testing.T) {
 	}
 }
 
-// Conformance (attempts): 429 that names a quota of all; 429 for ten devices, at most two of one source, and half of the last forty devices (≠ Sygnal: each push asks) | the project or key is left alone: 429 with what is left, at most 5 minutes: ADR 12 (also TestWhetherATooManyIsForAll)
+// Conformance (attempts): 429 that names a quota of all; 429 for ten devices, at most two of one source, and half of the last forty devices (≠ Sygnal: each push asks) | the project or key is left alone: 429 with what is left, at most 5 minutes: ADR 4 (also TestWhetherATooManyIsForAll)
 func TestAQuotaThatTheServiceNamesPausesAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
