@@ -20,11 +20,10 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/google"
-
-	"github.com/matrix-herald/herald/internal/h2pool"
 )
 
 // relayEnv makes the test binary the bare relay that the gateway is measured
@@ -43,7 +42,7 @@ type relayConfig struct {
 }
 
 // runRelay is the least a gateway can do: it decodes the JSON, POSTs a constant
-// payload over the same kind of HTTP/2 connections, and answers.
+// payload over net/http's HTTP/2, which writes each frame by itself, and answers.
 func runRelay(text string) error {
 	var cfg relayConfig
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
@@ -55,13 +54,11 @@ func runRelay(text string) error {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(cfg.CA))
-	pool, err := h2pool.New(h2pool.Options{
-		Addr: target.Host, TLS: tlsConfig(roots), FullHeaders: cfg.Account == "", // as the gateway's for APNs
-	})
+	conn, err := cfg.dial(target.Host, roots)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer conn.Close()
 	if err := cfg.authorise(roots); err != nil {
 		return err
 	}
@@ -70,7 +67,7 @@ func runRelay(text string) error {
 		return err
 	}
 	fmt.Println(listener.Addr())
-	client := &http.Client{Transport: pool}
+	client := &http.Client{Transport: conn}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /_matrix/push/v1/notify", func(w http.ResponseWriter, r *http.Request) {
 		if err := cfg.relay(client, r); err != nil {
@@ -86,6 +83,23 @@ func runRelay(text string) error {
 		_, _ = fmt.Fprintf(w, "go_memstats_mallocs_total %d\n", m.Mallocs)
 	})
 	return http.Serve(listener, mux)
+}
+
+// dial opens the relay's only connection, with the settings that
+// internal/h2pool gives to its connections.
+func (c *relayConfig) dial(address string, roots *x509.CertPool) (*http.ClientConn, error) {
+	var h2 http.Protocols
+	h2.SetHTTP2(true)
+	transport := &http.Transport{
+		TLSClientConfig: tlsConfig(roots), Protocols: &h2, DisableCompression: true,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 5 * time.Second, MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20,
+		},
+	}
+	if c.Account == "" {
+		transport.HTTP2.MaxEncoderHeaderTableSize = 1 // as the gateway's for APNs
+	}
+	return transport.NewClientConn(context.Background(), "https", address)
 }
 
 // authorise gets a bearer token for the service account, if there is one.

@@ -24,6 +24,7 @@ type conn struct {
 	*tls.Conn
 	pool *Pool
 	cc   *http.ClientConn
+	out  *writer
 
 	// Used by Read, which only net/http's read loop calls.
 	frames   frameScanner
@@ -47,7 +48,12 @@ type conn struct {
 }
 
 func newConn(p *Pool, tc *tls.Conn) *conn {
-	return &conn{Conn: tc, pool: p, ready: make(chan struct{}), done: make(chan struct{}), idleSince: time.Now()}
+	c := &conn{Conn: tc, pool: p, out: newWriter(), ready: make(chan struct{}), done: make(chan struct{}), idleSince: time.Now()}
+	p.wg.Go(func() {
+		p.connEnded(c, c.out.run(tc))
+		c.Close()
+	})
+	return c
 }
 
 // Read hands bytes to net/http and follows the frames in them. A new limit
@@ -62,10 +68,15 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.follow(b[:n])
 	if err != nil {
+		// What the system told the writer it does not tell again.
+		err = c.out.fail(err)
 		c.pool.connEnded(c, err)
 	}
 	return n, err
 }
+
+// Write hands net/http's frames to the writer.
+func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
 
 func (c *conn) follow(b []byte) {
 	for len(b) > 0 {
@@ -110,6 +121,7 @@ func (c *conn) mergeGoAway(g *GoAwayError) {
 // because a ping was not answered.
 func (c *conn) Close() error {
 	c.pool.connEnded(c, net.ErrClosed)
+	_ = c.out.fail(net.ErrClosed) // there may be an earlier reason
 	// Saying goodbye to a peer that no longer reads may take seconds.
 	t := time.AfterFunc(250*time.Millisecond, func() { c.NetConn().Close() })
 	defer t.Stop()
