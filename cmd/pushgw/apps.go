@@ -122,7 +122,7 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		}
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		if a.FCM.UnifiedPush {
-			unified, err := shared.web.OpenUnifiedPush(name, a.unifiedPush(), a.maxInFlight())
+			unified, err := shared.web.Open(name, a.unifiedPush(), a.maxInFlight())
 			if err != nil {
 				provider.Close()
 				return push.App{}, nil, err
@@ -138,7 +138,7 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, func() {}, nil
 	case a.UnifiedPush != nil:
-		provider, err := shared.web.OpenUnifiedPush(name, *a.UnifiedPush, a.maxInFlight())
+		provider, err := shared.web.Open(name, *a.UnifiedPush, a.maxInFlight())
 		if err != nil {
 			return push.App{}, nil, err
 		}

@@ -29,32 +29,23 @@ func NewConnections(opts Options) *Connections {
 	return &Connections{opts: opts.WithDefaults(), clients: make(map[string]*safehttp.Client)}
 }
 
+// App is a Config or a UnifiedPush.
+type App interface {
+	resolve(path string, p *conf.Problems) settings
+}
+
 // Open returns the provider of the app with this name, which appears in errors
 // and logs, and which has places for so many deliveries at once. Every fault of
-// cfg is in the error.
-func (c *Connections) Open(name string, cfg Config, places int) (*Provider, error) {
+// app is in the error.
+func (c *Connections) Open(name string, app App, places int) (*Provider, error) {
 	var problems conf.Problems
-	s := cfg.resolve(fmt.Sprintf("apps[%q]", name), &problems)
+	s := app.resolve(fmt.Sprintf("apps[%q]", name), &problems)
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	if len(s.keys) == 0 {
+	if len(s.keys) == 0 && !s.unified {
 		return nil, fmt.Errorf("open app %q: vapid_key_file has not been read", name)
 	}
-	return c.open(name, s, places)
-}
-
-// OpenUnifiedPush does the same for an app whose pushkeys are endpoints.
-func (c *Connections) OpenUnifiedPush(name string, cfg UnifiedPush, places int) (*Provider, error) {
-	var problems conf.Problems
-	s := cfg.resolve(fmt.Sprintf("apps[%q]", name), &problems)
-	if err := problems.Err(); err != nil {
-		return nil, err
-	}
-	return c.open(name, s, places)
-}
-
-func (c *Connections) open(name string, s settings, places int) (*Provider, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id := fmt.Sprint(s.networks)

@@ -131,13 +131,9 @@ func derive(shared, auth, salt []byte, info string) (key, nonce []byte, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	prk, err := hkdf.Extract(sha256.New, ikm, salt)
-	if err != nil {
+	if key, err = hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: aes128gcm\x00", 16); err != nil {
 		return nil, nil, err
 	}
-	if key, err = hkdf.Expand(sha256.New, prk, "Content-Encoding: aes128gcm\x00", 16); err != nil {
-		return nil, nil, err
-	}
-	nonce, err = hkdf.Expand(sha256.New, prk, "Content-Encoding: nonce\x00", 12)
+	nonce, err = hkdf.Key(sha256.New, ikm, salt, "Content-Encoding: nonce\x00", 12)
 	return key, nonce, err
 }

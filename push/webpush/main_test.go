@@ -80,7 +80,7 @@ func openUnified(t testing.TB, fake *pushtest.WebPush, opts webpush.Options, cha
 		change(&cfg)
 	}
 	opts.Wrap = to(fake)
-	provider, err := connect(t, fake, opts).OpenUnifiedPush("app", cfg, 100)
+	provider, err := connect(t, fake, opts).Open("app", cfg, 100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,40 +117,32 @@ func (e event) with(content map[string]any) event {
 // It returns nil where not even that fits.
 func fit(limit int, e event, write func(event) []byte) []byte {
 	text := write(e)
-	if len(text) <= limit {
-		return text
-	}
-	e = maps.Clone(e)
-	if content, ok := e["content"].(map[string]any); ok {
-		content = maps.Clone(content)
-		e["content"] = content
-		for range 3 { // escapes make a text longer than it is
-			body, _ := content["body"].(string)
-			if body == "" || len(text) <= limit {
-				break
-			}
+	cutBody := func(e event) {
+		content, _ := e["content"].(map[string]any)
+		if body, _ := content["body"].(string); body != "" {
+			content = maps.Clone(content)
 			content["body"] = eventdata.Cut(body, max(0, len(body)-(len(text)-limit)))
-			text = write(e)
-		}
-		if len(text) > limit {
-			delete(e, "content")
-			text = write(e)
+			e["content"] = content
 		}
 	}
-	if len(text) > limit {
-		for _, name := range []string{"room_name", "room_alias", "sender_display_name"} {
-			if value, ok := e[name].(string); ok {
-				e[name] = eventdata.Cut(value, nameFloor)
+	for _, shorten := range []func(event){
+		cutBody, cutBody, cutBody, // escapes make a text longer than it is
+		func(e event) { delete(e, "content") },
+		func(e event) {
+			for _, name := range []string{"room_name", "room_alias", "sender_display_name"} {
+				if value, ok := e[name].(string); ok {
+					e[name] = eventdata.Cut(value, nameFloor)
+				}
 			}
+		},
+		func(e event) { maps.DeleteFunc(e, func(name string, _ any) bool { return !isID(name) }) },
+		func(e event) { delete(e, "room_id") },
+	} {
+		if len(text) <= limit {
+			return text
 		}
-		text = write(e)
-	}
-	if len(text) > limit {
-		e = e.ids()
-		text = write(e)
-	}
-	if len(text) > limit {
-		delete(e, "room_id")
+		e = maps.Clone(e) // others have the same
+		shorten(e)
 		text = write(e)
 	}
 	if len(text) > limit {
@@ -159,16 +151,8 @@ func fit(limit int, e event, write func(event) []byte) []byte {
 	return text
 }
 
-// ids is what apps find the event by.
-func (e event) ids() event {
-	ids := make(event, 3)
-	for _, name := range []string{"event_id", "room_id", "prio"} {
-		if v, ok := e[name]; ok {
-			ids[name] = v
-		}
-	}
-	return ids
-}
+// isID reports whether apps find an event by a member.
+func isID(name string) bool { return name == "event_id" || name == "room_id" || name == "prio" }
 
 // message is what is sent to one device.
 type message struct {
@@ -205,7 +189,8 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 	}
 	whole, write := p.writer(d, defaults, alone)
 	if small {
-		whole = whole.ids()
+		whole = maps.Clone(whole)
+		maps.DeleteFunc(whole, func(name string, _ any) bool { return !isID(name) })
 	}
 	if m.plain = fit(limit, whole, write); m.plain == nil {
 		if len(n.Further) > 0 {

@@ -374,7 +374,7 @@ func TestAPrivateAddressIsNotConnectedTo(t *testing.T) {
 	device := &push.Device{AppID: "app", PushKey: "https://localhost:" + port + "/up"}
 	for networks, want := range map[string]push.Reason{"": push.ReasonNotAllowed, "127.0.0.0/8 ::1": push.ReasonSent} {
 		cfg.AllowNetworks = strings.Fields(networks)
-		provider, err := connect(t, fake, webpush.Options{}).OpenUnifiedPush("app", cfg, 100)
+		provider, err := connect(t, fake, webpush.Options{}).Open("app", cfg, 100)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,40 +40,29 @@ var errVAPIDKey = errors.New("is no EC key on P-256, as PEM or base64url; pushgw
 // parseVAPIDKeys reads one or more keys: PEM blocks one after the other, or
 // texts in base64url of a raw or a DER key, one a line.
 func parseVAPIDKeys(text string) ([]vapidKey, error) {
+	var found []*ecdsa.PrivateKey
+	if strings.Contains(text, "-----BEGIN") {
+		for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type != "EC PARAMETERS" { // openssl writes them before the key
+				found = append(found, parseECKey(block.Bytes))
+			}
+		}
+	} else {
+		for line := range strings.FieldsSeq(text) {
+			raw, _ := decode64(line) // what breaks off is no key
+			found = append(found, parseECKey(raw))
+		}
+	}
 	var list []vapidKey
-	add := func(private *ecdsa.PrivateKey) error {
+	for _, private := range found {
 		if private == nil || private.Curve != elliptic.P256() {
-			return errVAPIDKey
+			return nil, errVAPIDKey
 		}
 		public, err := private.PublicKey.Bytes()
 		if err != nil {
-			return errVAPIDKey
+			return nil, errVAPIDKey
 		}
 		list = append(list, vapidKey{private, base64.RawURLEncoding.EncodeToString(public)})
-		return nil
-	}
-	if !strings.Contains(text, "-----BEGIN") {
-		for line := range strings.FieldsSeq(text) {
-			raw, err := decode64(line)
-			if err != nil {
-				return nil, errVAPIDKey
-			}
-			private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw)
-			if err != nil {
-				private = parseDER(raw)
-			}
-			if err := add(private); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "EC PARAMETERS" { // openssl writes them before the key
-			continue
-		}
-		if err := add(parseDER(block.Bytes)); err != nil {
-			return nil, err
-		}
 	}
 	if len(list) == 0 {
 		return nil, errVAPIDKey
@@ -81,12 +70,15 @@ func parseVAPIDKeys(text string) ([]vapidKey, error) {
 	return list, nil
 }
 
-// parseDER returns an EC key in SEC 1 or PKCS #8, nil if der is none.
-func parseDER(der []byte) *ecdsa.PrivateKey {
-	if private, err := x509.ParseECPrivateKey(der); err == nil {
+// parseECKey returns an EC key, raw or in SEC 1 or PKCS #8, nil if text is none.
+func parseECKey(text []byte) *ecdsa.PrivateKey {
+	if private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), text); err == nil {
 		return private
 	}
-	key, _ := x509.ParsePKCS8PrivateKey(der)
+	if private, err := x509.ParseECPrivateKey(text); err == nil {
+		return private
+	}
+	key, _ := x509.ParsePKCS8PrivateKey(text)
 	private, _ := key.(*ecdsa.PrivateKey)
 	return private
 }
