@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/webpush"
 )
 
 // dev turns the configuration into one for development: nothing is sent to a
@@ -64,7 +65,7 @@ func (p *printer) Send(_ context.Context, d push.Delivery) push.Outcome {
 	title, body := display(d.Notification)
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-8s %s\n", name, value)
+			fmt.Fprintf(&b, "%-11s %s\n", name, value)
 		}
 	}
 	line("title", title)
@@ -73,8 +74,13 @@ func (p *printer) Send(_ context.Context, d push.Delivery) push.Outcome {
 		line("badge", fmt.Sprint(d.Notification.Counts.Badge()))
 	}
 	line("sound", quoted(d.Device.Tweaks.Sound))
-	line("APNs", apnsText(d))
-	line("FCM", fcmText(d))
+	for _, kind := range kindsOf(d.Device) {
+		text, out := preview(kind, d, time.Now())
+		if text == nil {
+			text = []byte(strings.ReplaceAll(string(out.Reason), "_", " "))
+		}
+		line(kind, printable(string(text)))
+	}
 	b.WriteByte('\n')
 
 	p.mu.Lock()
@@ -129,21 +135,39 @@ func printable(s string) string {
 	}, s)
 }
 
-func apnsText(d push.Delivery) string {
-	payload, err := apns.NewPayload(d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true, Tweaks: true}, time.Now())
+// kindsOf returns the names of the payloads that a pushkey like d's can get.
+func kindsOf(d *push.Device) []string {
+	_, subscription := d.Data["endpoint"]
+	_, err := apns.DeviceToken(d.PushKey, apns.PushKeyAuto)
 	switch {
-	case err != nil:
-		return err.Error()
-	case payload.JSON == nil:
-		return "nothing to send"
+	case strings.HasPrefix(d.PushKey, "https://"):
+		return []string{"unifiedpush"}
+	case subscription:
+		return []string{"webpush", "declarative"}
+	case err == nil:
+		return []string{"apns", "fcm"}
 	}
-	return printable(string(payload.JSON))
+	return []string{"fcm", "dart"}
 }
 
-func fcmText(d push.Delivery) string {
-	message, out := fcm.Payload{BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true}.Message(d, time.Now())
-	if message == nil {
-		return strings.ReplaceAll(string(out.Reason), "_", " ")
+// preview returns what an app gets of a kind of payload: of a type of app, or of
+// another value of its option payload. Other options have their defaults.
+func preview(kind string, d push.Delivery, now time.Time) ([]byte, push.Outcome) {
+	switch kind {
+	case "apns":
+		payload, err := apns.NewPayload(d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true}, now)
+		out := push.Outcome{Reason: push.ReasonNothingToSend}
+		if err != nil {
+			out.Reason = push.ReasonMalformedData
+		}
+		return payload.JSON, out
+	case "webpush":
+		return webpush.Config{}.Preview(d, now)
+	case "declarative":
+		return webpush.Config{Payload: webpush.PayloadDeclarative, Navigate: "https://app.example.org/#/room/{room_id}/{event_id}"}.Preview(d, now)
+	case "unifiedpush":
+		return webpush.UnifiedPush{}.Preview(d, now)
+	default:
+		return fcm.Payload{BadgeCounts: true, BadgeAlone: true, Dart: kind == "dart"}.Message(d, now)
 	}
-	return printable(string(message))
 }

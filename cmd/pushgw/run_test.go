@@ -44,7 +44,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 	if status, answer, err := g.notify(t.Context(), body); err != nil || status != 200 || answer != `{"rejected":[]}` {
 		t.Fatalf("%d %s %v", status, answer, err)
 	}
-	s.Out.Await(t, "org.example.app", "title    Lunch\n", "body     Alice: Noodles today?\n", "badge    2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
+	s.Out.Await(t, "org.example.app", "title       Lunch\n", "body        Alice: Noodles today?\n", "badge       2\n", `"loc-key":"MSG_FROM_USER_IN_ROOM_WITH_CONTENT"`, `"content_body":"Noodles today?"`)
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit status %d\n%s", code, s.Errs)
 	}

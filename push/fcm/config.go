@@ -71,8 +71,9 @@ type Config struct {
 	// SendBadgeAlone also sends counts that come without an event, as when
 	// messages were read elsewhere; default true.
 	SendBadgeAlone *bool `yaml:"send_badge_alone"`
-	// Payload is "sygnal", the default, or "dart" for data as matrix-dart-sdk reads
-	// it, on which FluffyChat is built.
+	// Payload is "sygnal", the default; with fcm also "dart" for data as
+	// matrix-dart-sdk reads it, on which FluffyChat is built; with webpush also
+	// "declarative" for what Safari shows without a service worker.
 	Payload string `yaml:"payload"`
 	// Tweaks sends the sound and highlight of the push rule that matched.
 	Tweaks bool `yaml:"tweaks"`

@@ -139,6 +139,30 @@ func (c UnifiedPush) resolve(path string, p *conf.Problems) settings {
 	return s
 }
 
+// Preview returns the text that d gets from an app with these options, for people
+// who write the app. Without one the outcome says why.
+func (c Config) Preview(d push.Delivery, now time.Time) ([]byte, push.Outcome) {
+	return c.resolve("", new(conf.Problems)).preview(d, now)
+}
+
+// Preview returns the text that d gets from an app with these options, for people
+// who write the app. Without one the outcome says why.
+func (c UnifiedPush) Preview(d push.Delivery, now time.Time) ([]byte, push.Outcome) {
+	return c.resolve("", new(conf.Problems)).preview(d, now)
+}
+
+func (s settings) preview(d push.Delivery, now time.Time) ([]byte, push.Outcome) {
+	t, out := s.target(d.Device)
+	if t == nil {
+		return nil, out
+	}
+	m, out := s.message(d, t.endpoint, t.limit, false, now)
+	if m == nil {
+		return nil, out
+	}
+	return m.plain, out
+}
+
 func (c Common) resolve(path string, p *conf.Problems) settings {
 	s := settings{hosts: newHosts(c.AllowedEndpoints, c.DeniedEndpoints), contact: c.VAPIDContact, ttl: int(defaultTTL / time.Second)}
 	if c.VAPIDKey != "" {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/matrix-herald/herald/push"
@@ -164,37 +165,36 @@ type message struct {
 
 // message returns the message for a delivery, at most limit bytes of text; small
 // sends nothing of the event but its ids. Without a message the outcome says why.
-func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) (*message, push.Outcome) {
+func (s *settings) message(d push.Delivery, e *endpoint, limit int, small bool, now time.Time) (*message, push.Outcome) {
 	defaults, ok := d.Device.DefaultPayload()
-	if !ok && !p.unified {
+	if !ok && !s.unified {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	n := d.Notification
 	alone := eventdata.Alone(n)
-	switch skip := alone && (d.Device.BadgeDisabled() || !p.unified && e.name == appleHost); {
+	switch skip := alone && (d.Device.BadgeDisabled() || !s.unified && e.name == appleHost); {
 	// Safari takes a subscription away that shows nothing.
-	case skip, !p.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy() && n.Further == nil:
+	case skip, !s.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy() && n.Further == nil:
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
-	if !p.unified && len(encode(defaults)) > limit-roomForEvent {
+	if !s.unified && len(encode(defaults)) > limit-roomForEvent {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
-	m := &message{ttl: p.ttl, urgency: p.urgency(n, alone), topic: topic(d.Device, n, alone)}
-	now := p.connections.opts.Now()
+	m := &message{ttl: s.ttl, urgency: s.urgency(n, alone), topic: topic(d.Device, n, alone)}
 	if call := d.Call(now); call.Rings() {
-		m.ttl, m.topic = min(p.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of another
-		if !p.likeSygnal {
+		m.ttl, m.topic = min(s.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of another
+		if !s.likeSygnal {
 			m.urgency = "high"
 		}
 	}
-	whole, write := p.writer(d, defaults, alone)
+	whole, write := s.writer(d, defaults, alone)
 	if small {
 		whole = maps.Clone(whole)
 		maps.DeleteFunc(whole, func(name string, _ any) bool { return !isID(name) })
 	}
 	if m.plain = fit(limit, whole, write); m.plain == nil {
 		if len(n.Further) > 0 {
-			return p.message(d.WithoutFurther(), e, limit, small)
+			return s.message(d.WithoutFurther(), e, limit, small, now)
 		}
 		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
 	}
@@ -202,26 +202,26 @@ func (p *Provider) message(d push.Delivery, e *endpoint, limit int, small bool) 
 }
 
 // writer returns the event of a delivery, and what makes a text of it.
-func (p *Provider) writer(d push.Delivery, defaults map[string]any, alone bool) (event, func(event) []byte) {
+func (s *settings) writer(d push.Delivery, defaults map[string]any, alone bool) (event, func(event) []byte) {
 	n, counts := d.Notification, counts(d, alone)
 	further := maps.Clone(n.Further)
 	maps.DeleteFunc(further, func(_ string, v any) bool { return v == nil })
 	switch {
-	case p.unified:
+	case s.unified:
 		return event(push.Once(d.Common, func() relayed { return newRelayed(n) })), func(e event) []byte {
 			e = maps.Clone(e)
 			maps.Copy(e, further)
 			if len(counts) > 0 {
 				e["counts"] = counts
 			}
-			if p.ownDevice {
+			if s.ownDevice {
 				e["devices"] = []any{d.Device.Entry()}
 			}
 			return encode(map[string]any{"notification": map[string]any(e)})
 		}
-	case p.declarative && !alone:
+	case s.declarative && !alone:
 		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
-			return encode(p.declare(overlay(defaults, e, further, counts), e, n))
+			return encode(s.declare(overlay(defaults, e, further, counts), e, n))
 		}
 	default:
 		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
@@ -259,17 +259,17 @@ func counts(d push.Delivery, alone bool) map[string]any {
 // declare returns a declarative message, which Safari shows without asking a
 // service worker (https://webkit.org/blog/16535). For others it is a push like
 // any other, with everything in notification.data.
-func (p *Provider) declare(data map[string]any, e event, n *push.Notification) map[string]any {
-	text := func(name string) string { s, _ := e[name].(string); return s }
+func (s *settings) declare(data map[string]any, e event, n *push.Notification) map[string]any {
+	text := func(name string) string { v, _ := e[name].(string); return v }
 	sender := cmp.Or(text("sender_display_name"), text("sender"))
 	title := cmp.Or(text("room_name"), text("room_alias"), sender)
-	notification := map[string]any{"navigate": p.navigate(n), "data": data}
+	notification := map[string]any{"navigate": s.navigate(n), "data": data}
 	content, _ := e["content"].(map[string]any)
 	body, _ := content["body"].(string)
 	if body != "" && sender != "" && sender != title {
 		body = sender + ": " + body
 	}
-	for name, value := range map[string]string{"title": cmp.Or(title, p.title), "body": body, "tag": topicOf("room", text("room_id"))} {
+	for name, value := range map[string]string{"title": cmp.Or(title, s.title), "body": body, "tag": topicOf("room", text("room_id"))} {
 		if value != "" {
 			notification[name] = value
 		}
@@ -282,17 +282,17 @@ func (p *Provider) declare(data map[string]any, e event, n *push.Notification) m
 }
 
 // navigate returns the page that shows the event.
-func (p *Provider) navigate(n *push.Notification) string {
+func (s *settings) navigate(n *push.Notification) string {
 	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
-	return strings.NewReplacer("{room_id}", escape(n.RoomID.String()), "{event_id}", escape(n.EventID.String())).Replace(p.page)
+	return strings.NewReplacer("{room_id}", escape(n.RoomID.String()), "{event_id}", escape(n.EventID.String())).Replace(s.page)
 }
 
 // urgency says what a phone may wait with (RFC 8030, section 5.3).
-func (p *Provider) urgency(n *push.Notification, alone bool) string {
+func (s *settings) urgency(n *push.Notification, alone bool) string {
 	switch {
-	case n.Low, alone && !p.likeSygnal:
+	case n.Low, alone && !s.likeSygnal:
 		return "low"
-	case p.likeSygnal:
+	case s.likeSygnal:
 		return "normal"
 	default:
 		return "high"

@@ -83,13 +83,13 @@ func (p *Provider) Address(d *push.Device) string {
 }
 
 // endpoint returns where a device's notifications go, nil if that cannot be.
-func (p *Provider) endpoint(d *push.Device) *endpoint {
+func (s *settings) endpoint(d *push.Device) *endpoint {
 	text := d.PushKey
-	if !p.unified {
+	if !s.unified {
 		text, _ = d.Data["endpoint"].(string)
 	}
 	e := parseEndpoint(text)
-	if e == nil || e.isIP && !p.hosts.named[e.host] {
+	if e == nil || e.isIP && !s.hosts.named[e.host] {
 		return nil
 	}
 	return e
@@ -108,10 +108,10 @@ type target struct {
 }
 
 // target returns how a device is reached. Without one the outcome says why.
-func (p *Provider) target(d *push.Device) (*target, push.Outcome) {
-	e := p.endpoint(d)
+func (s *settings) target(d *push.Device) (*target, push.Outcome) {
+	e := s.endpoint(d)
 	switch {
-	case e == nil && p.unified:
+	case e == nil && s.unified:
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	case e == nil:
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
@@ -122,7 +122,7 @@ func (p *Provider) target(d *push.Device) (*target, push.Outcome) {
 	}
 	p256dh, wrong := d.PushKey, push.ReasonMalformedPushKey
 	auth, hasAuth := d.Data["auth"].(string)
-	if p.unified {
+	if s.unified {
 		var has bool
 		p256dh, has = d.Data["p256dh"].(string)
 		wrong = push.ReasonMalformedData
@@ -150,7 +150,8 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 	case !p.hosts.allow(t.endpoint) || strings.HasPrefix(t.path, notifyPath):
 		return push.Outcome{Kind: push.Dropped, Reason: push.ReasonNotAllowed}
 	}
-	m, out := p.message(d, t.endpoint, t.limit, false)
+	now := p.connections.opts.Now()
+	m, out := p.message(d, t.endpoint, t.limit, false, now)
 	if m == nil {
 		return out
 	}
@@ -175,7 +176,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 			m.topic = ""
 			continue
 		case again && r.status == http.StatusRequestEntityTooLarge:
-			small, _ := p.message(d.WithoutFurther(), t.endpoint, t.limit, true)
+			small, _ := p.message(d.WithoutFurther(), t.endpoint, t.limit, true, now)
 			if small != nil && len(small.plain) < len(m.plain) {
 				small.topic, m = m.topic, small
 				continue
