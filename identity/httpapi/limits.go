@@ -327,9 +327,10 @@ func (c *capped) note(ctx context.Context, log *slog.Logger, r *ratelimit.Refuse
 	log.WarnContext(ctx, "text messages have reached their cap", "limit", r.Limit, "country", country)
 }
 
-// limited is the answer to a request that a limit refuses.
+// limited is the answer to a request that a limit refuses. It names the limit, for
+// whoever reads the log.
 func limited(r *ratelimit.Refused) *mxhttp.Error {
 	return &mxhttp.Error{
-		Status: http.StatusTooManyRequests, Code: "M_LIMIT_EXCEEDED", Msg: "Too many requests; try again later", RetryAfter: r.RetryAfter,
+		Status: http.StatusTooManyRequests, Code: "M_LIMIT_EXCEEDED", Msg: "Too many requests (limit " + r.Limit + "); try again later", RetryAfter: r.RetryAfter,
 	}
 }

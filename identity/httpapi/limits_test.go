@@ -50,6 +50,9 @@ func (r request) from(ip string) request {
 func (a answer) limited(t *testing.T, wait time.Duration) {
 	t.Helper()
 	object := a.refused(t, http.StatusTooManyRequests, "M_LIMIT_EXCEEDED")
+	if msg, _ := object["error"].(string); !strings.Contains(msg, "(limit ") {
+		t.Errorf("%q does not name the limit", msg)
+	}
 	if ms := object["retry_after_ms"]; ms != float64(wait.Milliseconds()) {
 		t.Errorf("retry_after_ms %v, want %d", ms, wait.Milliseconds())
 	}

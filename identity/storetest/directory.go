@@ -38,8 +38,8 @@ func directory() map[string]func(*testing.T, Store) {
 		"unbinding removes what is the user's and nothing else":         testUnbind,
 		"no lookup finds anything in an empty list":                     testEmptyLookup,
 		"ten thousand digests are one lookup":                           testManyDigests,
-		"many binds of one address at once leave one":              testBindRace,
-		"many binds of different addresses at once succeed":        testManyBinds,
+		"many binds of one address at once leave one":                   testBindRace,
+		"many binds of different addresses at once succeed":             testManyBinds,
 		"binds and unbinds at once keep the count right":                testBindUnbindRace,
 	}
 }

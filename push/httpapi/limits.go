@@ -54,7 +54,7 @@ func (a *api) limit(ctx context.Context, req *request) error {
 	_, err := a.Limiter.Take(ctx, asks...)
 	if refused, ok := errors.AsType[*ratelimit.Refused](err); ok {
 		return &mxhttp.Error{
-			Status: http.StatusTooManyRequests, Code: "M_LIMIT_EXCEEDED", Msg: "Too many requests; nothing was delivered, try again later",
+			Status: http.StatusTooManyRequests, Code: "M_LIMIT_EXCEEDED", Msg: "Too many requests (limit " + refused.Limit + "); nothing was delivered, try again later",
 			RetryAfter: refused.RetryAfter,
 		}
 	}

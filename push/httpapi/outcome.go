@@ -30,7 +30,7 @@ var problems = map[push.Reason]string{
 	push.ReasonCredentials: "the push service refuses the gateway's credentials for this app",
 	push.ReasonThirdParty:  "the push service cannot pass it on, because another one refuses the credentials for this app",
 	push.ReasonConfig:      "the push service refuses the gateway's settings for this app",
-	push.ReasonWithheld:    "the push service refuses so many devices of this app that it is not believed",
+	push.ReasonWithheld:    "the push service calls the device dead, but never accepted a push with these settings, or calls most devices of this app dead",
 	push.ReasonBreaker:     "the push service has just refused the gateway's credentials or settings for this app",
 	push.ReasonOutage:      "the push service does not work at the moment",
 	push.ReasonStaleReport: "the push service reported an older registration of this device",
