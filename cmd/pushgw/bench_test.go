@@ -107,6 +107,27 @@ func (c *contender) cpu() time.Duration {
 	return time.Duration(user+system) * time.Second / 100 // USER_HZ
 }
 
+// cost is what a program has used so far, or of that for each notification.
+type cost struct {
+	cpu           float64 // microseconds
+	reads, writes float64 // system calls, of the log too; 0 where the system has no /proc
+}
+
+func (c *contender) cost() cost {
+	u := cost{cpu: float64(c.cpu().Microseconds())}
+	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", c.pid)); err == nil {
+		var bytes int64
+		_, _ = fmt.Sscanf(string(data), "rchar: %d\nwchar: %d\nsyscr: %f\nsyscw: %f", &bytes, &bytes, &u.reads, &u.writes)
+	}
+	return u
+}
+
+// since returns what was used for each of n notifications since an earlier cost.
+func (c *contender) since(before cost, n int64) cost {
+	u := c.cost()
+	return cost{(u.cpu - before.cpu) / float64(n), (u.reads - before.reads) / float64(n), (u.writes - before.writes) / float64(n)}
+}
+
 // rate sends bodies with inFlight workers for a while and returns how many a
 // second were answered.
 func (c *contender) rate(b *testing.B, body func() string, inFlight int, d time.Duration) (perSecond float64, done int64) {
@@ -344,7 +365,7 @@ func BenchmarkNotify(b *testing.B) {
 					var total, theirTotal int64
 					a.gateway.rate(b, a.body, inFlight, roundTime) // connections are opened
 					a.relay.rate(b, a.body, inFlight, roundTime)
-					mallocs, cpu, theirCPU := a.gateway.allocations(b), a.gateway.cpu(), a.relay.cpu()
+					mallocs, before, theirsBefore := a.gateway.allocations(b), a.gateway.cost(), a.relay.cost()
 					for range rounds {
 						mine, done := a.gateway.rate(b, a.body, inFlight, roundTime)
 						bare, relayed := a.relay.rate(b, a.body, inFlight, roundTime)
@@ -356,8 +377,13 @@ func BenchmarkNotify(b *testing.B) {
 					b.ReportMetric(median(theirs), "relay/s")
 					b.ReportMetric(median(ratios), "ratio")
 					b.ReportMetric((a.gateway.allocations(b)-mallocs)/float64(total), "allocs/notify")
-					b.ReportMetric(float64((a.gateway.cpu()-cpu).Microseconds())/float64(total), "cpu-us/notify")
-					b.ReportMetric(float64((a.relay.cpu()-theirCPU).Microseconds())/float64(theirTotal), "relay-cpu-us")
+					used, theirUse := a.gateway.since(before, total), a.relay.since(theirsBefore, theirTotal)
+					b.ReportMetric(used.cpu, "cpu-us/notify")
+					b.ReportMetric(used.reads, "reads/notify")
+					b.ReportMetric(used.writes, "writes/notify")
+					b.ReportMetric(theirUse.cpu, "relay-cpu-us")
+					b.ReportMetric(theirUse.reads, "relay-reads")
+					b.ReportMetric(theirUse.writes, "relay-writes")
 				}
 			})
 		}
@@ -389,22 +415,30 @@ func BenchmarkTenDevices(b *testing.B) {
 		return head + `"devices":[` + strings.Join(devices, ",") + `],"event_id"` + fmt.Sprintf(rest, i, i)
 	}
 	for range b.N {
-		used := make(map[*contender]time.Duration)
-		done := make(map[*contender]int64)
+		all := append(relays, gateway)
+		before, done := make([]cost, len(all)), make([]int64, len(all))
+		for i, c := range all {
+			before[i] = c.cost()
+		}
 		for range rounds {
-			for _, c := range append(relays, gateway) {
-				before, of := c.cpu(), bodies("x")
+			for i, c := range all {
+				of := bodies("x")
 				if c == gateway {
 					of = body
 				}
 				_, n := c.rate(b, of, inFlight, roundTime)
-				used[c], done[c] = used[c]+c.cpu()-before, done[c]+n
+				done[i] += n
 			}
 		}
-		each := func(c *contender) float64 { return float64(used[c].Microseconds()) / float64(done[c]) }
+		used := make([]cost, len(all))
+		for i, c := range all {
+			used[i] = c.since(before[i], done[i])
+		}
 		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(each(gateway), "cpu-us/request")
-		b.ReportMetric(2*each(gateway)/(each(relays[0])+each(relays[1])), "pushes-of-a-relay")
+		b.ReportMetric(used[2].cpu, "cpu-us/request")
+		b.ReportMetric(used[2].reads, "reads/request")
+		b.ReportMetric(used[2].writes, "writes/request")
+		b.ReportMetric(2*used[2].cpu/(used[0].cpu+used[1].cpu), "pushes-of-a-relay")
 	}
 }
 
