@@ -457,7 +457,7 @@ func (g *gate) set(shut bool) {
 	g.conns = nil
 }
 
-// Conformance (endpoints): the database is away, restarting, locked or full | 503 `M_UNKNOWN` with `Retry-After`; what was not begun goes to a fresh connection (also TestALockIsWaitedForSeconds, TestConnectionsThatTheServerEndedAreNotUsed)
+// Conformance (endpoints): the database is away, restarting, locked or full | 503 `M_UNKNOWN` with `Retry-After`; what was not begun goes to a fresh connection (also TestALockIsWaitedForSeconds, TestConnectionsThatTheServerEndedAreNotUsed, TestWhatWasNotBegunIsTriedOnAFreshConnection)
 func TestItIsNotReadyWithoutItsDatabase(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)

@@ -23,27 +23,42 @@ import (
 // closes nothing. It returns the URL by the way and a channel closed then.
 func frozen(t *testing.T, url, text string) (through string, stopped chan struct{}) {
 	t.Helper()
+	stopped = make(chan struct{})
+	var stop atomic.Bool
+	return way(t, url, func(data []byte, fromClient bool) (carry, cut bool) {
+		if fromClient && bytes.Contains(data, []byte(text)) && !stop.Swap(true) {
+			close(stopped)
+		}
+		return !stop.Load(), false
+	}), stopped
+}
+
+// way starts a way to the server of a database and returns the URL by it. What
+// goes over it is carried, or the connection is cut, as look says.
+func way(t *testing.T, url string, look func(data []byte, fromClient bool) (carry, cut bool)) string {
+	t.Helper()
 	u, err := neturl.Parse(url)
 	check(t, err)
 	server := u.Host
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	check(t, err)
 	t.Cleanup(func() { l.Close() })
-	stopped = make(chan struct{})
-	var stop atomic.Bool
 	var conns sync.WaitGroup
 	t.Cleanup(conns.Wait)
-	carry := func(from, to net.Conn, watch bool) {
+	carry := func(from, to net.Conn, fromClient bool) {
 		data := make([]byte, 1<<16)
 		for {
 			n, err := from.Read(data)
 			if err != nil {
 				return
 			}
-			if watch && bytes.Contains(data[:n], []byte(text)) && !stop.Swap(true) {
-				close(stopped)
+			carry, cut := look(data[:n], fromClient)
+			if cut {
+				from.Close()
+				to.Close()
+				return
 			}
-			if !stop.Load() {
+			if carry {
 				if _, err := to.Write(data[:n]); err != nil {
 					return
 				}
@@ -67,7 +82,7 @@ func frozen(t *testing.T, url, text string) (through string, stopped chan struct
 		}
 	}()
 	u.Host = l.Addr().String()
-	return u.String(), stopped
+	return u.String()
 }
 
 func mail(address, user string) identity.Binding {
@@ -127,7 +142,7 @@ func TestALockIsWaitedForSeconds(t *testing.T) {
 			err := <-errs
 			if reason, ok := errors.AsType[*identity.UnavailableError](err); !ok || !errors.Is(err, identity.ErrUnavailable) {
 				t.Errorf("got %v", err)
-			} else if !slices.Contains([]string{"another process has locked it", "all its connections are in use", "it takes too long"}, reason.Reason) {
+			} else if !slices.Contains([]string{"another process has locked it", "it takes too long"}, reason.Reason) {
 				t.Errorf("reason %q", reason.Reason)
 			}
 		}
@@ -161,6 +176,27 @@ func TestConnectionsThatTheServerEndedAreNotUsed(t *testing.T) {
 		if _, err := db.Bindings(t.Context()); err != nil {
 			t.Errorf("a query: %v", err)
 		}
+	}
+}
+
+// TestWhatWasNotBegunIsTriedOnAFreshConnection cuts connections, as poolers do,
+// when a transaction is about to begin on them: once, and then each time.
+func TestWhatWasNotBegunIsTriedOnAFreshConnection(t *testing.T) {
+	t.Parallel()
+	storetest.NeedServer(t)
+	var cuts atomic.Int32
+	db := open(t, way(t, storetest.PostgreSQL(t), func(data []byte, fromClient bool) (carry, cut bool) {
+		return true, fromClient && bytes.Contains(data, []byte("begin")) && cuts.Add(-1) >= 0
+	}))
+	check(t, db.Bind(t.Context(), mail("a@example.com", "@a:example.org")))
+	cuts.Store(1)
+	check(t, db.Bind(t.Context(), mail("b@example.com", "@b:example.org")))
+	cuts.Store(100)
+	if err := db.Bind(t.Context(), mail("c@example.com", "@c:example.org")); !errors.Is(err, identity.ErrUnavailable) || cuts.Load() != 98 {
+		t.Errorf("after %d tries: %v", 100-cuts.Load(), err)
+	}
+	if n, err := db.Bindings(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d bindings, %v", n, err)
 	}
 }
 

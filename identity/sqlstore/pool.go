@@ -70,6 +70,9 @@ func (r row) Scan(to ...any) error { return unavailable(r.Row.Scan(to...)) }
 func (p pool) tx(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
 	return p.with(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		tx, err := conn.BeginTx(ctx, nil)
+		if lostConnection(err) {
+			return errors.Join(errNotBegun, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -83,27 +86,36 @@ func (p pool) tx(ctx context.Context, f func(context.Context, *sql.Tx) error) er
 	})
 }
 
+// errNotBegun says that a connection was lost before anything was written.
+var errNotBegun = errors.New("nothing was begun")
+
 // with runs f, which writes, on one of the connections and with the time that a
-// write has.
+// write has; and once more on another connection after errNotBegun.
 func (p pool) with(ctx context.Context, f func(context.Context, *sql.Conn) error) error {
 	within, cancel := context.WithTimeout(ctx, p.most)
 	defer cancel()
-	reason := "all its connections are in use"
-	conn, err := p.Conn(within)
-	if err == nil {
-		defer conn.Close()
-		reason = "it takes too long"
-		if left, _ := within.Deadline(); p.patience != "" {
-			_, err = conn.ExecContext(within, fmt.Sprintf(p.patience, time.Until(left).Milliseconds()))
-		}
-	}
-	if err == nil {
-		err = f(within, conn)
+	err := p.once(within, f)
+	if errors.Is(err, errNotBegun) {
+		err = p.once(within, f)
 	}
 	if err != nil && ctx.Err() == nil && within.Err() != nil && (errors.Is(err, within.Err()) || interrupted(err)) {
-		return &identity.UnavailableError{Reason: reason, Err: err}
+		return &identity.UnavailableError{Reason: "it takes too long", Err: err}
 	}
 	return unavailable(err)
+}
+
+func (p pool) once(ctx context.Context, f func(context.Context, *sql.Conn) error) error {
+	conn, err := p.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if end, _ := ctx.Deadline(); p.patience != "" {
+		if _, err := conn.ExecContext(ctx, fmt.Sprintf(p.patience, time.Until(end).Milliseconds())); err != nil {
+			return err
+		}
+	}
+	return f(ctx, conn)
 }
 
 // interrupted reports whether SQLite stopped because of a deadline.
