@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-herald/herald/internal/doctor"
 	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/sending"
+	"github.com/matrix-herald/herald/threepid/sms"
 )
 
 // maxProbedHomeservers is how many of those that the configuration names are asked.
@@ -60,8 +61,18 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 			return err
 		}
 		checks = append(checks, doctor.Check{
-			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) { return probeRelay(ctx, mail) },
+			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) { return "takes mail from this service", said(mail.Probe(ctx)) },
 			Remedy: "email.host, port, tls, ca_file, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
+		})
+	}
+	if cfg.SMS.Provider == sms.ProviderTwilio {
+		text, err := sms.New(cfg.texts(environment{log: env.log, reg: prometheus.NewRegistry()}))
+		if err != nil {
+			return err
+		}
+		checks = append(checks, doctor.Check{
+			Name: "Twilio", Look: func(ctx context.Context) (string, error) { return "its account may be used", said(text.Probe(ctx)) },
+			Remedy: "sms.twilio.account_sid and auth_token; is the account suspended? test-sms shows what Twilio says of a message",
 		})
 	}
 	checks = append(checks, cfg.publicChecks(opts)...)
@@ -107,13 +118,12 @@ func (c *Config) probeDatabase(ctx context.Context) (string, error) {
 	return "SQLite can be written, in " + c.Database.Path, tx.Rollback()
 }
 
-// probeRelay returns the relay's own words if it does not take mail.
-func probeRelay(ctx context.Context, mail *email.Sender) (string, error) {
-	err := mail.Probe(ctx)
+// said returns the relay's or provider's own words if it takes nothing.
+func said(err error) error {
 	if f, ok := errors.AsType[*sending.Failure](err); ok {
-		err = errors.New(strings.TrimSuffix(f.Reason+": "+f.Said, ": "))
+		return errors.New(strings.TrimSuffix(f.Reason+": "+f.Said, ": "))
 	}
-	return "takes mail from this service", err
+	return err
 }
 
 // publicChecks ask the service where clients and homeservers reach it.

@@ -17,8 +17,8 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/email"
+	"github.com/matrix-herald/herald/threepid/templates"
 	"github.com/matrix-herald/herald/threepid/validation"
-	"github.com/matrix-herald/herald/threepid/wording"
 )
 
 // HomeserverSettings are what differs for the users of one homeserver. What is
@@ -144,7 +144,7 @@ func (w words) choose(homeserver, brand, preferences string) (string, string) {
 	if s.Brand != "" && !slices.Contains(w.brands, brand) {
 		brand = s.Brand
 	}
-	return brand, wording.Prefer(preferences, s.Language)
+	return brand, templates.Prefer(preferences, s.Language)
 }
 
 // branded words challenges as the homeserver of who asked for them has it.

@@ -18,7 +18,7 @@ import (
 	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/sending"
 	"github.com/matrix-herald/herald/threepid/sms"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // maxShown is how much of one step of a conversation a terminal gets, in characters.
@@ -125,7 +125,7 @@ func (p *program) try(send func(say func(string, ...any)) error, success string,
 			if i > 0 {
 				line = said[:1] + " " + line // which says whose words they are
 			}
-			fmt.Fprintf(p.stdout, "%7.3f s  %s\n", time.Since(begun).Seconds(), wording.Clean(line, maxShown))
+			fmt.Fprintf(p.stdout, "%7.3f s  %s\n", time.Since(begun).Seconds(), templates.Clean(line, maxShown))
 		}
 	})
 	if err == nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // Where rooms and mails send others to, below Options.BaseURL.
@@ -200,7 +200,7 @@ func (a *api) clientLinks(i identity.Invite, token, privateKey string) []clientL
 	sign := a.BaseURL + signPath + "?" + url.Values{"token": {token}, "private_key": {privateKey}}.Encode()
 	fragment := url.Values{"email": {i.Address.Address}, "signurl": {sign}}
 	for name, value := range map[string]string{
-		"room_name": wording.Name(i.About.RoomName, wording.MaxRoom), "inviter_name": wording.Name(i.About.SenderName, wording.MaxInviter),
+		"room_name": templates.Name(i.About.RoomName, templates.MaxRoom), "inviter_name": templates.Name(i.About.SenderName, templates.MaxInviter),
 		"room_avatar_url": i.About.RoomAvatar, "room_type": i.About.RoomType,
 	} {
 		if value != "" {

@@ -21,7 +21,7 @@ import (
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 //go:embed pages
@@ -228,8 +228,8 @@ func (p *Pages) confirm(w http.ResponseWriter, medium threepid.Medium, l link) e
 
 func (p *Pages) invite(w http.ResponseWriter, i identity.Invite, clients []clientLink) error {
 	return p.show(w, http.StatusOK, invitePage, page{
-		Medium: i.Address.Medium, Sender: wording.UserID(i.Sender), Space: i.Space(), Clients: clients,
-		Inviter: wording.Name(i.About.SenderName, wording.MaxInviter), Room: wording.Name(i.About.RoomName, wording.MaxRoom),
+		Medium: i.Address.Medium, Sender: templates.UserID(i.Sender), Space: i.Space(), Clients: clients,
+		Inviter: templates.Name(i.About.SenderName, templates.MaxInviter), Room: templates.Name(i.About.RoomName, templates.MaxRoom),
 	})
 }
 

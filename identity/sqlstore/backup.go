@@ -50,6 +50,7 @@ func (db *DB) BackUp(ctx context.Context, path string, files map[string][]byte, 
 				return err
 			}
 			done = true
+			progress("pages copied", pages, pages)
 		case <-look.C:
 			if info, err := f.Stat(); err == nil {
 				progress("pages copied", min(int(info.Size())/size, pages), pages)

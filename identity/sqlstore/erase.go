@@ -156,9 +156,8 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 			return err
 		}
 	}
-	for i, table := range personalTables() {
+	for _, table := range personalTables() {
 		if table.cascades {
-			done += found[i].Found
 			continue
 		}
 		for conditions := range slices.Chunk(table.conditions(p), eraseConditions) {
@@ -172,6 +171,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 			}
 		}
 	}
+	progress("rows erased", total, total) // with those that others took with them
 	if p.UserID != "" {
 		return nil
 	}

@@ -153,6 +153,16 @@ func TestSQLiteFileIsItsOwnersOnlyWhateverItsName(t *testing.T) {
 	}
 }
 
+func TestABackupSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	url := storetest.SQLite(t)
+	db, pages := open(t, url), 0
+	check(t, direct(t, url).QueryRowContext(t.Context(), "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count").Scan(&pages))
+	progress := new(storetest.Progress)
+	check(t, db.BackUp(t.Context(), filepath.Join(t.TempDir(), "copy"), nil, progress.Add))
+	progress.Ended(t, "pages copied", pages)
+}
+
 func TestTracesHoldNoValues(t *testing.T) {
 	t.Parallel()
 	storetest.Each(t, func(t *testing.T, newDatabase func(testing.TB) string) {

@@ -77,14 +77,39 @@ func found(t *testing.T, s Store, userID string) map[string]int {
 
 func foundOf(t *testing.T, s Store, p identity.Person) map[string]int {
 	t.Helper()
-	counts := make(map[string]int)
-	for _, e := range must(s.Erase(t.Context(), p, by(), func(string, int, int) {}))(t) {
+	counts, all := make(map[string]int), 0
+	progress := new(Progress)
+	for _, e := range must(s.Erase(t.Context(), p, by(), progress.Add))(t) {
 		counts[e.Table] = e.Found
+		all += e.Found
 		if e.Left != 0 {
 			t.Errorf("%d rows of %s are left", e.Left, e.Table)
 		}
 	}
+	progress.Ended(t, "rows erased", all)
 	return counts
+}
+
+// Progress keeps what an identity.Progress is told.
+type Progress struct {
+	what        string
+	done, total int
+	calls       int
+	back        bool
+}
+
+// Add implements identity.Progress.
+func (p *Progress) Add(what string, done, total int) {
+	p.back = p.back || p.calls > 0 && (done < p.done || total != p.total || what != p.what)
+	p.what, p.done, p.total, p.calls = what, done, total, p.calls+1
+}
+
+// Ended checks that what was done went on to the end and never back.
+func (p *Progress) Ended(t testing.TB, what string, total int) {
+	t.Helper()
+	if p.back || p.calls == 0 || p.what != what || p.done != total || p.total != total {
+		t.Errorf("the progress ended with %d of %d %s, want %d %s", p.done, p.total, p.what, total, what)
+	}
 }
 
 // addPerson adds something to each table for the user with the number: two
@@ -192,7 +217,7 @@ func testEraseAddress(t *testing.T, s Store) {
 // testEraseMany erases a user with more than is removed in one step, and breaks off
 // first.
 func testEraseMany(t *testing.T, s Store) {
-	const many = 2500
+	const many = 1100
 	ctx, cancel := context.WithCancel(t.Context())
 	user := binding(1, "").UserID
 	for i := range many {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/sending"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // maxParameter is the longest part of a link in characters, as the
@@ -60,8 +60,8 @@ func (s *Sender) compose(l letter, data func(Common) any) (message, error) {
 	link.RawQuery = l.query.Encode()
 	t := s.templates.Choose(l.template, l.brand, l.language)
 	m, err := t.Render(data(Common{
-		Address: wording.Clean(address.ID().Address, threepid.MaxEmailBytes), Link: link.String(),
-		Service: wording.Clean(s.base.Host, maxParameter), Language: t.Language(),
+		Address: templates.Clean(address.ID().Address, threepid.MaxEmailBytes), Link: link.String(),
+		Service: templates.Clean(s.base.Host, maxParameter), Language: t.Language(),
 	}))
 	if err != nil {
 		return message{}, failed(sending.Invalid, err.Error())

@@ -141,7 +141,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a faulty configuration":        {but(func(c *email.Config) { c.TLS = "x" }), "https://id.example.org", "email.tls"},
 		"a file without authorities":    {but(func(c *email.Config) { c.CAFile = filepath.Join(dir, "verification.txt") }), "https://id.example.org", "no certificate"},
 		"a folder that is not there":    {but(func(c *email.Config) { c.Templates = filepath.Join(dir, "x") }), "https://id.example.org", "mail templates: template folder " + filepath.Join(dir, "x") + ": no such file"},
-		"a template without its link":   {but(func(c *email.Config) { c.Templates = dir }), "https://id.example.org", "verification.txt: must show https://"},
+		"a template without its link":   {but(func(c *email.Config) { c.Templates = dir }), "https://id.example.org", "verification.txt: must show {{.Link}}"},
 		"a language without a template": {but(func(c *email.Config) { c.DefaultLanguage = "fr" }), "https://id.example.org", "default language fr"},
 		"no base URL":                   {good, "", "base URL"},
 		"a base URL without a host":     {good, "https:///id", "base URL"},

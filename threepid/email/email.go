@@ -20,7 +20,7 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/sending"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 //go:embed templates
@@ -51,7 +51,7 @@ type Sender struct {
 	senders   map[string]sender // by brand, the default one under ""
 	servers   map[string]sender // by homeserver
 	pages     []string          // brands
-	templates *wording.Set
+	templates *templates.Set
 	warnings  []string
 	slots     *sending.Slots
 	relay     *relay // nil without one
@@ -121,8 +121,8 @@ func newSender(opts Options) (*Sender, settings, error) {
 	if err != nil {
 		return nil, settings{}, err
 	}
-	source := wording.Source{Builtin: files, Dir: set.Templates, Language: set.DefaultLanguage}
-	templates, warnings, err := wording.Load(source, verificationKind(), invitationKind())
+	source := templates.Source{Builtin: files, Dir: set.Templates, Language: set.DefaultLanguage}
+	templates, warnings, err := templates.Load(source, verificationKind(), invitationKind())
 	if err != nil {
 		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
 	}

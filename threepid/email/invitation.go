@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/threepid"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // invitationName is the name of the templates of Invitation.
@@ -28,17 +28,17 @@ type Invitation struct {
 	Days int
 }
 
-func invitationKind() wording.Kind {
+func invitationKind() templates.Kind {
 	full := Invitation{
 		Common: Common{"alice@example.org", "https://id.example.org/invite?sample", "id.example.org", "en"},
 		Sender: "@bob:example.org", Days: 90,
 	}
-	kind := wording.Kind{Name: invitationName, Subject: true, HTML: true}
+	kind := templates.Kind{Name: invitationName, Subject: true, HTML: true, Shows: []string{"Link", "Sender"}}
 	for _, names := range [][2]string{{"Bob", "Tea"}, {"Bob", ""}, {"", "Tea"}, {"", ""}} {
 		for _, space := range []bool{false, true} {
 			sample := full
 			sample.Inviter, sample.Room, sample.Space = names[0], names[1], space
-			kind.Samples = append(kind.Samples, wording.Sample{Data: sample, Shows: []string{sample.Link, sample.Sender}})
+			kind.Samples = append(kind.Samples, sample)
 		}
 	}
 	return kind
@@ -52,8 +52,8 @@ func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 		query: url.Values{"token": {i.Token}, "private_key": {i.PrivateKey}},
 	}, func(about Common) any {
 		return Invitation{
-			Common: about, Inviter: wording.Name(i.SenderName, wording.MaxInviter), Room: wording.Name(i.RoomName, wording.MaxRoom),
-			Sender: wording.UserID(i.Sender), Space: i.Space, Days: max(1, int(i.ValidFor/(24*time.Hour))),
+			Common: about, Inviter: templates.Name(i.SenderName, templates.MaxInviter), Room: templates.Name(i.RoomName, templates.MaxRoom),
+			Sender: templates.UserID(i.Sender), Space: i.Space, Days: max(1, int(i.ValidFor/(24*time.Hour))),
 		}
 	})
 }

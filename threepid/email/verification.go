@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/threepid"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // verificationName is the name of the templates of Verification.
@@ -24,18 +24,14 @@ type Verification struct {
 	Hours, Minutes int
 }
 
-func verificationKind() wording.Kind {
+func verificationKind() templates.Kind {
 	long := Verification{
 		Common: Common{"alice@example.org", "https://id.example.org/verify?sample", "id.example.org", "en"},
 		Token:  "SAMPLETOKEN", Hours: 24, Minutes: 24 * 60,
 	}
 	short := long
 	short.Hours, short.Minutes = 0, 30
-	shows := []string{long.Link}
-	return wording.Kind{
-		Name: verificationName, Subject: true, HTML: true,
-		Samples: []wording.Sample{{Data: long, Shows: shows}, {Data: short, Shows: shows}},
-	}
+	return templates.Kind{Name: verificationName, Subject: true, HTML: true, Samples: []any{long, short}, Shows: []string{"Link"}}
 }
 
 // verification words the mail of a challenge. Its link submits the token (Identity
@@ -46,6 +42,6 @@ func (s *Sender) verification(c threepid.Challenge) (message, error) {
 		path:  "_matrix/identity/v2/validate/email/submitToken",
 		query: url.Values{"token": {c.Token}, "client_secret": {c.ClientSecret}, "sid": {c.SID}},
 	}, func(about Common) any {
-		return Verification{about, wording.Clean(c.Token, maxParameter), int(c.ValidFor / time.Hour), int(c.ValidFor / time.Minute)}
+		return Verification{about, templates.Clean(c.Token, maxParameter), int(c.ValidFor / time.Hour), int(c.ValidFor / time.Minute)}
 	})
 }

@@ -26,7 +26,7 @@ const (
 // has its default.
 type Config struct {
 	// Templates is a folder of templates that replace the built-in ones: see the
-	// package threepid/wording for the names of its files.
+	// package threepid/templates for the names of its files.
 	Templates string `yaml:"templates"`
 	// DefaultLanguage is the BCP 47 tag of templates without one and the language
 	// of people whose own there is no template in; default en.

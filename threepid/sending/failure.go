@@ -5,7 +5,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // Outcome is what became of a message, as a label of metrics.
@@ -68,11 +68,11 @@ var secretive = regexp.MustCompile(`(?i)[^\s<>"'()\[\],;:]*(?:@|%40|=40)[^\s<>"'
 // not too long, and without addresses, numbers and what else of the message is
 // private.
 func Redact(said string, private ...string) string {
-	said = secretive.ReplaceAllLiteralString(wording.Clean(strings.Join(strings.Fields(said), " "), math.MaxInt), "…")
+	said = secretive.ReplaceAllLiteralString(templates.Clean(strings.Join(strings.Fields(said), " "), math.MaxInt), "…")
 	for _, p := range private {
-		if p = wording.Clean(p, math.MaxInt); len(p) > 2 {
+		if p = templates.Clean(p, math.MaxInt); len(p) > 2 {
 			said = regexp.MustCompile(`(?i)`+regexp.QuoteMeta(p)).ReplaceAllLiteralString(said, "…")
 		}
 	}
-	return wording.Clean(said, maxSaid)
+	return templates.Clean(said, maxSaid)
 }

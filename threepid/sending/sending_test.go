@@ -18,7 +18,7 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/sending"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 // fixture are slots with their metrics and log.
@@ -171,7 +171,7 @@ func FuzzRedact(f *testing.F) {
 		if !utf8.ValidString(got) || utf8.RuneCountInString(got) > 300 || strings.ContainsAny(got, "@\r\n") {
 			t.Errorf("%q", got)
 		}
-		private = wording.Clean(private, len(private)+1)
+		private = templates.Clean(private, len(private)+1)
 		if len(private) > 2 && !strings.Contains(private, "…") && strings.Contains(got, private) {
 			t.Errorf("%q tells %q", got, private)
 		}

@@ -242,3 +242,36 @@ func TestPrivateNetworksAreReachedOnlyWhenListed(t *testing.T) {
 		}
 	}
 }
+
+// TestTheAccountWithTwilioIsAsked is about the doctor's question. API keys may not
+// read accounts, so those are not asked.
+func TestTheAccountWithTwilioIsAsked(t *testing.T) {
+	t.Parallel()
+	gateway := threepidtest.NewSMS(t)
+	for _, tc := range []struct {
+		answer threepidtest.SMSAnswer
+		want   string // "" for none
+	}{
+		{threepidtest.SMSAnswer{Status: 200, Body: `{"status":"active"}`}, ""},
+		{threepidtest.SMSAnswer{Status: 200, Body: `{"status":"suspended"}`}, `the account is "suspended"`},
+		{threepidtest.SMSAnswer{Status: 200, Body: `<html>`}, "the provider answered 200"},
+		{threepidtest.SMSAnswer{Status: 401, Body: `{"code":20003}`}, "the provider answered 401"},
+		{threepidtest.SMSAnswer{}, "request to"},
+	} {
+		gateway.Answer(tc.answer)
+		if err := newSender(t, twilio(gateway)).Probe(t.Context()); (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", tc.answer.Body, err)
+		}
+	}
+	asked := gateway.Requests()
+	if user, _, _ := (&http.Request{Header: asked[0].Header}).BasicAuth(); asked[0].URL.Path != "/2010-04-01/Accounts/"+account+".json" || user != account {
+		t.Errorf("%s asked for %s", user, asked[0].URL)
+	}
+	key := twilio(gateway)
+	key.Twilio.KeySID = "SK0123456789abcdef0123456789abcdef"
+	for _, config := range []sms.Config{key, webhook(gateway)} {
+		if err := newSender(t, config).Probe(t.Context()); err != nil || len(gateway.Requests()) != len(asked) {
+			t.Errorf("%s: %v", config.Provider, err)
+		}
+	}
+}

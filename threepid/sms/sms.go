@@ -18,7 +18,7 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/sending"
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 //go:embed templates
@@ -57,7 +57,7 @@ type Options struct {
 type Sender struct {
 	config    Config
 	service   string
-	templates *wording.Set
+	templates *templates.Set
 	warnings  []string
 	slots     *sending.Slots
 	provider  provider // nil when every number is refused
@@ -127,11 +127,11 @@ func newSender(opts Options) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{config: config, service: wording.Clean(opts.Service, maxService)}
+	s := &Sender{config: config, service: templates.Clean(opts.Service, maxService)}
 	sample := Verification{Token: "123456", Service: s.service, Minutes: 10, Language: config.DefaultLanguage}
-	s.templates, s.warnings, err = wording.Load(
-		wording.Source{Builtin: files, Dir: config.Templates, Language: config.DefaultLanguage},
-		wording.Kind{Name: verificationName, Samples: []wording.Sample{{Data: sample, Shows: []string{sample.Token}}}},
+	s.templates, s.warnings, err = templates.Load(
+		templates.Source{Builtin: files, Dir: config.Templates, Language: config.DefaultLanguage},
+		templates.Kind{Name: verificationName, Samples: []any{sample}, Shows: []string{"Token"}},
 	)
 	if err != nil {
 		return nil, fmt.Errorf("SMS templates: %w", err)
@@ -161,6 +161,15 @@ func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format 
 	return s.send(ctx, c, say)
 }
 
+// Probe asks Twilio about the account, without a message. It returns a
+// *sending.Failure unless that is active; other providers cannot be asked.
+func (s *Sender) Probe(ctx context.Context) error {
+	if t, ok := s.provider.(*twilio); ok {
+		return t.probe(ctx)
+	}
+	return nil
+}
+
 func (s *Sender) send(ctx context.Context, c threepid.Challenge, say func(string, ...any)) error {
 	m, err := s.word(c)
 	m.say = say
@@ -179,7 +188,7 @@ func (s *Sender) word(c threepid.Challenge) (message, error) {
 	}
 	t := s.templates.Choose(verificationName, c.Brand, c.Language)
 	m, err := t.Render(Verification{
-		Token: wording.Clean(c.Token, maxService), Service: s.service,
+		Token: templates.Clean(c.Token, maxService), Service: s.service,
 		Minutes: int(c.ValidFor / time.Minute), Language: t.Language(),
 	})
 	if err != nil {

@@ -333,7 +333,7 @@ func TestOwnTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := sms.New(options(config, prometheus.NewRegistry(), io.Discard))
-	if err == nil || !strings.Contains(err.Error(), "verification.txt: must show 123456") {
+	if err == nil || !strings.Contains(err.Error(), "verification.txt: must show {{.Token}}") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -82,7 +82,7 @@ func (c TwilioConfig) validate(path string, p *conf.Problems) {
 // create).
 type twilio struct {
 	client   *safehttp.Client
-	url      string
+	account  string // its URL
 	username string
 	password conf.Secret
 }
@@ -97,8 +97,34 @@ func newTwilio(c TwilioConfig, timeout time.Duration) (*twilio, error) {
 		return nil, err
 	}
 	t := &twilio{client: client, username: cmp.Or(c.KeySID, c.AccountSID), password: c.AuthToken}
-	t.url, err = url.JoinPath(cmp.Or(c.BaseURL, twilioURL), "2010-04-01/Accounts", c.AccountSID, "Messages.json")
+	t.account, err = url.JoinPath(cmp.Or(c.BaseURL, twilioURL), "2010-04-01/Accounts", c.AccountSID)
 	return t, err
+}
+
+// probe reads the account, if its own token is there: API keys may not (Twilio,
+// "Account resource").
+func (t *twilio) probe(ctx context.Context) error {
+	if strings.HasPrefix(t.username, "SK") {
+		return nil
+	}
+	var account struct {
+		Status string `json:"status"`
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.account+".json", nil)
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(t.username, t.password.Reveal())
+	got, err := exchange(t.client, req, message{say: func(string, ...any) {}})
+	switch {
+	case err != nil:
+		return err
+	case got.status != http.StatusOK || json.Unmarshal(got.body, &account) != nil:
+		return refused(got.status, 0, sending.Redact(string(got.body)))
+	case account.Status != "active":
+		return failed(sending.Auth, "the account is "+strconv.Quote(account.Status))
+	}
+	return nil
 }
 
 func (t *twilio) send(ctx context.Context, m message) error {
@@ -108,7 +134,7 @@ func (t *twilio) send(ctx context.Context, m message) error {
 	} else {
 		form.Set("From", m.from)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.account+"/Messages.json", strings.NewReader(form.Encode()))
 	if err != nil {
 		return failed(sending.Invalid, "no request could be made of it")
 	}

@@ -1,4 +1,4 @@
-package wording
+package templates
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-// Package wording owns the texts of messages to people: it finds the templates
+// Package templates owns the texts of messages to people: it finds the templates
 // of a brand and a language, checks them when the program starts, and renders
 // them. It does not know what a message is about or how it travels.
 //
@@ -8,7 +8,7 @@
 // and among the built-in ones, in this order, language by language. A file
 // without a language hides what the later places have in any language, so that
 // nobody gets the built-in words of another language beside the operator's own.
-package wording
+package templates
 
 import (
 	"errors"
@@ -50,16 +50,11 @@ type Kind struct {
 	Subject bool
 	// HTML says that a text may have another half in HTML.
 	HTML bool
-	// Samples are rendered with every template when it is loaded. Together they
-	// fill each field, and leave empty each that may be.
-	Samples []Sample
-}
-
-// Sample is what a Kind may be about.
-type Sample struct {
-	Data any
-	// Shows lists texts that every half of the message must contain, such as the
-	// code it is all about.
+	// Samples are rendered with every template when it is loaded: structs of one
+	// type. Together they fill each member, and leave empty each that may be.
+	Samples []any
+	// Shows names members, texts, that every half of the message must contain, such
+	// as the code it is all about.
 	Shows []string
 }
 

@@ -1,10 +1,13 @@
-package wording
+package templates
 
 import (
 	"fmt"
 	"html"
 	htmltemplate "html/template"
 	"io"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	texttemplate "text/template"
 	"unicode"
@@ -95,24 +98,58 @@ func (l *loader) parse(k Kind, f *file) *Template {
 		l.faults = append(l.faults, err)
 		return nil
 	}
-	for _, s := range k.Samples {
-		m, err := t.render(s.Data)
+	var faults []string
+	for _, sample := range k.Samples {
+		m, err := t.render(sample)
 		if err != nil {
-			l.fault("%s: %w", f.name, err)
-			return nil
+			faults = append(faults, unknown(f, sample, err)...)
+			break
 		}
-		for _, want := range s.Shows {
+		for _, member := range k.Shows {
+			want := reflect.ValueOf(sample).FieldByName(member).String()
 			if !strings.Contains(m.Text, want) {
-				l.fault("%s.txt: must show %s", f.name, want)
-				return nil
+				faults = append(faults, fmt.Sprintf("%s.txt: must show {{.%s}}", f.name, member))
 			}
 			if t.html != nil && !strings.Contains(html.UnescapeString(m.HTML), want) {
-				l.fault("%s.html: must show %s", f.name, want)
-				return nil
+				faults = append(faults, fmt.Sprintf("%s.html: must show {{.%s}}", f.name, member))
 			}
 		}
 	}
+	slices.Sort(faults)
+	for _, fault := range slices.Compact(faults) {
+		l.fault("%s", fault)
+	}
 	return t
+}
+
+// members are those that a template names.
+var (
+	actions = regexp.MustCompile(`\{\{.*?\}\}`)
+	members = regexp.MustCompile(`\.[A-Z]\w*`)
+)
+
+// unknown returns what is wrong with a template that data cannot be rendered with:
+// all members that data does not have, or else err.
+func unknown(f *file, data any, err error) (faults []string) {
+	known := ""
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(data)) {
+		if !field.Anonymous {
+			known += " {{." + field.Name + "}}"
+		}
+	}
+	for _, half := range [][2]string{{".txt", f.text}, {".html", f.html}} {
+		for _, action := range actions.FindAllString(half[1], -1) {
+			for _, member := range members.FindAllString(action, -1) {
+				if !strings.Contains(known, "{{"+member+"}}") {
+					faults = append(faults, fmt.Sprintf("%s%s: there is no {{%s}}, but%s", f.name, half[0], member, known))
+				}
+			}
+		}
+	}
+	if len(faults) == 0 {
+		faults = []string{fmt.Sprintf("%s: %v", f.name, err)}
+	}
+	return faults
 }
 
 func (t *Template) compile(k Kind, f *file) (err error) {

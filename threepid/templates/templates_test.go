@@ -1,4 +1,4 @@
-package wording_test
+package templates_test
 
 import (
 	"os"
@@ -11,17 +11,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/matrix-herald/herald/threepid/wording"
+	"github.com/matrix-herald/herald/threepid/templates"
 )
 
 type letter struct{ Name, Code string }
 
 // kinds are a mail with HTML and a short message without.
-func kinds() []wording.Kind {
-	samples := []wording.Sample{{Data: letter{"Zoë", "12&34"}, Shows: []string{"12&34"}}, {Data: letter{"", "5678"}, Shows: []string{"5678"}}}
-	return []wording.Kind{
-		{Name: "letter", Subject: true, HTML: true, Samples: samples},
-		{Name: "note", Samples: samples},
+func kinds() []templates.Kind {
+	samples, shows := []any{letter{"Zoë", "12&34"}, letter{"", "5678"}}, []string{"Code"}
+	return []templates.Kind{
+		{Name: "letter", Subject: true, HTML: true, Samples: samples, Shows: shows},
+		{Name: "note", Samples: samples, Shows: shows},
 	}
 }
 
@@ -52,9 +52,9 @@ func folder(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-func load(t *testing.T, dir, fallback string) (*wording.Set, []string) {
+func load(t *testing.T, dir, fallback string) (*templates.Set, []string) {
 	t.Helper()
-	set, warnings, err := wording.Load(wording.Source{Builtin: builtin(), Dir: dir, Language: fallback}, kinds()...)
+	set, warnings, err := templates.Load(templates.Source{Builtin: builtin(), Dir: dir, Language: fallback}, kinds()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,14 +68,14 @@ func TestRender(t *testing.T) {
 		t.Errorf("warnings %q", warnings)
 	}
 	got, err := set.Choose("letter", "", "").Render(letter{Name: `"><script>`, Code: "<b>"})
-	want := wording.Message{
+	want := templates.Message{
 		Subject: `Hello "><script>`, Text: "in English <b>", HTML: `<a href="/%22%3e%3cscript%3e">&lt;b&gt;</a>`,
 	}
 	if d := cmp.Diff(want, got); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 	got, err = set.Choose("note", "", "").Render(letter{Code: "1"})
-	if d := cmp.Diff(wording.Message{Text: "1 in English"}, got); err != nil || d != "" {
+	if d := cmp.Diff(templates.Message{Text: "1 in English"}, got); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 }
@@ -121,7 +121,7 @@ func TestARelatedScriptIsNoSubstitute(t *testing.T) {
 	t.Parallel()
 	files := builtin()
 	files["note.zh-Hant.txt"] = &fstest.MapFile{Data: []byte("{{.Code}} 繁體")}
-	set, _, err := wording.Load(wording.Source{Builtin: files, Language: "en"}, kinds()...)
+	set, _, err := templates.Load(templates.Source{Builtin: files, Language: "en"}, kinds()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,56 +137,56 @@ func TestTheOperatorsWordsComeFirst(t *testing.T) {
 	for name, tc := range map[string]struct {
 		files              map[string]string
 		brand, preferences string
-		want               wording.Message
+		want               templates.Message
 		warnings           []string
 	}{
 		"without any": {
-			want: wording.Message{Text: "1 in English"},
+			want: templates.Message{Text: "1 in English"},
 		},
 		"a file without a language hides all built-in languages": {
 			files:       map[string]string{"note.txt": "own {{.Code}}"},
-			preferences: "de", want: wording.Message{Text: "own 1"},
+			preferences: "de", want: templates.Message{Text: "own 1"},
 		},
 		"a file with a language leaves the others": {
 			files:       map[string]string{"note.en.txt": "own {{.Code}}"},
-			preferences: "de", want: wording.Message{Text: "1 auf Deutsch"},
+			preferences: "de", want: templates.Message{Text: "1 auf Deutsch"},
 		},
 		"a file with a language replaces that one": {
 			files: map[string]string{"note.en.txt": "own {{.Code}}"},
-			want:  wording.Message{Text: "own 1"},
+			want:  templates.Message{Text: "own 1"},
 		},
 		"a new language": {
 			files:       map[string]string{"note.fr.txt": "en français {{.Code}}"},
-			preferences: "fr-CH", want: wording.Message{Text: "en français 1"},
+			preferences: "fr-CH", want: templates.Message{Text: "en français 1"},
 		},
 		"a brand's own": {
 			files: map[string]string{"note.txt": "own {{.Code}}", "acme/note.txt": "Acme {{.Code}}"},
-			brand: "acme", want: wording.Message{Text: "Acme 1"},
+			brand: "acme", want: templates.Message{Text: "Acme 1"},
 		},
 		"a brand's own is not for others": {
 			files: map[string]string{"note.txt": "own {{.Code}}", "acme/note.txt": "Acme {{.Code}}"},
-			brand: "other", want: wording.Message{Text: "own 1"},
+			brand: "other", want: templates.Message{Text: "own 1"},
 		},
 		"a brand without words for this message": {
 			files: map[string]string{"note.txt": "own {{.Code}}", "acme/letter.txt": "Subject: x\n\n{{.Code}}"},
-			brand: "acme", want: wording.Message{Text: "own 1"},
+			brand: "acme", want: templates.Message{Text: "own 1"},
 			warnings: []string{"template acme/letter.txt has no .html beside it: this message is text only"},
 		},
 		"a brand's language beside the operator's": {
 			files: map[string]string{"note.txt": "own {{.Code}}", "acme/note.de.txt": "Acme {{.Code}}"},
-			brand: "acme", preferences: "de", want: wording.Message{Text: "Acme 1"},
+			brand: "acme", preferences: "de", want: templates.Message{Text: "Acme 1"},
 		},
 		"the name of a parent folder is no brand": {
 			files: map[string]string{"acme/note.txt": "Acme {{.Code}}"},
-			brand: "../acme", want: wording.Message{Text: "1 in English"},
+			brand: "../acme", want: templates.Message{Text: "1 in English"},
 		},
 		"lines that end as in Windows": {
 			files: map[string]string{"note.txt": "one\r\n{{.Code}}\r\n"},
-			want:  wording.Message{Text: "one\n1"},
+			want:  templates.Message{Text: "one\n1"},
 		},
 		"files of tools and notes are left alone": {
 			files: map[string]string{"README.md": "x", "..data/note.txt": "x", ".note.txt": "x"},
-			want:  wording.Message{Text: "1 in English"},
+			want:  templates.Message{Text: "1 in English"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestATextWithoutHTMLIsTextOnly(t *testing.T) {
 	t.Parallel()
 	set, _ := load(t, folder(t, map[string]string{"letter.txt": "Subject: own\n\n{{.Code}}"}), "en")
 	got, err := set.Choose("letter", "", "").Render(letter{Code: "1"})
-	if d := cmp.Diff(wording.Message{Subject: "own", Text: "1"}, got); err != nil || d != "" {
+	if d := cmp.Diff(templates.Message{Subject: "own", Text: "1"}, got); err != nil || d != "" {
 		t.Errorf("%v: the built-in HTML says something else (-want +got):\n%s", err, d)
 	}
 }
@@ -253,13 +253,13 @@ func TestLoadNamesEveryFault(t *testing.T) {
 			files: map[string]string{"letter.txt": "Subject: x\n\n{{.Code}}", "letter.html": "<a href='{{.Code}}"}, want: []string{"letter.html"},
 		},
 		"a field there is not, in a branch of one sample": {
-			files: map[string]string{"note.txt": "{{.Code}}{{if .Name}}{{.Nmae}}{{end}}"}, want: []string{"can't evaluate field Nmae"},
+			files: map[string]string{"note.txt": "{{.Code}}{{if .Name}}{{.Nmae}}{{end}}"}, want: []string{"note.txt: there is no {{.Nmae}}, but {{.Name}} {{.Code}}"},
 		},
 		"a text that does not show the code": {
-			files: map[string]string{"note.txt": "hello"}, want: []string{"note.txt: must show 12&34"},
+			files: map[string]string{"note.txt": "hello"}, want: []string{"note.txt: must show {{.Code}}"},
 		},
 		"HTML that does not show the code": {
-			files: map[string]string{"letter.txt": "Subject: x\n\n{{.Code}}", "letter.html": "hello"}, want: []string{"letter.html: must show 12&34"},
+			files: map[string]string{"letter.txt": "Subject: x\n\n{{.Code}}", "letter.html": "hello"}, want: []string{"letter.html: must show {{.Code}}"},
 		},
 		"a file that is too large": {
 			files: map[string]string{"note.txt": "{{.Code}}" + strings.Repeat("x", 100<<10)}, want: []string{"note.txt: is larger than 102400 bytes"},
@@ -270,8 +270,15 @@ func TestLoadNamesEveryFault(t *testing.T) {
 		"a brand that nobody can ask for": {
 			files: map[string]string{"a b/note.txt": "{{.Code}}"}, want: []string{`folder "a b": a brand's name`},
 		},
-		"two faults": {
-			files: map[string]string{"note.txt": "hello", "acme/note.txt": "{{"}, want: []string{"note.txt: must show", "acme/note.txt:1"},
+		"several faults, of files and within one": {
+			files: map[string]string{
+				"note.txt": "hello", "acme/note.txt": "{{", "letter.de.txt": "Subject: {{.Nmae}}\n\n{{.Code}} {{if .Cod}}{{end}}",
+				"letter.txt": "Subject: x\n\nhello", "letter.html": "<p>hello",
+			},
+			want: []string{
+				"template note.txt: must show {{.Code}}", "acme/note.txt:1", "letter.de.txt: there is no {{.Nmae}}", "letter.de.txt: there is no {{.Cod}}",
+				"letter.txt: must show {{.Code}}", "letter.html: must show {{.Code}}",
+			},
 		},
 		"a default language nobody knows":       {fallback: "english please", want: []string{`"english please" is no BCP 47 tag`}},
 		"a default language without a template": {fallback: "fr", want: []string{"letter.txt is missing, in the default language fr", "note.txt is missing"}},
@@ -281,7 +288,7 @@ func TestLoadNamesEveryFault(t *testing.T) {
 			if tc.fallback == "" {
 				tc.fallback = "en"
 			}
-			_, _, err := wording.Load(wording.Source{Builtin: builtin(), Dir: folder(t, tc.files), Language: tc.fallback}, kinds()...)
+			_, _, err := templates.Load(templates.Source{Builtin: builtin(), Dir: folder(t, tc.files), Language: tc.fallback}, kinds()...)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -296,7 +303,7 @@ func TestLoadNamesEveryFault(t *testing.T) {
 
 func TestAFolderThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	_, _, err := wording.Load(wording.Source{Builtin: builtin(), Dir: filepath.Join(t.TempDir(), "x"), Language: "en"}, kinds()...)
+	_, _, err := templates.Load(templates.Source{Builtin: builtin(), Dir: filepath.Join(t.TempDir(), "x"), Language: "en"}, kinds()...)
 	if err == nil {
 		t.Error("no error")
 	}
@@ -322,7 +329,7 @@ func TestPrefer(t *testing.T) {
 		"preferences without end":               {strings.Repeat("fr, ", 80) + "en", "de", "de"},
 		"preferences with hardly an end":        {strings.Repeat("fr, ", 61) + "en", "de", "en"},
 	} {
-		if got := set.Choose("note", "", wording.Prefer(c.preferences, c.fallback)).Language(); got != c.want {
+		if got := set.Choose("note", "", templates.Prefer(c.preferences, c.fallback)).Language(); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
@@ -340,7 +347,7 @@ func TestClean(t *testing.T) {
 		"text that is too long":                 {"12345678901", "123456789…"},
 		"text that is too long, beyond English": {strings.Repeat("é", 11), strings.Repeat("é", 9) + "…"},
 	} {
-		if got := wording.Clean(tc.in, 10); got != tc.want {
+		if got := templates.Clean(tc.in, 10); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
 	}
@@ -362,11 +369,11 @@ func TestName(t *testing.T) {
 		"1\u202e9005550199":                 "…",
 		"123456789012345678901234567890123": "…",
 	} {
-		if got := wording.Name(in, wording.MaxRoom); got != want {
+		if got := templates.Name(in, templates.MaxRoom); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
-	if got := wording.Name("Security alert: your account is locked", wording.MaxRoom); got != "Security alert:\u2060 your account …" {
+	if got := templates.Name("Security alert: your account is locked", templates.MaxRoom); got != "Security alert:\u2060 your account …" {
 		t.Errorf("%q", got)
 	}
 	for in, want := range map[string]string{
@@ -375,7 +382,7 @@ func TestName(t *testing.T) {
 		"שלום\u2069 x":  "\u2068שלום x\u2069",
 		"\u00a0 \u2009": "",
 	} {
-		if got := wording.Name(in, wording.MaxRoom); got != want {
+		if got := templates.Name(in, templates.MaxRoom); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
@@ -385,7 +392,7 @@ func FuzzClean(f *testing.F) {
 	f.Add("a\r\nBcc: x\u202e\xff", 5)
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		limit = limit&0xff + 1
-		got := wording.Clean(s, limit)
+		got := templates.Clean(s, limit)
 		if !utf8.ValidString(got) || utf8.RuneCountInString(got) > limit || strings.ContainsFunc(got, unicode.IsControl) {
 			t.Errorf("%q", got)
 		}
@@ -393,7 +400,7 @@ func FuzzClean(f *testing.F) {
 }
 
 func FuzzChoose(f *testing.F) {
-	set, _, err := wording.Load(wording.Source{Builtin: builtin(), Language: "en"}, kinds()...)
+	set, _, err := templates.Load(templates.Source{Builtin: builtin(), Language: "en"}, kinds()...)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -406,7 +413,7 @@ func FuzzChoose(f *testing.F) {
 			t.Error(err)
 		}
 		// Whatever somebody prefers, the fallback goes before the default language.
-		if set.Choose("letter", brand, preferences).Language() == "de" && set.Choose("letter", brand, wording.Prefer(preferences, "de")).Language() != "de" {
+		if set.Choose("letter", brand, preferences).Language() == "de" && set.Choose("letter", brand, templates.Prefer(preferences, "de")).Language() != "de" {
 			t.Errorf("%q with a fallback is not in German", preferences)
 		}
 	})
