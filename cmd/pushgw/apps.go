@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/hms"
 	"github.com/matrix-herald/herald/push/webpush"
 )
 
@@ -24,13 +25,14 @@ import (
 type connections struct {
 	apns *apns.Connections
 	fcm  *fcm.Connections
+	hms  *hms.Connections
 	web  *webpush.Connections
 }
 
 func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
 	proxy, _ := cfg.proxyURL() // validated
 	opts := outbound.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}
-	return &connections{apns: apns.NewConnections(opts), fcm: fcm.NewConnections(opts), web: webpush.NewConnections(opts)}
+	return &connections{apns.NewConnections(opts), fcm.NewConnections(opts), hms.NewConnections(opts), webpush.NewConnections(opts)}
 }
 
 // Describe implements prometheus.Collector.
@@ -54,6 +56,7 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 func (c *connections) close() {
 	c.apns.Close()
 	c.fcm.Close()
+	c.hms.Close()
 	c.web.Close()
 }
 
@@ -129,6 +132,13 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 			}
 			app.Provider, app.UnifiedPush = byForm{provider, unified}, true
 		}
+		return app, provider.Close, nil
+	case a.HMS != nil:
+		provider, err := shared.hms.Open(name, *a.HMS)
+		if err != nil {
+			return push.App{}, nil, err
+		}
+		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, provider.Close, nil
 	case a.WebPush != nil:
 		provider, err := shared.web.Open(name, *a.WebPush, a.maxInFlight())

@@ -18,6 +18,7 @@ import (
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/dedup"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/hms"
 	"github.com/matrix-herald/herald/push/webpush"
 )
 
@@ -240,6 +241,7 @@ type App struct {
 	PassOn      []string             `yaml:"pass_on"`
 	APNs        *apns.Config         `yaml:",inline" conf:"type=apns"`
 	FCM         *fcm.Config          `yaml:",inline" conf:"type=fcm"`
+	HMS         *hms.Config          `yaml:",inline" conf:"type=hms"`
 	WebPush     *webpush.Config      `yaml:",inline" conf:"type=webpush"`
 	UnifiedPush *webpush.UnifiedPush `yaml:",inline" conf:"type=unifiedpush"`
 	// Unsupported stands for an app that Herald cannot deliver for (yet). Its
@@ -274,6 +276,8 @@ func (a App) validate(path string, p *conf.Problems) {
 	case a.FCM != nil:
 		a.FCM.Validate(path, p)
 		a.unifiedPush().Validate(path, p)
+	case a.HMS != nil:
+		a.HMS.Validate(path, p)
 	case a.WebPush != nil:
 		a.WebPush.Validate(path, p)
 	case a.UnifiedPush != nil:

@@ -52,6 +52,8 @@ func TestExampleShowsEveryOption(t *testing.T) {
 	account := strings.ReplaceAll(string(fcm.ServiceAccount("example")), fcm.URL(), "https://oauth2.googleapis.com")
 	writeFile(t, filepath.Join(dir, "AuthKey_ABCDE12345.p8"), string(pushtest.NewTokenKey(t).P8(t)))
 	writeFile(t, filepath.Join(dir, "firebase.json"), account)
+	writeFile(t, filepath.Join(dir, "huawei.json"), string(pushtest.StartHMS(t, nil).ServiceAccount("key-1")))
+	writeFile(t, filepath.Join(dir, "huawei-secret"), pushtest.HMSSecret)
 	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	name := writeFile(t, filepath.Join(dir, "pushgw.yaml"), strings.ReplaceAll(text, "/etc/pushgw", dir))
 	if _, err := loadConfig(name, nil); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/fcm"
+	"github.com/matrix-herald/herald/push/hms"
 	"github.com/matrix-herald/herald/push/webpush"
 )
 
@@ -147,7 +148,7 @@ func kindsOf(d *push.Device) []string {
 	case err == nil:
 		return []string{"apns", "fcm"}
 	}
-	return []string{"fcm", "dart"}
+	return []string{"fcm", "dart", "hms", "harmonyos"}
 }
 
 // preview returns what an app gets of a kind of payload: of a type of app, or of
@@ -167,6 +168,8 @@ func preview(kind string, d push.Delivery, now time.Time) ([]byte, push.Outcome)
 		return webpush.Config{Payload: webpush.PayloadDeclarative, Navigate: "https://app.example.org/#/room/{room_id}/{event_id}"}.Preview(d, now)
 	case "unifiedpush":
 		return webpush.UnifiedPush{}.Preview(d, now)
+	case "hms", "harmonyos":
+		return hms.Payload{TTL: 24 * time.Hour, HarmonyOS: kind == "harmonyos"}.Message(d, now)
 	default:
 		return fcm.Payload{BadgeCounts: true, BadgeAlone: true, Dart: kind == "dart"}.Message(d, now)
 	}

@@ -92,8 +92,8 @@ func probeApp(ctx context.Context, app push.App) (string, error) {
 	return saw, nil
 }
 
-// dryRun has FCM look at a message and deliver nothing, should the device exist
-// after all.
+// dryRun has FCM, or Push Kit before its v3, look at a message and deliver nothing,
+// should the device exist after all.
 func dryRun(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		if !strings.HasSuffix(r.URL.Path, "/messages:send") {
@@ -104,7 +104,9 @@ func dryRun(next http.RoundTripper) http.RoundTripper {
 		if err := errors.Join(err, r.Body.Close()); err != nil {
 			return nil, err
 		}
-		message["validate_only"] = true
+		if message["message"] != nil {
+			message["validate_only"] = true
+		}
 		data, err := json.Marshal(message)
 		if err != nil {
 			return nil, err

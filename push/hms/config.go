@@ -1,0 +1,110 @@
+package hms
+
+import (
+	"cmp"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/outbound"
+	"github.com/matrix-herald/herald/push"
+)
+
+const (
+	huaweiEndpoint = "https://push-api.cloud.huawei.com"
+	huaweiLogin    = "https://oauth-login.cloud.huawei.com"
+	tokenPath      = "/oauth2/v3/token"
+
+	defaultTTL = 24 * time.Hour
+	maxTTL     = 15 * 24 * time.Hour // Huawei keeps nothing longer
+)
+
+// idPattern is an app's or a project's id. It becomes a part of the URL's path.
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// Config is one app that is reached through Push Kit. Its credentials say where it
+// runs: a service account reaches HarmonyOS 5 and later (v3 of the interface), an
+// OAuth client Android with HMS Core and older HarmonyOS (v1, v2).
+type Config struct {
+	// ServiceAccount is the JSON key of a service account, as AppGallery Connect's
+	// API console makes it. ServiceAccountFile is the file that holds it.
+	ServiceAccount     conf.Secret `yaml:"service_account"`
+	ServiceAccountFile string      `yaml:"service_account_file"`
+	// ClientID is the app's id, and ClientSecret its secret (AppGallery Connect,
+	// Project settings, OAuth 2.0 client ID). ClientSecretFile is the file that
+	// holds it.
+	ClientID         string      `yaml:"client_id"`
+	ClientSecret     conf.Secret `yaml:"client_secret"`
+	ClientSecretFile string      `yaml:"client_secret_file"`
+	// ProjectID is the project; default: the service account's. With an OAuth
+	// client it is the project that is asked (v2) in place of the app (v1).
+	ProjectID string `yaml:"project_id"`
+	// TTL is how long Push Kit keeps a message for a device that is away, 1s to
+	// 15d; default a day.
+	TTL *conf.Duration `yaml:"ttl"`
+	// Endpoint is the https URL of another host that speaks Huawei's protocols, for
+	// tests and relays.
+	Endpoint string `yaml:"endpoint"`
+}
+
+// Validate adds every fault of c to p, under path.
+func (c Config) Validate(path string, p *conf.Problems) { c.resolve(path, p) }
+
+// settings are a Config that has been checked, with the defaults in place.
+type settings struct {
+	credentials credentials
+	payload     Payload
+	url         string // of messages
+	id          string // stands for what all of it depends on; shows nothing of it
+}
+
+// resolve checks c and adds its faults to p; without any the settings work.
+func (c Config) resolve(path string, p *conf.Problems) settings {
+	s := settings{payload: Payload{TTL: defaultTTL, HarmonyOS: c.ClientID == ""}}
+	host, err := outbound.ParseHost(cmp.Or(c.Endpoint, huaweiEndpoint))
+	if err != nil {
+		p.Add(path+".endpoint", nil, "must be an https URL of a host and perhaps a port, such as https://push.example.org:8443")
+		host = new(url.URL)
+	}
+	address, project := "", c.ProjectID
+	switch account := c.ServiceAccount.Reveal(); {
+	case account != "" && c.ClientID != "":
+		p.Add(path+".client_id", c.ClientID, "contradicts service_account: keep the one for the systems that the app runs on, and make two apps for both")
+	case account != "":
+		key := parseAccount(path+".service_account", account, p)
+		project = cmp.Or(project, key.ProjectID)
+		s.credentials, address = key, "/v3/"+project
+	case c.ClientID != "":
+		login := huaweiLogin
+		if c.Endpoint != "" {
+			login = host.String()
+		}
+		s.credentials, address = client{c.ClientID, c.ClientSecret, login + tokenPath}, "/v1/"+c.ClientID
+		if project != "" {
+			address = "/v2/" + project
+		}
+		if c.ClientSecret == "" && c.ClientSecretFile == "" {
+			p.Add(path+".client_secret", nil, "is missing: write it here or its file's name in client_secret_file (AppGallery Connect, Project settings)")
+		}
+	case c.ServiceAccountFile == "": // else whoever could not read it has said so
+		p.Add(path+".service_account", nil, "is missing: name a service account's JSON key in service_account_file for HarmonyOS 5 and later, "+
+			"or client_id and client_secret_file for Android with HMS Core")
+	}
+	for option, value := range map[string]string{".client_id": c.ClientID, ".project_id": project} {
+		if value != "" && !idPattern.MatchString(value) {
+			p.Add(path+option, value, "must be the id that AppGallery Connect shows in Project settings")
+		}
+	}
+	if c.TTL != nil {
+		s.payload.TTL = c.TTL.Std()
+		if s.payload.TTL < time.Second || s.payload.TTL > maxTTL {
+			p.Add(path+".ttl", *c.TTL, "must be from 1s to 15d: Huawei keeps nothing longer")
+		}
+	}
+	s.url = host.String() + address + "/messages:send"
+	if s.credentials != nil {
+		s.id = push.Fingerprint(s.url + "\n" + s.credentials.id())
+	}
+	return s
+}

@@ -1,0 +1,261 @@
+package hms_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/hms"
+	"github.com/matrix-herald/herald/push/pushtest"
+)
+
+// Conformance (Huawei): one attempt, its outcome and what a cut or slow connection means | as for every push service (also TestTroubleOnTheWayLosesNothingAndDoublesNothing)
+func TestProviderContract(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]func(*pushtest.HMS) hms.Config{"HarmonyOS": harmonyOS, "Android": android} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pushtest.TestProvider(t, push.Device{AppID: "com.example.app", PushKey: token}, func(t *testing.T, b pushtest.Behaviour) (push.Provider, pushtest.Peer) {
+				fake, opts := pushtest.StartHMS(t, pushtest.HMSBehaving(b)), hms.Options{}
+				if b == pushtest.Refuse { // messages, and no access token
+					opts.Wrap = elsewhere(pushtest.RefusedAddr(t))
+				}
+				provider := openWith(t, connect(t, fake, opts), cfg(fake))
+				return provider, fake
+			})
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// elsewhere has messages go to another address.
+func elsewhere(addr string) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			r = r.Clone(r.Context())
+			r.URL.Host = addr
+			return next.RoundTrip(r)
+		})
+	}
+}
+
+func TestTroubleOnTheWayLosesNothingAndDoublesNothing(t *testing.T) {
+	t.Parallel()
+	pushtest.TestTrouble(t, func(t *testing.T, trouble pushtest.Trouble, d *pushtest.Troubled) (push.Provider, pushtest.TroubledPeer) {
+		fake := pushtest.StartHMS(t, func(r pushtest.HMSRequest) pushtest.FCMAnswer {
+			if !d.Meets(r.Token) {
+				return pushtest.FCMAnswer{}
+			}
+			return pushtest.FCMAnswer{GoAway: trouble == pushtest.GoAway, Cut: trouble == pushtest.Drops, Hang: trouble == pushtest.Hanging}
+		})
+		return open(t, fake, harmonyOS(fake)), fake
+	}, nil)
+}
+
+// answerCase is what Huawei answers to an app's message, and what that means.
+type answerCase struct {
+	answer   pushtest.FCMAnswer
+	kind     push.Kind
+	reason   push.Reason
+	evidence push.Evidence
+	detail   string
+	retry    time.Duration
+}
+
+func code(code string) pushtest.FCMAnswer { return pushtest.HMSCode(code, "words of "+token) }
+
+func with(a pushtest.FCMAnswer, status int, retryAfter string) pushtest.FCMAnswer {
+	a.Status, a.RetryAfter = status, retryAfter
+	return a
+}
+
+func config(a pushtest.FCMAnswer, detail string) answerCase {
+	return answerCase{a, push.Temporary, push.ReasonConfig, push.EvidenceWorks, detail, 0}
+}
+
+// TestAnswers: nothing that a token or a message can cause is evidence against Huawei
+// or the project.
+//
+// Conformance (Huawei): 80300007 and 80100000, v1 and v2; v3 with tokenFormatError or tokenPlatformNotSupport | rejected
+// Conformance (Huawei): v3's other reasons (noRight, noPushTypeRight, …), rights, reviews and penalties | 502; nobody else's pushes wait
+// Conformance (Huawei): access tokens that have expired, 401 | 502, and again with a new one (also TestAnAccessTokenThatIsRefusedIsRenewed)
+// Conformance (Huawei): 80200001, which a token of another system causes too | 502; nobody else's pushes wait
+// Conformance (Huawei): a message that Huawei calls wrong or sensitive | dropped, 200; 502 where most of an app's are wrong (also TestMessagesThatAreAllWrongAreTheConfiguration)
+// Conformance (Huawei): 503 and 429 | 429; all wait where Huawei says for how long
+// Conformance (Huawei): 200 without success's code, pages of others, 5xx | 502
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	illegal := func(reason string) pushtest.FCMAnswer { return pushtest.HMSIllegal("80300007", reason, token) }
+	unavailable := func(a pushtest.FCMAnswer, detail string, retry time.Duration) answerCase {
+		return answerCase{a, push.Temporary, push.ReasonUnavailable, push.EvidenceUnreachable, detail, retry}
+	}
+	limited := func(a pushtest.FCMAnswer, evidence push.Evidence, detail string, retry time.Duration) answerCase {
+		return answerCase{a, push.Temporary, push.ReasonRateLimited, evidence, detail, retry}
+	}
+	refused := func(a pushtest.FCMAnswer, evidence push.Evidence, detail string) answerCase {
+		return answerCase{a, push.Temporary, push.ReasonCredentials, evidence, detail, 0}
+	}
+	works := func(a pushtest.FCMAnswer, kind push.Kind, reason push.Reason, detail string) answerCase {
+		return answerCase{a, kind, reason, push.EvidenceWorks, detail, 0}
+	}
+	page := pushtest.FCMAnswer{Body: "<html>" + token}
+	both := map[string]answerCase{
+		"success":               works(code("80000000"), push.Accepted, push.ReasonSent, ""),
+		"success of status 500": unavailable(with(code("80000000"), 500, ""), "", 0),
+
+		"wrong parameters":  works(with(code("80100001"), 400, ""), push.Dropped, push.ReasonBadMessage, "80100001"),
+		"wrong structure":   works(code("80100003"), push.Dropped, push.ReasonBadMessage, "80100003"),
+		"sensitive content": works(code("80100016"), push.Dropped, push.ReasonBadMessage, "80100016"),
+		"too large":         works(code("80300008"), push.Dropped, push.ReasonTooLarge, "80300008"),
+
+		"authentication":            refused(code("80200001"), push.EvidenceNone, "80200001"),
+		"an expired OAuth token":    refused(code("80200003"), push.EvidenceRefused, "80200003"),
+		"an expired JWT":            refused(with(code("80200005"), 401, ""), push.EvidenceRefused, "80200005"),
+		"a JWT that lives too long": refused(code("80300036"), push.EvidenceRefused, "80300036"),
+		"OAuth failed":              refused(code("80600003"), push.EvidenceRefused, "80600003"),
+		"401 without a code":        refused(with(page, 401, ""), push.EvidenceRefused, ""),
+
+		"no permission":      config(code("80300002"), "80300002"),
+		"a penalty":          config(code("80300037"), "80300037"),
+		"under review":       config(code("80100018"), "80100018"),
+		"a wrong ttl":        config(code("80100004"), "80100004"),
+		"404 of Huawei's":    config(with(code("80999999"), 404, ""), "80999999"),
+		"an unknown code":    {code("80999999"), push.Temporary, push.ReasonUnavailable, push.EvidenceNone, "80999999", 0},
+		"an unknown failure": unavailable(with(code("80999999"), 502, ""), "80999999", 0),
+
+		"an inner error":         unavailable(code("81000001"), "81000001", 0),
+		"500":                    unavailable(with(code("81000001"), 500, "20"), "81000001", 20*time.Second),
+		"200 without a code":     unavailable(with(pushtest.FCMAnswer{Body: "{}"}, 200, ""), "", 0),
+		"a code that is none":    unavailable(code("token"), "", 0),
+		"a page of a proxy":      unavailable(with(page, 200, ""), "", 0),
+		"404 of somebody else's": unavailable(with(page, 404, ""), "", 0),
+
+		"flow control":                  limited(with(code("80300099"), 503, ""), push.EvidenceThrottled, "80300099", time.Minute),
+		"flow control of somebody":      limited(with(page, 503, "5"), push.EvidenceThrottled, "", 5*time.Second),
+		"flow control for a time":       limited(with(code("80300099"), 503, "7"), push.EvidenceQuota, "80300099", 7*time.Second),
+		"too many":                      limited(with(page, 429, ""), push.EvidenceThrottled, "", time.Minute),
+		"success that is flow control?": limited(with(code("80000000"), 503, ""), push.EvidenceThrottled, "", time.Minute),
+	}
+	rejected := func(a pushtest.FCMAnswer, detail string) answerCase {
+		return works(a, push.Rejected, push.ReasonBadToken, detail)
+	}
+	v1 := map[string]answerCase{
+		"a bad token":               rejected(code("80300007"), "80300007"),
+		"a bad token among one":     rejected(pushtest.HMSCode("80100000", `{"success":0,"failure":1,"illegal_tokens":["`+token+`"]}`), "80100000"),
+		"a bad token of status 400": rejected(with(code("80300007"), 400, ""), "80300007"),
+	}
+	v3 := map[string]answerCase{
+		"a token of no form":               rejected(illegal("tokenFormatError"), "80300007 tokenFormatError"),
+		"a token of another system":        rejected(illegal("tokenPlatformNotSupport"), "80300007 tokenPlatformNotSupport"),
+		"a token of no form among one":     rejected(pushtest.HMSIllegal("80100000", "tokenFormatError", token), "80100000 tokenFormatError"),
+		"another project's token":          config(illegal("noRight"), "80300007 noRight"),
+		"no right to such messages":        config(illegal("noPushTypeRight"), "80300007 noPushTypeRight"),
+		"a penalty because of the token":   config(illegal("disableSendHuaweiMsgBecauseOfPenalty"), "80300007 disableSendHuaweiMsgBecauseOfPenalty"),
+		"a bad token without a reason":     config(code("80300007"), "80300007"),
+		"a reason that is not a word":      config(illegal(token), "80300007"),
+		"no right to urgent messages (v3)": config(code("80300011"), "80300011"),
+	}
+	for name, app := range map[string]struct {
+		config func(*pushtest.HMS) hms.Config
+		cases  map[string]answerCase
+	}{"Android": {android, v1}, "HarmonyOS": {harmonyOS, v3}} {
+		for _, cases := range []map[string]answerCase{both, app.cases} {
+			for kind, c := range cases {
+				t.Run(name+": "+kind, func(t *testing.T) {
+					t.Parallel()
+					fake := pushtest.StartHMS(t, func(pushtest.HMSRequest) pushtest.FCMAnswer { return c.answer })
+					c.check(t, open(t, fake, app.config(fake)).Send(t.Context(), message()))
+				})
+			}
+		}
+	}
+}
+
+func (c answerCase) check(t *testing.T, out push.Outcome) {
+	t.Helper()
+	expect(t, out, c.kind, c.reason, c.evidence)
+	status := c.answer.Status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if out.Status != status || out.Detail != c.detail || out.RetryAfter != c.retry {
+		t.Errorf("status %d, detail %q, retry after %v; want %d, %q, %v", out.Status, out.Detail, out.RetryAfter, status, c.detail, c.retry)
+	}
+	if strings.Contains(fmt.Sprint(out.Err), token) {
+		t.Errorf("the error shows the token: %v", out.Err)
+	}
+	if (out.Kind == push.Temporary) != (out.Err != nil) {
+		t.Errorf("the error is %v", out.Err)
+	}
+}
+
+// Conformance (Huawei): an app without the right to urgent messages (80300011) | sent again as a normal one, and the log says so
+func TestWithoutTheRightMessagesAreNotUrgent(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartHMS(t, func(r pushtest.HMSRequest) pushtest.FCMAnswer {
+		if r.Message.Message.Android.Urgency == "HIGH" {
+			return code("80300011")
+		}
+		return pushtest.FCMAnswer{}
+	})
+	var log bytes.Buffer
+	provider := openWith(t, connect(t, fake, hms.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}), android(fake))
+	for range 3 {
+		expect(t, provider.Send(t.Context(), message()), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+	}
+	if fake.Count() != 4 {
+		t.Errorf("%d messages for three, want one that was refused besides", fake.Count())
+	}
+	if strings.Count(log.String(), "no right to urgent messages") != 1 {
+		t.Errorf("the log: %s", log.String())
+	}
+}
+
+// Conformance (Huawei): a message that is too large (80300008) | sent again with less, then dropped, 200
+func TestAMessageThatIsTooLargeGoesOutSmaller(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartHMS(t, func(r pushtest.HMSRequest) pushtest.FCMAnswer {
+		if len(r.Body) > 1500 {
+			return code("80300008")
+		}
+		return pushtest.FCMAnswer{}
+	})
+	provider := open(t, fake, android(fake))
+	d := message()
+	d.Notification.Content = map[string]any{"msgtype": "m.text", "body": strings.Repeat("x", 1024), "other": strings.Repeat("y", 1000)}
+	expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+	if data := dataOf(t, sent(t, fake)); data["event_id"] != "$e:x" || data["content_body"] == "" {
+		t.Errorf("arrived: %v", data)
+	}
+}
+
+func TestMessagesThatAreAllWrongAreTheConfiguration(t *testing.T) {
+	t.Parallel()
+	var good atomic.Bool
+	fake := pushtest.StartHMS(t, func(pushtest.HMSRequest) pushtest.FCMAnswer {
+		if good.Load() {
+			return pushtest.FCMAnswer{}
+		}
+		return code("80100003")
+	})
+	provider := open(t, fake, harmonyOS(fake))
+	for range 9 {
+		expect(t, provider.Send(t.Context(), message()), push.Dropped, push.ReasonBadMessage, push.EvidenceWorks)
+	}
+	expect(t, provider.Send(t.Context(), message()), push.Temporary, push.ReasonConfig, push.EvidenceWorks)
+	good.Store(true)
+	for range 12 {
+		expect(t, provider.Send(t.Context(), message()), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+	}
+	good.Store(false)
+	expect(t, provider.Send(t.Context(), message()), push.Dropped, push.ReasonBadMessage, push.EvidenceWorks)
+}
