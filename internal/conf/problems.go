@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +37,13 @@ func (p *Problems) Add(path string, value any, remedy string) {
 		return
 	}
 	p.errs = append(p.errs, fmt.Errorf("%s: value %q: %s", place, fmt.Sprint(value), remedy))
+}
+
+// OneOf records a fault unless value is one of those that are allowed.
+func (p *Problems) OneOf(path string, value any, remedy string, allowed ...any) {
+	if !slices.Contains(allowed, value) {
+		p.Add(path, value, remedy)
+	}
 }
 
 // quotedName matches a name of a map in one of the two ways that paths show it.

@@ -106,32 +106,18 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	add := func(option string, value any, remedy string) { p.Add(path+"."+option, value, remedy) }
 	c.validateCredentials(path, p)
 	c.validateTopic(path, p)
-	oneOf(c.Platform, []string{"", PlatformProduction, PlatformSandbox}, func() {
-		add("platform", c.Platform, "use production or sandbox")
-	})
-	oneOf(c.PushKeyFormat, []PushKeyFormat{"", PushKeyAuto, PushKeyHex, PushKeyBase64}, func() {
-		add("pushkey_format", c.PushKeyFormat, "use auto, hex or base64")
-	})
-	oneOf(c.Collapse, []string{"", CollapseNone, CollapseRoom, CollapseEvent}, func() {
-		add("collapse", c.Collapse, "use none, room or event")
-	})
+	p.OneOf(path+".platform", c.Platform, "use production or sandbox", "", PlatformProduction, PlatformSandbox)
+	p.OneOf(path+".pushkey_format", c.PushKeyFormat, "use auto, hex or base64", PushKeyFormat(""), PushKeyAuto, PushKeyHex, PushKeyBase64)
+	p.OneOf(path+".collapse", c.Collapse, "use none, room or event", "", CollapseNone, CollapseRoom, CollapseEvent)
+	p.OneOf(path+".priority", c.Priority, "use 10, 5 or 1, or leave it out", 0, 1, 5, 10)
 	if encodedLen(c.DefaultSound) > maxSound {
 		add("default_sound", nil, "use the name of a sound file in the app, or default")
 	}
-	oneOf(c.Priority, []int{0, 1, 5, 10}, func() {
-		add("priority", c.Priority, "use 10, 5 or 1, or leave it out")
-	})
 	if c.Expiration != nil && (c.Expiration.Std() < 0 || c.Expiration.Std() > maxExpiration) {
 		add("expiration", *c.Expiration, "use a time from 0s to 30d")
 	}
 	if _, err := c.host(); err != nil {
 		add("endpoint", nil, "use a URL such as https://api.push.apple.com:2197, without a path")
-	}
-}
-
-func oneOf[T comparable](value T, allowed []T, otherwise func()) {
-	if !slices.Contains(allowed, value) {
-		otherwise()
 	}
 }
 

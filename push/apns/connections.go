@@ -57,60 +57,36 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
-	p := &Provider{
-		settings: cfg.settings(),
-		now:      c.opts.Now,
-	}
 	cred, err := readCredential(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
+	p := &Provider{cfg: cfg, now: c.opts.Now}
 	if cred.cert != nil {
 		p.notAfter = cred.cert.Leaf.NotAfter
-		p.settings.topic = cmp.Or(p.settings.topic, certificateTopic(cred.cert.Leaf))
-		if !bundleID.MatchString(p.settings.topic) {
+		p.cfg.Topic = cmp.Or(cfg.Topic, certificateTopic(cred.cert.Leaf))
+		if !bundleID.MatchString(p.cfg.Topic) {
 			return nil, fmt.Errorf("open APNs app %s: the certificate names no topic: set topic to the app's bundle id", name)
 		}
 		if p.now().After(p.notAfter) {
 			c.opts.Log.Error("APNs certificate has expired", "app", name, "not_after", p.notAfter)
 		}
 	}
-	p.settings.deriveVoIP()
-	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.settings.topic}, "\x00"))
+	voip := strings.HasSuffix(p.cfg.Topic, voipSuffix)
+	if cfg.PushType == "" && voip {
+		p.cfg.PushType = string(apns2.PushTypeVOIP)
+	}
+	p.payload = PayloadOptions{
+		BadgeCounts: cfg.SendBadgeCounts == nil || *cfg.SendBadgeCounts, BadgeAlone: cfg.SendBadgeAlone == nil || *cfg.SendBadgeAlone,
+		Tweaks: cfg.Tweaks, DefaultSound: cfg.DefaultSound, VoIP: voip || p.cfg.PushType == string(apns2.PushTypeVOIP),
+	}
+	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.cfg.Topic}, "\x00"))
 	p.destination = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))
 	if err := c.connect(p, host, cred); err != nil {
 		return nil, fmt.Errorf("open APNs app %s: %w", name, err)
 	}
 	p.url, p.transport = host.String()+"/3/device/", c.opts.Wrap(p.pool.Of)
 	return p, nil
-}
-
-// settings returns what each push needs of c.
-func (c Config) settings() settings {
-	s := settings{
-		topic:       c.Topic,
-		pushType:    apns2.EPushType(c.PushType),
-		priority:    c.Priority,
-		format:      c.PushKeyFormat,
-		collapse:    c.Collapse,
-		rejectTopic: c.RejectTopicDisallowed,
-		payload: PayloadOptions{
-			BadgeCounts: c.SendBadgeCounts == nil || *c.SendBadgeCounts, BadgeAlone: c.SendBadgeAlone == nil || *c.SendBadgeAlone,
-			Tweaks: c.Tweaks, DefaultSound: c.DefaultSound,
-		},
-	}
-	if c.Expiration != nil {
-		s.expiration = new(c.Expiration.Std())
-	}
-	return s
-}
-
-// deriveVoIP makes the pushes of a VoIP topic VoIP pushes.
-func (s *settings) deriveVoIP() {
-	if s.pushType == "" && strings.HasSuffix(s.topic, voipSuffix) {
-		s.pushType = apns2.PushTypeVOIP
-	}
-	s.payload.VoIP = s.pushType == apns2.PushTypeVOIP || strings.HasSuffix(s.topic, voipSuffix)
 }
 
 // connect gives p its share of the provider tokens and connections of cred.

@@ -29,7 +29,8 @@ type Provider struct {
 	url         string            // of a device token, without it
 	transport   http.RoundTripper // over pool
 	tokens      *tokenSource      // nil with a certificate
-	settings    settings
+	cfg         Config            // with the topic and the push type that follow from it
+	payload     PayloadOptions
 	fingerprint string
 	destination string
 	notAfter    time.Time
@@ -38,18 +39,6 @@ type Provider struct {
 }
 
 var _ push.Provider = (*Provider)(nil)
-
-// settings are the parts of a Config that each push needs.
-type settings struct {
-	topic       string
-	pushType    apns2.EPushType // "" follows from the payload
-	priority    int             // 0 follows from the notification
-	format      PushKeyFormat
-	payload     PayloadOptions
-	expiration  *time.Duration
-	collapse    string
-	rejectTopic bool
-}
 
 // Close gives up the provider's share of the connections. Pushes on their way
 // keep theirs, and Close does not wait for them.
@@ -69,18 +58,18 @@ func (p *Provider) Destination(*push.Device) string { return p.destination }
 
 // Address returns the device token that the pushkey stands for.
 func (p *Provider) Address(d *push.Device) string {
-	token, _ := DeviceToken(d.PushKey, p.settings.format)
+	token, _ := DeviceToken(d.PushKey, p.cfg.PushKeyFormat)
 	return token
 }
 
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	token, err := DeviceToken(d.Device.PushKey, p.settings.format)
+	token, err := DeviceToken(d.Device.PushKey, p.cfg.PushKeyFormat)
 	if err != nil {
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	}
-	payload, err := NewPayload(d, p.settings.payload, p.now())
+	payload, err := NewPayload(d, p.payload, p.now())
 	switch {
 	case errors.Is(err, ErrMalformedData):
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData, Err: err}
@@ -98,7 +87,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
 		defer cancel()
 	}
-	r := request{token: token, header: p.settings.header(d, payload, p.now()), body: payload.JSON}
+	r := request{token: token, header: p.header(d, payload, p.now()), body: payload.JSON}
 	out, bearer := p.attempt(ctx, r, d.Device)
 	if out.Status != http.StatusForbidden || out.Detail != apns2.ReasonExpiredProviderToken || p.tokens == nil {
 		return out
@@ -146,13 +135,13 @@ func (p *Provider) attempt(ctx context.Context, r request, d *push.Device) (out 
 	if response.own && response.reason == apns2.ReasonTooManyProviderTokenUpdates && p.tokens != nil {
 		p.tokens.hold()
 	}
-	return response.outcome(d, p.now(), p.settings.rejectTopic), bearer
+	return response.outcome(d, p.now(), p.cfg.RejectTopicDisallowed), bearer
 }
 
 // header returns the header of a push at now, without the provider token
 // ("Sending notification requests to APNs").
-func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.Header {
-	pushType := s.pushType
+func (p *Provider) header(d push.Delivery, payload Payload, now time.Time) http.Header {
+	pushType := apns2.EPushType(p.cfg.PushType)
 	switch {
 	case pushType != "":
 	case payload.Background:
@@ -160,7 +149,7 @@ func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.
 	default:
 		pushType = apns2.PushTypeAlert
 	}
-	priority := s.priority
+	priority := p.cfg.Priority
 	if priority == 0 {
 		priority = apns2.PriorityHigh
 		if d.Notification.Low && !payload.Call.Rings() || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
@@ -175,38 +164,36 @@ func (s *settings) header(d push.Delivery, payload Payload, now time.Time) http.
 	}
 	h := http.Header{
 		"Content-Type":   {"application/json; charset=utf-8"},
-		"Apns-Topic":     {s.topic},
+		"Apns-Topic":     {p.cfg.Topic},
 		"Apns-Push-Type": {string(pushType)},
 		"Apns-Priority":  {strconv.Itoa(priority)},
 	}
-	setUnlessEmpty(h, "Apns-Id", d.ID)
-	setUnlessEmpty(h, "Apns-Collapse-Id", s.collapseID(d, payload.Call))
-	setUnlessEmpty(h, "Apns-Expiration", s.expirationHeader(payload, now))
-	return h
-}
-
-func setUnlessEmpty(h http.Header, name, value string) {
-	if value != "" {
-		h.Set(name, value)
+	for name, value := range map[string]string{
+		"Apns-Id": d.ID, "Apns-Collapse-Id": p.collapseID(d, payload.Call), "Apns-Expiration": p.expirationHeader(payload, now),
+	} {
+		if value != "" {
+			h[name] = []string{value}
+		}
 	}
+	return h
 }
 
 // collapseID returns the apns-collapse-id, "" for none. It is a hash, because
 // ids of rooms and events may be longer than the 64 bytes that Apple takes,
 // and it covers the pusher's data, because two accounts on one device must not
 // replace each other's notifications.
-func (s *settings) collapseID(d push.Delivery, call push.Call) string {
+func (p *Provider) collapseID(d push.Delivery, call push.Call) string {
 	var of any
 	switch {
-	case s.collapse == CollapseRoom && !call.Rings():
+	case p.cfg.Collapse == CollapseRoom && !call.Rings():
 		of = id(d.Notification.RoomID)
-	case s.collapse == CollapseEvent:
+	case p.cfg.Collapse == CollapseEvent:
 		of = id(d.Notification.EventID)
 	}
 	if of == nil {
 		return ""
 	}
-	data, err := push.EncodeJSON([]any{s.collapse, of, d.Device.Data})
+	data, err := push.EncodeJSON([]any{p.cfg.Collapse, of, d.Device.Data})
 	if err != nil {
 		return "" // not to collapse is harmless
 	}
@@ -216,14 +203,16 @@ func (s *settings) collapseID(d push.Delivery, call push.Call) string {
 
 // expirationHeader returns the apns-expiration of a push at now: "0" is to try
 // once, "" to leave it to Apple.
-func (s *settings) expirationHeader(payload Payload, now time.Time) string {
+func (p *Provider) expirationHeader(payload Payload, now time.Time) string {
 	until := payload.Call.RingsUntil
-	switch {
-	case s.expiration == nil:
-	case *s.expiration == 0:
-		return "0"
-	case until.IsZero() || now.Add(*s.expiration).Before(until):
-		until = now.Add(*s.expiration)
+	if p.cfg.Expiration != nil {
+		latest := now.Add(p.cfg.Expiration.Std())
+		switch {
+		case !latest.After(now):
+			return "0"
+		case until.IsZero() || latest.Before(until):
+			until = latest
+		}
 	}
 	if until.IsZero() {
 		return ""

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 // rule says what a response in Apple's own form means.
 type rule struct {
 	status   int    // 0 is any
-	reason   string // "" is any
+	reasons  string // one or more; "" is any
 	kind     push.Kind
 	why      push.Reason
 	evidence push.Evidence
@@ -36,6 +37,8 @@ type rule struct {
 	// cannot have taken it.
 	unprocessed bool
 }
+
+const certificateReasons = "BadCertificate BadCertificateEnvironment"
 
 // rules holds every response of Apple's that we know; the first that fits
 // counts. Only what Apple says about the device token itself rejects a pushkey:
@@ -49,25 +52,17 @@ var rules = []rule{
 	{400, apns2.ReasonDeviceTokenNotForTopic, push.Rejected, push.ReasonWrongTopic, push.EvidenceWorks, false},
 	{400, apns2.ReasonPayloadEmpty, push.Dropped, push.ReasonBadMessage, push.EvidenceWorks, false},
 	{400, apns2.ReasonIdleTimeout, push.Temporary, push.ReasonConnection, push.EvidenceNone, true},
-	{400, apns2.ReasonBadCertificate, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{400, apns2.ReasonBadCertificateEnvironment, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
+	{400, certificateReasons, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
 	{400, "", push.Temporary, push.ReasonConfig, push.EvidenceNone, false}, // TopicDisallowed, BadTopic, BadPriority and the like
 
-	{403, apns2.ReasonBadCertificate, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, apns2.ReasonBadCertificateEnvironment, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, apns2.ReasonExpiredProviderToken, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, apns2.ReasonInvalidProviderToken, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, apns2.ReasonMissingProviderToken, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, apns2.ReasonForbidden, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, reasonUnrelatedKey, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
-	{403, reasonWrongPlatformKey, push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
+	{403, certificateReasons + " ExpiredProviderToken InvalidProviderToken MissingProviderToken Forbidden UnrelatedKeyIdInToken BadEnvironmentKeyIdInToken",
+		push.Temporary, push.ReasonCredentials, push.EvidenceRefused, false},
 	{403, "", push.Temporary, push.ReasonCredentials, push.EvidenceNone, false},
 
 	{404, "", push.Temporary, push.ReasonConfig, push.EvidenceNone, false},
 	{405, "", push.Temporary, push.ReasonConfig, push.EvidenceNone, false},
 
-	{410, apns2.ReasonUnregistered, push.Rejected, push.ReasonUnregistered, push.EvidenceWorks, false},
-	{410, apns2.ReasonExpiredToken, push.Rejected, push.ReasonUnregistered, push.EvidenceWorks, false},
+	{410, "Unregistered ExpiredToken", push.Rejected, push.ReasonUnregistered, push.EvidenceWorks, false},
 
 	{413, "", push.Dropped, push.ReasonTooLarge, push.EvidenceWorks, false},
 
@@ -140,7 +135,7 @@ func (r *response) rule() rule {
 		return rule{r.status, "", push.Temporary, push.ReasonUnavailable, push.EvidenceUnreachable, failed}
 	}
 	for _, rule := range rules {
-		if (rule.status == r.status || rule.status == 0) && (rule.reason == r.reason || rule.reason == "") {
+		if (rule.status == r.status || rule.status == 0) && (rule.reasons == "" || slices.Contains(strings.Fields(rule.reasons), r.reason)) {
 			return rule
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/url"
 	"regexp"
-	"slices"
 	"time"
 
 	"firebase.google.com/go/v4/messaging"
@@ -136,12 +135,8 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	if !projectPattern.MatchString(s.projectID) && (s.projectID != "" || c.ServiceAccount != "") {
 		p.Add(path+".project_id", s.projectID, "must be the Firebase project's id (Firebase console, Project settings)")
 	}
-	if !slices.Contains([]string{TargetAuto, TargetToken, TargetFID}, s.payload.Target) {
-		p.Add(path+".target", c.Target, `must be "auto", "token" or "fid"`)
-	}
-	if !slices.Contains([]string{"", PayloadSygnal, PayloadDart}, c.Payload) {
-		p.Add(path+".payload", c.Payload, `must be "sygnal" or "dart"`)
-	}
+	p.OneOf(path+".target", c.Target, `must be "auto", "token" or "fid"`, "", TargetAuto, TargetToken, TargetFID)
+	p.OneOf(path+".payload", c.Payload, `must be "sygnal" or "dart"`, "", PayloadSygnal, PayloadDart)
 	if c.SendBadgeZero && !s.payload.BadgeCounts {
 		p.Add(path+".send_badge_zero", c.SendBadgeZero, "needs send_badge_counts")
 	}
@@ -164,13 +159,8 @@ func (c Config) checkLifespan(path string, android *messaging.AndroidConfig, p *
 	if android.TTL != nil && *android.TTL > maxTTL {
 		p.Add(path+".fcm_options.android.ttl", *android.TTL, "must be at most 2419200s, which is four weeks")
 	}
-	switch c.Collapse {
-	case "", CollapseNone:
-	case CollapseRoom:
-		if android.CollapseKey != "" {
-			p.Add(path+".collapse", c.Collapse, "contradicts fcm_options.android.collapse_key; keep one")
-		}
-	default:
-		p.Add(path+".collapse", c.Collapse, `must be "none" or "room"`)
+	p.OneOf(path+".collapse", c.Collapse, `must be "none" or "room"`, "", CollapseNone, CollapseRoom)
+	if c.Collapse == CollapseRoom && android.CollapseKey != "" {
+		p.Add(path+".collapse", c.Collapse, "contradicts fcm_options.android.collapse_key; keep one")
 	}
 }

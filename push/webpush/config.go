@@ -120,8 +120,8 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 	if c.VAPIDContact == "" {
 		p.Add(path+".vapid_contact", nil, "is missing: write a mailto: or https: URL at which push services reach you")
 	}
-	choice(path+".payload", c.Payload, PayloadSygnal, PayloadDeclarative, p)
-	choice(path+".urgency", c.Urgency, UrgencyPrio, UrgencySygnal, p)
+	p.OneOf(path+".payload", c.Payload, `must be "sygnal" or "declarative"`, "", PayloadSygnal, PayloadDeclarative)
+	p.OneOf(path+".urgency", c.Urgency, `must be "prio" or "sygnal"`, "", UrgencyPrio, UrgencySygnal)
 	s.declarative, s.likeSygnal, s.rejectOther = c.Payload == PayloadDeclarative, c.Urgency == UrgencySygnal, c.RejectKeyMismatch
 	s.page, s.title = c.Navigate, cmp.Or(c.Title, "Matrix")
 	if u, err := url.Parse(strings.NewReplacer("{", "", "}", "").Replace(c.Navigate)); s.declarative && (err != nil || u.Scheme != "https" || u.Host == "") {
@@ -133,7 +133,7 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 
 func (c UnifiedPush) resolve(path string, p *conf.Problems) settings {
 	s := c.Common.resolve(path, p)
-	choice(path+".devices", c.Devices, DevicesNone, DevicesOwn, p)
+	p.OneOf(path+".devices", c.Devices, `must be "none" or "own"`, "", DevicesNone, DevicesOwn)
 	s.unified, s.ownDevice = true, c.Devices == DevicesOwn
 	s.fingerprint = fingerprint("unifiedpush", s.keys, false)
 	return s
@@ -195,12 +195,6 @@ func (c Common) resolve(path string, p *conf.Problems) settings {
 		}
 	}
 	return s
-}
-
-func choice(path, value, first, second string, p *conf.Problems) {
-	if value != "" && value != first && value != second {
-		p.Add(path, value, fmt.Sprintf("must be %q or %q", first, second))
-	}
 }
 
 // fingerprint stands for what it depends on whether a pushkey is one of the
