@@ -3,7 +3,7 @@
 // which user, how those are looked up under a pepper that changes, and with
 // which keys the service signs.
 //
-// It proves nobody's ownership of an address: validation sessions reach it
-// through the one-method interface Proofs. It knows neither HTTP nor any
+// It does not prove who owns an address: it asks the validation sessions, through
+// the one-method interface Proofs. It knows neither HTTP nor any
 // database; those live in identity/httpapi and identity/sqlstore.
 package identity

@@ -1,7 +1,7 @@
-// Package httpapi speaks the Matrix Identity Service API, version 2 and what is
-// still asked for of version 1: what is on the wire, who may ask for it, and which
-// answer tells a client what to do. It also shows the pages that people see who
-// follow a mailed link. It decides nothing about sessions, bindings or accounts.
+// Package httpapi speaks the Matrix Identity Service API, version 2 and those
+// parts of version 1 that are still used: the wire format, who may ask for what,
+// and which answer tells a client what to do. It also shows the pages behind
+// mailed links. It decides nothing about sessions, bindings or accounts.
 package httpapi
 
 import (

@@ -1,6 +1,5 @@
-// Package cmdline is what the command lines of the services have in common:
-// flags, exit statuses and signals. Their subcommands, and what serving is, are
-// their own.
+// Package cmdline holds what the command lines of both programs share: flags,
+// exit statuses and signals. The subcommands are each program's own.
 package cmdline
 
 import (

@@ -1,5 +1,5 @@
-// Package doctor looks at what a service needs around it, one thing after the
-// other, and says what it saw. What there is to look at is the programs' business.
+// Package doctor runs the checks of the doctor commands one after the other and
+// prints what each of them saw. The programs decide what to check.
 package doctor
 
 import (

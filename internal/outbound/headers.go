@@ -1,6 +1,5 @@
-// Package outbound holds what all that ask services outside have in common: the
-// options of their connections, and how to read the headers of answers. It opens no
-// connection.
+// Package outbound holds what packages that ask outside services share: options
+// of connections, and reading the headers of answers. It opens no connection.
 package outbound
 
 import (

@@ -1,7 +1,7 @@
 // Package dedup keeps an event from reaching a device twice, remembers dead
-// pushkeys, and counts how far push services are believed about them: in the
-// process's own memory, or for several processes in Redis. It sends nothing, and
-// what follows from its answers is package push's to decide.
+// pushkeys, and counts them, because a push service that calls most pushkeys dead
+// is not believed. It keeps this in the process's memory, or for several processes
+// in Redis. It sends nothing; package push decides what follows from its answers.
 package dedup
 
 import (

@@ -1,10 +1,11 @@
 // Package health says whether a push service may be asked now. It keeps a
-// breaker and the pause that a push service asked for, by destination: the host
-// with the credential or the project that pushes go to. It is the process's own,
-// and it knows nothing about pushkeys, apps or payloads.
+// breaker and the pause that a push service asked for, for each destination: a
+// host with a credential, or a project. Every process keeps its own. Health does
+// not know pushkeys, apps or payloads.
 //
-// Anybody can post to a push gateway. So both are fed only by what the provider
-// calls evidence, and no device or source alone can make enough of it.
+// Anybody can post to a push gateway. So only what the provider calls evidence
+// changes the breaker and the pause, and no single device or source can make
+// enough evidence.
 package health
 
 import (

@@ -1,6 +1,6 @@
 // Package sygnal reads the configuration of a Sygnal and writes the one of
-// pushgw that takes its place. It opens no files but the text it is given, and
-// knows nothing of how pushgw reads its own configuration.
+// pushgw that takes its place. It gets text and opens no files, and it
+// does not know how pushgw reads its own configuration.
 package sygnal
 
 import (

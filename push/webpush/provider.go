@@ -4,9 +4,9 @@
 // services' answers. It does not own retries, remembered rejections or any other
 // policy that spans several attempts; that is push's.
 //
-// Whoever sets a pusher chooses the host that is asked. So nothing goes out but
-// through safehttp, nothing of an answer is shown but codes that are known, and
-// nothing is remembered of a host that the operator does not name.
+// The owner of a pusher chooses the host that is contacted. So every request goes
+// through safehttp, logs show only known status codes of an answer, and nothing is
+// remembered about a host that the operator does not list.
 package webpush
 
 import (

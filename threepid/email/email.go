@@ -1,5 +1,5 @@
-// Package email sends what proves an email address, and invitations: it words the
-// mail, hands it to the configured relay over SMTP, and says whether the relay
+// Package email sends invitations and the mails that prove an address: it writes
+// the mail, hands it to the configured relay over SMTP, and says whether the relay
 // took it. It does not decide whether a mail is due, and it keeps nothing.
 package email
 

@@ -1,6 +1,6 @@
-// Package sms sends the codes that prove a telephone number: it decides by
-// country whether to, words the message and hands it to the configured provider
-// over HTTP. It does not decide whether a code is due, and it keeps nothing.
+// Package sms sends the codes that prove a telephone number: it refuses
+// countries that are not allowed, writes the message and hands it to the
+// configured provider over HTTP. It does not decide whether a code is due, and it keeps nothing.
 package sms
 
 import (

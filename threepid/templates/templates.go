@@ -6,8 +6,8 @@
 // ("verification.de.txt"); a file of the same name ending in .html is its other
 // half. Files are looked for in the brand's folder, in the operator's folder
 // and among the built-in ones, in this order, language by language. A file
-// without a language hides what the later places have in any language, so that
-// nobody gets the built-in words of another language beside the operator's own.
+// without a language hides the files of later places in every language, so that
+// nobody gets some mails in the operator's words and some in the built-in ones.
 package templates
 
 import (

@@ -1,6 +1,6 @@
-// Package threepidtest provides what codes are sent through, for tests: an SMTP
-// relay and an HTTP gateway for text messages, both in-process on 127.0.0.1,
-// that keep what they are given and misbehave on request. It sends nothing.
+// Package threepidtest provides an SMTP relay and an HTTP gateway for text
+// messages to tests, both in-process on 127.0.0.1. They keep the messages they
+// get and misbehave on request. They send nothing.
 package threepidtest
 
 import (

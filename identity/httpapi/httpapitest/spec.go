@@ -1,6 +1,6 @@
-// Package httpapitest holds the answers of the Identity Service against the
+// Package httpapitest compares the answers of the Identity Service with the
 // OpenAPI files of the Matrix specification, for the tests of its API and of the
-// whole program. It knows nothing of the service but what is on the wire.
+// whole program. It sees only what is on the wire.
 package httpapitest
 
 import (
