@@ -223,6 +223,8 @@ func TestTestPush(t *testing.T) {
 		switch r.Message.Token {
 		case "foreign":
 			return pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "SenderId mismatch")
+		case "":
+			return pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "Requested entity was not found.")
 		case "page":
 			return pushtest.FCMAnswer{Status: 404, Body: "<html>"}
 		}
@@ -238,13 +240,15 @@ func TestTestPush(t *testing.T) {
 	}{
 		"a message FCM refuses": {androidApp, "token", 1, []string{"400 Bad Request", "message.data[0].value", "outcome   dropped (bad_message)"}},
 		"no token of FCM's":     {androidApp, "tökën", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the registration token or installation ID"}},
-		"a foreign token":       {androidApp, "foreign", 1, []string{"meaning   502 until a push of this app was accepted", "remedy    use the project_id"}},
-		"a page":                {androidApp, "page", 1, []string{"outcome   temporary (unavailable)", "remedy    something that is not FCM answered"}},
-		"no device token":       {iosApp, "abc", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the device token as the app registered it"}},
-		"a call to a topic":     {"org.example.voip", iosKey(0), 1, []string{"HTTP 400 TopicDisallowed", "remedy    set topic"}},
-		"a sandbox's device":    {iosApp, iosKey(2), 1, []string{"meaning   502 until a push of this app was accepted", "remedy    set platform: sandbox"}},
-		"a living device":       {iosApp, iosKey(0), 0, []string{"Apns-Id: ", "answer    HTTP 200", "outcome   accepted (sent)"}},
-		"a dead device":         {iosApp, iosKey(1), 1, []string{`{"reason":"Unregistered"`, "answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
+		"a foreign token":       {androidApp, "foreign", 1, []string{"pushkey   registration token", "meaning   502 until a push of this app was accepted", "remedy    use the project_id"}},
+		"an installation ID": {androidApp, "dQw4w9WgXcQ-_abcdefghi", 1, []string{"pushkey   installation ID", "outcome   rejected (unregistered)",
+			"that registers installation IDs, not tokens"}},
+		"a page":             {androidApp, "page", 1, []string{"outcome   temporary (unavailable)", "remedy    something that is not FCM answered"}},
+		"no device token":    {iosApp, "abc", 1, []string{"meaning   200 with the pushkey rejected", "remedy    take the device token as the app registered it"}},
+		"a call to a topic":  {"org.example.voip", iosKey(0), 1, []string{"HTTP 400 TopicDisallowed", "remedy    set topic"}},
+		"a sandbox's device": {iosApp, iosKey(2), 1, []string{"meaning   502 until a push of this app was accepted", "remedy    set platform: sandbox"}},
+		"a living device":    {iosApp, iosKey(0), 0, []string{"Apns-Id: ", "answer    HTTP 200", "outcome   accepted (sent)"}},
+		"a dead device":      {iosApp, iosKey(1), 1, []string{`{"reason":"Unregistered"`, "answer    HTTP 410 Unregistered", "outcome   rejected (unregistered)", "deletes the pusher"}},
 	} {
 		code, stdout, stderr := command(t, nil, "-config", s.config, "test-push", "-app", tt.app, "-pushkey", tt.pushKey)
 		if code != tt.code {

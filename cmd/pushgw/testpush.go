@@ -75,7 +75,7 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	}
 	took := time.Since(start)
 	heard.print(p.stdout)
-	return p.printOutcome(app, out, took)
+	return p.printOutcome(app, d.Device, out, took)
 }
 
 // appFor returns the name of the app that is configured for an app_id.
@@ -179,8 +179,12 @@ func meaning(out push.Outcome) string {
 	return "502, 429 or 503: the homeserver tries again"
 }
 
-func (p *program) printOutcome(app push.App, out push.Outcome, took time.Duration) error {
+func (p *program) printOutcome(app push.App, d *push.Device, out push.Outcome, took time.Duration) error {
 	fmt.Fprintf(p.stdout, "app       %s (%s)\n", app.Name, app.ProviderName)
+	provider, ok := app.Provider.(interface{ AddressedBy(d *push.Device) string })
+	if ok && !strings.HasPrefix(d.PushKey, "https://") { // an endpoint of UnifiedPush
+		fmt.Fprintf(p.stdout, "pushkey   %s\n", provider.AddressedBy(d))
+	}
 	fmt.Fprintf(p.stdout, "took      %s\n", took.Round(time.Millisecond))
 	if out.Status != 0 {
 		fmt.Fprintf(p.stdout, "answer    HTTP %d %s\n", out.Status, out.Detail)

@@ -58,9 +58,8 @@ type Config struct {
 	// most four such messages for a device.
 	Collapse string `yaml:"collapse"`
 
-	// Target says how pushkeys address devices: TargetToken as registration
-	// tokens, TargetFID as installation IDs, TargetAuto, the default, by their
-	// form.
+	// Target says what pushkeys are: "token" for registration tokens, "fid" for
+	// installation IDs, or "auto", the default, for either, told by their form.
 	Target string `yaml:"target"`
 	// SendBadgeCounts sends the counts of unread messages and missed calls;
 	// default true.

@@ -69,6 +69,15 @@ func (p *Provider) Address(d *push.Device) string {
 	return m.Token + m.FID
 }
 
+// AddressedBy says what a pushkey is sent to as, for people who look for faults.
+func (p *Provider) AddressedBy(d *push.Device) string {
+	var m message
+	if p.payload.address(&m, d.PushKey); m.FID != "" {
+		return "installation ID"
+	}
+	return "registration token"
+}
+
 // Close gives back the app's share of the connections and does not wait: they
 // end when the last Send under way has. It may be called more than once.
 func (p *Provider) Close() {
