@@ -26,7 +26,7 @@ func TestABackupIsPutBack(t *testing.T) {
 		code, out, errs := command(t, nil, append([]string{"-config", config}, args...)...)
 		return code, out + errs
 	}
-	s := startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
+	s := startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", config)
 	if code, out := run("backup", file); code != 0 || !strings.Contains(out, "keep it secret") {
 		t.Fatalf("backup: exit status %d, %s", code, out)
 	}
@@ -65,7 +65,7 @@ func TestABackupIsPutBack(t *testing.T) {
 	if code, out := run("restore", file); code != 0 || !strings.Contains(out, "1 addresses are bound") {
 		t.Fatalf("restore: exit status %d, %s", code, out)
 	}
-	s = startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
+	s = startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", config)
 	c := client{base: s.API, token: "aliceToken"}
 	if hashed, _ := c.lookup(t, "alice@example.com"); hashed != "@alice:example.org" {
 		t.Errorf("the address is %v's", hashed)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"net"
@@ -38,7 +39,7 @@ type Config struct {
 	// 32 characters. Without one SQLite gets a file in DataDir.
 	CodeKey     conf.Secret       `yaml:"code_key"`
 	CodeKeyFile string            `yaml:"code_key_file"`
-	HTTP        HTTPConfig        `yaml:"http"`
+	HTTP        serve.Config      `yaml:"http"`
 	Database    DatabaseConfig    `yaml:"database"`
 	Email       email.Config      `yaml:"email"`
 	SMS         sms.Config        `yaml:"sms"`
@@ -52,6 +53,10 @@ type Config struct {
 	Limits LimitsConfig     `yaml:"limits"`
 	Redis  redisconn.Config `yaml:"redis"`
 	V1     V1Config         `yaml:"v1"`
+	// CAFile holds further certificate authorities (PEM), for all that is asked.
+	CAFile string `yaml:"ca_file"`
+	// RootCAs are these and the system's; nil is the system's alone.
+	RootCAs *x509.CertPool `yaml:"-"`
 	// Pages is a folder of pages that replace the built-in ones.
 	Pages   string                `yaml:"pages"`
 	Log     telemetry.LogConfig   `yaml:"log"`
@@ -62,18 +67,23 @@ type Config struct {
 	Warnings []string `yaml:"-"`
 }
 
+const caFile = "is ca_file at the top now, for all that the service asks"
+
 // gone says what became of options of former versions.
 var gone = map[string]string{
-	"email.idle_timeout": "is gone: each mail has a connection of its own; remove it",
+	"email.ca_file":       caFile,
+	"sms.webhook.ca_file": caFile,
+	"homeservers.ca_file": caFile,
+	"email.idle_timeout":  "is gone: each mail has a connection of its own; remove it",
 }
 
-// HTTPConfig is how identity is reached.
-type HTTPConfig struct {
-	serve.Config `yaml:",inline"`
-	// RequestTimeout bounds a whole request. Sending a message takes most of it.
-	RequestTimeout conf.Duration `yaml:"request_timeout"`
-	// TrustedProxies are addresses and ranges whose X-Forwarded-For is believed.
-	TrustedProxies []string `yaml:"trusted_proxies"`
+// goneOptions says so of all options.
+func goneOptions() map[string]string {
+	all := maps.Clone(gone)
+	maps.Copy(all, serve.GoneOptions("http"))
+	maps.Copy(all, redisconn.GoneOptions("redis"))
+	maps.Copy(all, telemetry.GoneOptions("tracing"))
+	return all
 }
 
 // DatabaseConfig says where everything is kept: in PostgreSQL, or in the SQLite
@@ -152,8 +162,6 @@ type HomeserversConfig struct {
 	// OwnNames are what homeservers may call this service by, beside ServerName
 	// and the host of PublicBaseURL.
 	OwnNames []string `yaml:"own_names"`
-	// CAFile holds further certificate authorities (PEM).
-	CAFile string `yaml:"ca_file"`
 	// Proxy is the http or https URL of a CONNECT proxy, which then has to keep
 	// requests out of private networks itself.
 	Proxy     conf.Secret `yaml:"proxy"`
@@ -176,7 +184,7 @@ type PolicyText struct {
 func defaultConfig() *Config {
 	c := &Config{
 		DataDir: "identity-data",
-		HTTP:    HTTPConfig{Config: serve.DefaultConfig(), RequestTimeout: conf.Duration(45 * time.Second)},
+		HTTP:    serve.DefaultConfig(),
 		Email:   email.Config{TLS: email.TLSStart, Auth: email.AuthAuto, Config: sending.Config{}.WithDefaults()},
 		SMS:     sms.Config{Config: sending.Config{}.WithDefaults()},
 		Validation: ValidationConfig{
@@ -193,11 +201,10 @@ func defaultConfig() *Config {
 		Limits:      defaultLimits(),
 		Redis:       redisconn.DefaultConfig("herald:identity:"),
 		Log:         telemetry.LogConfig{Level: "info", Format: "text"},
-		Tracing:     telemetry.TraceConfig{SampleRatio: 1},
 	}
 	c.HTTP.Listen = []string{"127.0.0.1:8090"}
 	c.HTTP.AdminListen = "127.0.0.1:9590"
-	c.HTTP.ReadTimeout = conf.Duration(15 * time.Second)
+	c.HTTP.RequestTimeout = conf.Duration(45 * time.Second) // sending a message takes most of it
 	return c
 }
 
@@ -205,8 +212,7 @@ func defaultConfig() *Config {
 // the defaults. It reports all faults at once.
 func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: serve.GoneOptions("http"), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
-	maps.Copy(opts.Gone, gone)
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: goneOptions(), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {

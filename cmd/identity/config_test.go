@@ -12,6 +12,7 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/conf/conftest"
+	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
 func writeFile(t testing.TB, name, text string) string {
@@ -53,14 +54,15 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	for name, secret := range map[string]string{
 		"database_url": "postgres://herald@localhost/herald", "code_key": strings.Repeat("k", 32),
 		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "mail_client": "secret", "twilio": "secret", "sms_gateway": "secret",
-		"redis_password": "secret", "sentinel_password": "secret", "collector_headers": "authorization=secret",
+		"redis_url": "redis://localhost:6379",
 	} {
 		writeFile(t, filepath.Join(dir, name), secret)
 	}
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
+	text = strings.ReplaceAll(text, "/etc/identity/ca.pem", safehttptest.NewCA(t).File(t))
 	// Of two options that exclude each other the file stays, and PostgreSQL, and the
 	// access tokens of mail relays.
-	text = regexp.MustCompile(`(?m)^ *(code_key|password|sentinel_password|url: postgres|path|auth_token|secret|client_secret|proxy|headers: ")\b[^_].*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^ *(code_key|password|url: (postgres|redis)|path|auth_token|secret|client_secret|proxy)\b[^_].*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`.*/smtp_password\n`).ReplaceAllString(text, "")
 	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
 	if err != nil {
@@ -139,12 +141,12 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
 	t.Parallel()
-	name := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), "http: {request_timeout: 40s}\nlookup: {plain: true}\n")
+	name := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), "http: {stop_within: 40s}\nlookup: {plain: true}\n")
 	cfg, err := loadConfig(name, []string{"IDENTITY_LOOKUP_PLAIN=false", "IDENTITY_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Lookup.Plain || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.RequestTimeout.Std().Seconds() != 40 {
+	if cfg.Lookup.Plain || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.StopWithin.Std().Seconds() != 40 {
 		t.Errorf("%+v", cfg)
 	}
 	if _, err := loadConfig(name, []string{"IDENTITY_LOOKUP_PLIAN=false"}, false); err == nil {

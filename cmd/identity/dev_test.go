@@ -256,7 +256,7 @@ func TestDevelopmentAnswersThisMachineOnly(t *testing.T) {
 func TestWithoutDevelopmentThereIsNoOutbox(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"),
-		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {drain_delay: 0s}\n")
+		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {test_drain_delay: 0s}\n")
 	s := startHere(t, ephemeral(), "-config", config)
 	for _, path := range []string{"/dev/outbox", "/dev/outbox.json", "/_matrix/client/v3/user/@bob:matrix.org/openid/request_token"} {
 		if status, answer := send(t, http.MethodPost, s.API+path, "", "{}"); status != http.StatusNotFound {

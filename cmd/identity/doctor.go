@@ -42,11 +42,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 	if err := p.check(cfg, env); err != nil {
 		return err
 	}
-	opts, err := newHomeservers(cfg, env.log)
-	if err != nil {
-		return err
-	}
-	servers, err := homeserver.New(opts)
+	servers, err := homeserver.New(newHomeservers(cfg, env.log))
 	if err != nil {
 		return err
 	}
@@ -62,7 +58,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 		}
 		checks = append(checks, doctor.Check{
 			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) { return "takes mail from this service", said(mail.Probe(ctx)) },
-			Remedy: "email.host, port, tls, ca_file, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
+			Remedy: "ca_file; email.host, port, tls, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
 		})
 	}
 	if cfg.SMS.Provider == sms.ProviderTwilio {
@@ -75,12 +71,12 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 			Remedy: "sms.twilio.account_sid and auth_token; is the account suspended? test-sms shows what Twilio says of a message",
 		})
 	}
-	checks = append(checks, cfg.publicChecks(opts)...)
+	checks = append(checks, cfg.publicChecks()...)
 	names := cfg.namedHomeservers()
 	for _, name := range names[:min(len(names), maxProbedHomeservers)] {
 		checks = append(checks, doctor.Check{
 			Name: "homeserver " + name, Look: func(ctx context.Context) (string, error) { return probeHomeserver(ctx, servers, name) },
-			Remedy: "its .well-known/matrix/server, SRV records or port 8448, and its certificate; homeservers.ca_file, homeservers.allow_networks",
+			Remedy: "its .well-known/matrix/server, SRV records or port 8448, and its certificate; ca_file, homeservers.allow_networks",
 		})
 	}
 	return doctor.Run(ctx, p.stdout, checks)
@@ -127,11 +123,11 @@ func said(err error) error {
 }
 
 // publicChecks ask the service where clients and homeservers reach it.
-func (c *Config) publicChecks(opts homeserver.Options) []doctor.Check {
+func (c *Config) publicChecks() []doctor.Check {
 	const remedy = "is identity running, and does the proxy pass this on? A network may also keep its own machines from its public address"
 	at := c.PublicBaseURL + "/_matrix/identity/v2"
 	checks := []doctor.Check{{Name: at, Remedy: remedy, Look: func(ctx context.Context) (string, error) {
-		status, body, err := doctor.Get(ctx, at, opts.RootCAs)
+		status, body, err := doctor.Get(ctx, at, c.RootCAs)
 		if err == nil && (status != http.StatusOK || body != "{}") {
 			err = fmt.Errorf("something else answers %d", status)
 		}
@@ -149,7 +145,7 @@ func (c *Config) publicChecks(opts homeserver.Options) []doctor.Check {
 	return append(checks, doctor.Check{
 		Name: wellKnown, Remedy: "Dendrite looks for the service there: let the proxy pass this path on, or see docs/connect.md for other ways",
 		Look: func(ctx context.Context) (string, error) {
-			status, body, err := doctor.Get(ctx, wellKnown, opts.RootCAs)
+			status, body, err := doctor.Get(ctx, wellKnown, c.RootCAs)
 			var answer struct {
 				Server string `json:"m.server"`
 			}

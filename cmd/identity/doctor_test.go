@@ -10,7 +10,6 @@ import (
 
 	"github.com/emersion/go-smtp"
 
-	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/identity/storetest"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
@@ -47,13 +46,13 @@ func TestDoctor(t *testing.T) {
 		if strings.HasPrefix(database, "sqlite:") {
 			check(out, "database: SQLite can be written")
 		} else {
-			check(out, "database: PostgreSQL 1", "redis "+w.redis.Addresses[0]+": answers")
+			check(out, "database: PostgreSQL 1", "redis "+w.redis.Addresses()[0]+": answers")
 		}
 
 		w.front.Close()
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
-		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_ADDRESSES=127.0.0.1:1",
+		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_URL=redis://127.0.0.1:1",
 			"IDENTITY_DATABASE_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
 		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp", "the relay answered 554 5.0.0 at EHLO: ", "go away",
 			"homeserver "+private+": request to "+private+": certificate is for another name", "homeserver 127.0.0.1:1: request to 127.0.0.1:1: dial: connection refused")
@@ -84,9 +83,9 @@ func TestDoctorLooksForTheServiceAsDendriteDoes(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}), "127.0.0.1")
 	cfg := defaultConfig()
-	cfg.PublicBaseURL, cfg.V1.Homeserver = server.URL+"/id", true
+	cfg.PublicBaseURL, cfg.V1.Homeserver, cfg.RootCAs = server.URL+"/id", true, ca.Pool()
 	host := server.Listener.Addr().String()
-	checks := cfg.publicChecks(homeserver.Options{RootCAs: ca.Pool()})
+	checks := cfg.publicChecks()
 	if len(checks) != 2 {
 		t.Fatalf("%d checks", len(checks))
 	}

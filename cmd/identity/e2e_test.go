@@ -334,7 +334,7 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	var asked atomic.Int64
 	private := safehttptest.NewCA(t).Server(t, "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }), "127.0.0.1")
 	config := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"),
-		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {drain_delay: 0s}\n")
+		"server_name: id.example.org\npublic_base_url: https://id.example.org\nhttp: {test_drain_delay: 0s}\n")
 	s := startHere(t, ephemeral(), "-config", config)
 	var answers []string
 	for _, name := range []string{strings.TrimPrefix(private.URL, "https://"), "127.0.0.1:1", "[::1]:8448", "169.254.169.254"} {

@@ -19,7 +19,7 @@ import (
 func TestHangupDoesNotEndTheService(t *testing.T) {
 	t.Parallel()
 	p := startBinary(t, ephemeral("IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=https://id.example.org",
-		"IDENTITY_HTTP_DRAIN_DELAY=0s", "IDENTITY_DATA_DIR="+t.TempDir()))
+		"IDENTITY_HTTP_TEST_DRAIN_DELAY=0s", "IDENTITY_DATA_DIR="+t.TempDir()))
 	for range 2 {
 		p.Signal(t, syscall.SIGHUP)
 		p.Await(t, "SIGHUP changes nothing: options and secrets are read at the start only")

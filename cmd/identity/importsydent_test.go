@@ -102,7 +102,7 @@ func TestUsersOfASydentNoticeNothing(t *testing.T) {
 		t.Errorf("the report shows who was imported:\n%s", stdout)
 	}
 
-	s := startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", filepath.Join(dir, "identity.yaml"))
+	s := startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", filepath.Join(dir, "identity.yaml"))
 	c := client{base: s.API, token: "aliceToken"}
 	if got := c.get(t, "/account")["user_id"]; got != "@alice:example.org" {
 		t.Errorf("the token is %v's", got)
@@ -208,7 +208,7 @@ func TestImportMakesSydentsKeyTheOneThatSigns(t *testing.T) {
 	t.Parallel()
 	dir := newSydent(t)
 	config := filepath.Join(dir, "identity.yaml")
-	s := startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
+	s := startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", config)
 	if status, _ := fetch(t, s.API+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); status != http.StatusOK {
 		t.Errorf("isvalid: %d", status)
 	}
@@ -223,7 +223,7 @@ func TestImportMakesSydentsKeyTheOneThatSigns(t *testing.T) {
 	if text := string(keys); !strings.Contains(text, "\nactive ed25519 0 "+sydentSeed[:42]) || strings.Count(text, "\nretired ") != 1 {
 		t.Error("the keys are not Sydent's, active, and one that is retired")
 	}
-	s = startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config)
+	s = startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", config)
 	if _, body := fetch(t, s.API+"/_matrix/identity/v2/pubkey/isvalid?public_key="+sydentPublic); !strings.Contains(body, "true") {
 		t.Errorf("Sydent's key: %s", body)
 	}

@@ -16,7 +16,7 @@ import (
 func TestALostSigningKeyIsNotReplacedByItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	environ := ephemeral("IDENTITY_DATA_DIR="+dir, "IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=https://id.example.org", "IDENTITY_HTTP_DRAIN_DELAY=0s")
+	environ := ephemeral("IDENTITY_DATA_DIR="+dir, "IDENTITY_SERVER_NAME=id.example.org", "IDENTITY_PUBLIC_BASE_URL=https://id.example.org", "IDENTITY_HTTP_TEST_DRAIN_DELAY=0s")
 	file := filepath.Join(dir, "signing.keys")
 	read := func() string {
 		t.Helper()
@@ -104,11 +104,11 @@ func TestAConfigurationTakesOverWhatWasTriedOut(t *testing.T) {
 		"# public_base_url: https://id.example.org", "public_base_url: https://id.example.org").Replace(string(example))
 	config := writeFile(t, filepath.Join(dir, "identity.yaml"), edited)
 	trial := []string{"IDENTITY_HTTP_LISTEN=" + free, "IDENTITY_HTTP_ADMIN_LISTEN=127.0.0.1:0", "IDENTITY_DATA_DIR=" + filepath.Join(dir, "identity-data")}
-	startHere(t, append(trial, "IDENTITY_HTTP_DRAIN_DELAY=0s")).Stop()
+	startHere(t, append(trial, "IDENTITY_HTTP_TEST_DRAIN_DELAY=0s")).Stop()
 	if code, _, errs := command(t, nil, "-config", config, "-check"); code != 0 {
 		t.Fatal(errs)
 	}
-	startHere(t, ephemeral("IDENTITY_HTTP_DRAIN_DELAY=0s"), "-config", config).Stop()
+	startHere(t, ephemeral("IDENTITY_HTTP_TEST_DRAIN_DELAY=0s"), "-config", config).Stop()
 
 	// It keeps the name that it has now, and says what to do.
 	code, _, errs := command(t, trial)

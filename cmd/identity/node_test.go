@@ -54,14 +54,15 @@ server_name: is.example.org
 public_base_url: https://is.example.org
 data_dir: data
 code_key: the-code-key-of-the-tests-0123456789
-http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, drain_delay: 0s}
+http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, test_drain_delay: 0s}
 database: {%s}
-email: {host: %s, port: %d, ca_file: %q, from: noreply@example.org}
-homeservers: {allow_networks: [127.0.0.0/8], ca_file: %q}
+email: {host: %s, port: %d, from: noreply@example.org}
+homeservers: {allow_networks: [127.0.0.0/8]}
+ca_file: %q
 log: {format: json}
 %s
 %s
-`, where, s.relay.Host, s.relay.Port, s.relay.CAFile, ca.File(t), noLimits(), more))
+`, where, s.relay.Host, s.relay.Port, authorities(t, s.relay.CAFile, ca.File(t)), noLimits(), more))
 	return s
 }
 

@@ -29,7 +29,7 @@ func TestPageOfMetrics(t *testing.T) {
 		}
 		return p.run(ctx, args)
 	})
-	measured.Serve(t, ephemeral("IDENTITY_REDIS_ADDRESSES=127.0.0.1:1"), "-dev")
+	measured.Serve(t, ephemeral("IDENTITY_REDIS_URL=redis://127.0.0.1:1"), "-dev")
 	table := harness.MetricsTable(t, metrics, "herald_identity_")
 	harness.CheckPage(t, "../../docs/monitor.md", "metrics of identity", table, *update)
 }

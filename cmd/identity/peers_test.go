@@ -79,7 +79,7 @@ func newPeers(t *testing.T, n int) (peers []*peer, environ []string) {
 		t.Cleanup(p.server.CloseClientConnections)
 		peers = append(peers, p)
 	}
-	return peers, []string{"IDENTITY_HOMESERVERS_CA_FILE=" + ca.File(t)}
+	return peers, []string{"IDENTITY_CA_FILE=" + ca.File(t)}
 }
 
 // accept is how a homeserver takes what it is told.

@@ -120,10 +120,10 @@ type parts struct {
 
 func newParts(cfg *Config, env environment, messengers func(*Config, *httpapi.Pages, environment) (*messengers, error)) (parts, error) {
 	var made parts
-	var errs [3]error
+	var errs [2]error
 	made.pages, errs[0] = httpapi.LoadPages(cfg.Pages)
 	made.messengers, errs[1] = messengers(cfg, made.pages, env)
-	made.homeservers, errs[2] = newHomeservers(cfg, env.log)
+	made.homeservers = newHomeservers(cfg, env.log)
 	return made, errors.Join(errs[:]...)
 }
 
@@ -220,7 +220,7 @@ func (p *program) serveWith(ctx context.Context, cfg *Config, env environment, m
 		return err
 	}
 	return serve.Run(ctx, serve.Options{
-		Name: "identity", Version: version, Config: cfg.HTTP.Config, Logger: env.log,
+		Name: "identity", Version: version, Config: cfg.HTTP, Logger: env.log,
 		Handler: env.tracer.Handler(around.wrap(handler)), Gatherer: env.reg, Registerer: env.reg,
 		Ready:   []serve.Check{{Name: "database", Probe: db.Try}},
 		Workers: append(around.workers, s.sessions.Run, s.accounts.Run, s.peppers.Run, s.invites.Run, s.told.Run, p.answerHangups(env.log)),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,7 +20,6 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/identity/sqlstore"
 	"github.com/matrix-herald/herald/internal/ratelimit"
-	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/email"
@@ -230,27 +228,14 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 }
 
 // newHomeservers makes the client that asks homeservers. It connects to nothing.
-func newHomeservers(cfg *Config, log *slog.Logger) (homeserver.Options, error) {
+func newHomeservers(cfg *Config, log *slog.Logger) homeserver.Options {
 	proxy, _ := cfg.proxyURL() // validated
 	opts := homeserver.Options{
 		Timeout: cfg.Homeservers.Timeout.Std(), MaxInFlight: cfg.Homeservers.MaxInFlight, Proxy: proxy,
-		UserAgent: "Herald/" + version, Log: log,
+		RootCAs: cfg.RootCAs, UserAgent: "Herald/" + version, Log: log,
 	}
 	for _, s := range cfg.Homeservers.AllowNetworks {
 		opts.AllowNets = append(opts.AllowNets, netip.MustParsePrefix(s)) // validated
 	}
-	var err error
-	if opts.RootCAs, err = loadRoots(cfg.Homeservers.CAFile); err != nil {
-		return opts, fmt.Errorf("homeservers.ca_file: %w", err)
-	}
-	return opts, nil
-}
-
-// loadRoots returns the system's certificate authorities and those of file;
-// nil, which stands for the system's, when there is no file.
-func loadRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	return safehttp.LoadRootCAs(file)
+	return opts
 }

@@ -29,7 +29,7 @@ var (
 	mailRemedies = map[sending.Outcome]string{
 		sending.Disabled:    "set email.host and email.from",
 		sending.Unreachable: "check email.host, email.port and email.oauth2.token_url, and whether a firewall lets this machine out",
-		sending.TLS:         "email.host must be a name in the relay's certificate, email.ca_file must hold its authority if that is your own, and port 465 needs tls: tls",
+		sending.TLS:         "email.host must be a name in the relay's certificate, ca_file must hold its authority if that is your own, and port 465 needs tls: tls",
 		sending.Auth:        "check email.username and the password, or email.oauth2; Microsoft 365 and Google take access tokens alone, see docs/limits-and-brands.md",
 		sending.NoUTF8:      "try an address in ASCII, or find a relay that offers SMTPUTF8",
 		sending.Deferred:    "the relay wants to see the mail later: what it said tells why. If it counts connections, lower email.max_sending",

@@ -16,6 +16,7 @@ import (
 
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
 
@@ -30,7 +31,7 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps
 
 func (c *Config) validate(p *conf.Problems) {
 	c.validateNames(p)
-	c.validateHTTP(p)
+	c.HTTP.Validate("http", p)
 	c.validateDatabase(p)
 	c.Email.Validate("email", p)
 	c.SMS.Validate("sms", p)
@@ -49,6 +50,7 @@ func (c *Config) validate(p *conf.Problems) {
 	c.validateInvites(p)
 	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
 	c.validateHomeservers(p)
+	c.loadRoots(p)
 	c.Limits.validate("limits", p)
 	c.Redis.Validate("redis", p)
 	c.Homeservers.validateSettings(c.Email.Brands, c.brands(), p)
@@ -76,24 +78,6 @@ func (c *Config) validateNames(p *conf.Problems) {
 		p.Add("public_base_url", nil, "use an https URL without user, query and fragment, such as https://id.example.org")
 	case strings.Contains(u.Path, "/_matrix"):
 		p.Add("public_base_url", c.PublicBaseURL, "leave out /_matrix and what follows it: clients add that themselves")
-	}
-}
-
-func (c *Config) validateHTTP(p *conf.Problems) {
-	c.HTTP.Validate("http", p)
-	if c.HTTP.RequestTimeout <= 0 {
-		p.Add("http.request_timeout", c.HTTP.RequestTimeout, `use a duration such as "45s"`)
-	}
-	if c.HTTP.ReadTimeout >= c.HTTP.RequestTimeout {
-		p.Add("http.read_timeout", c.HTTP.ReadTimeout, "make it shorter than request_timeout, or no time is left to answer")
-	}
-	if c.HTTP.WriteTimeout <= c.HTTP.RequestTimeout {
-		p.Add("http.write_timeout", c.HTTP.WriteTimeout, "make it longer than request_timeout, or answers are cut off")
-	}
-	for i, s := range c.HTTP.TrustedProxies {
-		if _, err := conf.ParseNetwork(s); err != nil {
-			p.Add(fmt.Sprintf("http.trusted_proxies[%d]", i), s, "use an address or a range such as 10.0.0.0/8")
-		}
 	}
 }
 
@@ -158,7 +142,7 @@ func (c *Config) validateSessions(p *conf.Problems) {
 func (c *Config) validateHomeservers(p *conf.Problems) {
 	h := c.Homeservers
 	if h.Timeout <= 0 || h.Timeout >= c.HTTP.RequestTimeout {
-		p.Add("homeservers.timeout", h.Timeout, `use a duration such as "10s", shorter than http.request_timeout`)
+		p.Add("homeservers.timeout", h.Timeout, `use a duration such as "10s"`)
 	}
 	if h.MaxInFlight < 1 {
 		p.Add("homeservers.max_in_flight", h.MaxInFlight, "use a number of at least 1")
@@ -176,6 +160,18 @@ func (c *Config) validateHomeservers(p *conf.Problems) {
 	if _, err := c.proxyURL(); err != nil {
 		p.Add("homeservers.proxy", nil, "use a URL such as http://user:password@proxy.example.com:3128")
 	}
+}
+
+// loadRoots reads the certificate authorities.
+func (c *Config) loadRoots(p *conf.Problems) {
+	if c.CAFile == "" {
+		return
+	}
+	roots, err := safehttp.LoadRootCAs(c.CAFile)
+	if err != nil {
+		p.Add("ca_file", nil, err.Error()+": name a file with certificates in PEM form")
+	}
+	c.RootCAs, c.Email.RootCAs, c.SMS.Webhook.RootCAs, c.Redis.RootCAs = roots, roots, roots, roots
 }
 
 func (c *Config) validateTerms(p *conf.Problems) {

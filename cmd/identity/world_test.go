@@ -10,8 +10,10 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -77,8 +79,7 @@ func newWorld(t *testing.T, database string) *world {
 	if !strings.HasPrefix(database, "sqlite:") {
 		// Several processes share a database, and count limits together.
 		w.redis = redistest.Shared(t)
-		shared = fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: %s}\n",
-			w.redis.Addresses[0], w.redis.DB, w.redis.Username, w.redis.Password.Reveal(), w.redis.KeyPrefix, w.redis.Budget)
+		shared = redistest.Section(w.redis)
 	}
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "code_key"), strings.Repeat("0123456789abcdef", 3)+"\n")
@@ -87,19 +88,34 @@ server_name: %s
 public_base_url: %s
 data_dir: data
 code_key_file: code_key
-http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
+http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", test_drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
 database: %s
-email: {host: %s, port: %d, ca_file: %s, from: "Herald <noreply@id.example.org>"}
+email: {host: %s, port: %d, from: "Herald <noreply@id.example.org>"}
 sms:
   provider: webhook
   allow: [GB]
   webhook: {url: %s, allow_networks: [127.0.0.0/8], body: '{"to": {{json .To}}, "text": {{json .Text}}}'}
-homeservers: {allow_networks: [127.0.0.0/8], ca_file: %s}
+homeservers: {allow_networks: [127.0.0.0/8]}
+ca_file: %s
 log: {format: json, level: debug}
 terms:
   privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://id.example.org/privacy-1.0-en"}}}
-%s`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.relay.CAFile, w.gateway.URL, ca.File(t), shared))
+%s`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.gateway.URL, authorities(t, w.relay.CAFile, ca.File(t)), shared))
 	return w
+}
+
+// authorities returns a file with the certificates of several.
+func authorities(t testing.TB, files ...string) string {
+	t.Helper()
+	var all []byte
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, data...)
+	}
+	return writeFile(t, filepath.Join(t.TempDir(), "ca.pem"), string(all))
 }
 
 // userInfo is the homeserver's answer: an OpenID token is "openid-" and the
@@ -121,9 +137,16 @@ func (w *world) start(t *testing.T) *harness.Process {
 	return w.startWith(t, nil)
 }
 
-// startWith is start with further environment variables.
+// startWith is start with further environment variables. Beside authorities that
+// they name, the relay's is good.
 func (w *world) startWith(t *testing.T, environ []string) *harness.Process {
 	t.Helper()
+	environ = slices.Clone(environ)
+	for i, variable := range environ {
+		if file, ok := strings.CutPrefix(variable, "IDENTITY_CA_FILE="); ok {
+			environ[i] = "IDENTITY_CA_FILE=" + authorities(t, w.relay.CAFile, file)
+		}
+	}
 	p := startBinary(t, environ, "-config", w.config)
 	u, err := url.Parse(p.API)
 	if err != nil {

@@ -90,7 +90,8 @@ func startPhones(tb testing.TB) *phones {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(apns.CA().PEM())
 	roots.AppendCertsFromPEM(fcm.CA().PEM())
-	shared := newConnections(cfg, roots, slog.New(slog.DiscardHandler), nil)
+	cfg.RootCAs = roots
+	shared := newConnections(cfg, slog.New(slog.DiscardHandler), nil)
 	tb.Cleanup(shared.close)
 	apps, err := openApps(cfg, shared)
 	if err != nil {

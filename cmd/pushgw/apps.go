@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,9 +28,9 @@ type connections struct {
 	web  *webpush.Connections
 }
 
-func newConnections(cfg *Config, roots *x509.CertPool, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
+func newConnections(cfg *Config, log *slog.Logger, wrap func(http.RoundTripper) http.RoundTripper) *connections {
 	proxy, _ := cfg.proxyURL() // validated
-	opts := outbound.Options{Proxy: proxy, RootCAs: roots, Log: log, Wrap: wrap}
+	opts := outbound.Options{Proxy: proxy, RootCAs: cfg.RootCAs, Log: log, Wrap: wrap}
 	return &connections{apns.NewConnections(opts), fcm.NewConnections(opts), hms.NewConnections(opts), webpush.NewConnections(opts)}
 }
 

@@ -297,7 +297,7 @@ func startBenchApps(b testing.TB, dir, authorities, apps string) *contender {
 	b.Helper()
 	writeFile(b, filepath.Join(dir, "ca.pem"), authorities)
 	config := writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
-http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, drain_delay: 0s}
+http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, test_drain_delay: 0s}
 ca_file: ca.pem
 log: {format: json}
 apps: `+apps+"\n")

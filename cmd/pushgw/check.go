@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
@@ -38,8 +36,7 @@ func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 	if err == nil && len(cfg.Apps) == 0 && !f.Dev {
 		errs = append(errs, errNoApps)
 	}
-	roots, err := loadRoots(cfg.CAFile)
-	errs = append(errs, err, cfg.HTTP.TLS.Check("http.tls"))
+	errs = append(errs, cfg.HTTP.TLS.Check("http.tls"))
 	log := slog.New(slog.DiscardHandler)
 	if cfg.Redis.Enabled() {
 		client, err := cfg.Redis.Open() // reads its files
@@ -49,7 +46,7 @@ func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 			errs = append(errs, client.Close())
 		}
 	}
-	errs = append(errs, checkCertificates(cfg, roots, log))
+	errs = append(errs, checkCertificates(cfg, log))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -59,8 +56,8 @@ func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 // checkCertificates opens the apps whose credentials are files that loading does
 // not read. Opening one of FCM finds no further faults, and begins to ask for an
 // access token.
-func checkCertificates(cfg *Config, roots *x509.CertPool, log *slog.Logger) error {
-	shared := newConnections(cfg, roots, log, func(next http.RoundTripper) http.RoundTripper { return next })
+func checkCertificates(cfg *Config, log *slog.Logger) error {
+	shared := newConnections(cfg, log, func(next http.RoundTripper) http.RoundTripper { return next })
 	defer shared.close()
 	var errs []error
 	for _, name := range cfg.appNames() {
@@ -95,24 +92,4 @@ func (p *program) health(ctx context.Context, f cmdline.Line, args []string) err
 		return err
 	}
 	return serve.CheckHealth(ctx, cfg.HTTP.HealthTarget())
-}
-
-// loadRoots returns the system's certificate authorities and those of file;
-// nil, which stands for the system's, when there is no file.
-func loadRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("ca_file: name a file with certificates in PEM form: %w", err)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New("ca_file: name a file with certificates in PEM form: there is none in it")
-	}
-	return roots, nil
 }

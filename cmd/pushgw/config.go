@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn"
+	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
 	"github.com/matrix-herald/herald/push"
@@ -25,19 +27,14 @@ import (
 // envPrefix begins the environment variables that override options.
 const envPrefix = "PUSHGW_"
 
-// maxRequestTimeout is below the 30 s after which Dendrite gives a notification
-// up for good.
-const maxRequestTimeout = 29 * time.Second
-
 // Config is the configuration of pushgw, as pushgw.example.yaml shows it.
 type Config struct {
-	HTTP HTTPConfig `yaml:"http"`
+	HTTP serve.Config `yaml:"http"`
 	// UnknownApp is what becomes of devices whose app_id has no app: "fail"
 	// (502, the homeserver keeps the pusher) or "reject" (it deletes it).
 	UnknownApp push.UnknownApp `yaml:"unknown_app"`
-	// Discovery answers UnifiedPush's discovery request also without an app for it.
-	Discovery bool           `yaml:"discovery"`
-	Delivery  DeliveryConfig `yaml:"delivery"`
+	// Delivery says how long attempts may take.
+	Delivery DeliveryConfig `yaml:",inline"`
 	// Duplicates, Rejections and Redis say what is remembered, and where.
 	Duplicates DuplicatesConfig `yaml:"duplicates"`
 	Rejections RejectionsConfig `yaml:"rejections"`
@@ -53,18 +50,24 @@ type Config struct {
 	Log     telemetry.LogConfig   `yaml:"log"`
 	Tracing telemetry.TraceConfig `yaml:"tracing"`
 	Metrics MetricsConfig         `yaml:"metrics"`
-	// ReloadInterval is how often the apps' key files are looked at.
-	ReloadInterval conf.Duration `yaml:"reload_interval"`
+	// ReloadInterval is how often the apps' key files are looked at. It is no option.
+	ReloadInterval conf.Duration `yaml:"test_reload_interval" conf:"hidden"`
 	// Apps are the apps by app_id or glob.
 	Apps map[string]App `yaml:"apps" conf:"expand"`
 	// Warnings are what was suspicious about the options, and no fault.
 	Warnings []string `yaml:"-"`
+	// Dev is set in development.
+	Dev bool `yaml:"-"`
+	// RootCAs are the authorities of CAFile and the system's; nil is the system's alone.
+	RootCAs *x509.CertPool `yaml:"-"`
 }
 
 // gone says what became of options of former versions, and of other programs'.
 var gone = map[string]string{
 	"trouble":                "is gone: pushgw finds out by itself how long to leave a push service alone; remove it",
-	"delivery.fair_share":    "is gone: homeservers always have their shares of an app's max_in_flight; remove it",
+	"delivery":               "is gone: an attempt at a device takes 10 s at most and is repeated soon, and homeservers always have their shares of an app; remove it",
+	"discovery":              "is gone: UnifiedPush's discovery is answered while there is an app of type unifiedpush; remove it",
+	"reload_interval":        "is gone: the apps' key files are looked at every 10 s; remove it",
 	"duplicates.lifetime":    "is gone: events are remembered for as long as homeservers repeat them; remove it",
 	"rejections.lifetime":    "is gone: dead pushkeys are remembered for as long as homeservers keep them; remove it",
 	"rejections.guard.*":     "is one switch now: write guard: true or guard: false, and nothing below it",
@@ -73,22 +76,23 @@ var gone = map[string]string{
 		"in service_account_file (Firebase console, Project settings, Service accounts)",
 }
 
-// HTTPConfig is how pushgw is reached.
-type HTTPConfig struct {
-	serve.Config `yaml:",inline"`
-	// RequestTimeout bounds a whole request, below 30 s.
-	RequestTimeout conf.Duration `yaml:"request_timeout"`
-	// TrustedProxies are addresses and ranges whose X-Forwarded-For is believed.
-	TrustedProxies []string `yaml:"trusted_proxies"`
+// goneOptions says so of all options.
+func goneOptions() map[string]string {
+	all := maps.Clone(gone)
+	maps.Copy(all, serve.GoneOptions("http"))
+	maps.Copy(all, redisconn.GoneOptions("redis"))
+	maps.Copy(all, telemetry.GoneOptions("tracing"))
+	return all
 }
 
-// DeliveryConfig bounds the attempts at one device within a request.
+// DeliveryConfig bounds the attempts at one device within a request. It has no
+// options: tests set it.
 type DeliveryConfig struct {
 	// AttemptTimeout bounds one attempt.
-	AttemptTimeout conf.Duration `yaml:"attempt_timeout"`
+	AttemptTimeout conf.Duration `yaml:"test_attempt_timeout" conf:"hidden"`
 	// RetryWait is the mean wait before a second attempt; a third waits twice
 	// as long.
-	RetryWait conf.Duration `yaml:"retry_wait"`
+	RetryWait conf.Duration `yaml:"test_retry_wait" conf:"hidden"`
 }
 
 // MetricsConfig says what /metrics shows.
@@ -100,7 +104,7 @@ type MetricsConfig struct {
 // defaultConfig returns the defaults of every option.
 func defaultConfig() *Config {
 	c := &Config{
-		HTTP:       HTTPConfig{Config: serve.DefaultConfig(), RequestTimeout: conf.Duration(25 * time.Second)},
+		HTTP:       serve.DefaultConfig(), // a request ends after 25 s, before the 30 s after which Dendrite gives a notification up for good
 		UnknownApp: push.UnknownAppFail,
 		Delivery: DeliveryConfig{
 			AttemptTimeout: conf.Duration(10 * time.Second), RetryWait: conf.Duration(250 * time.Millisecond),
@@ -110,12 +114,10 @@ func defaultConfig() *Config {
 		Limits:     LimitsConfig{BytesInFlight: 64 << 20},
 		Redis:      redisconn.DefaultConfig("herald:push:"),
 
-		Log:     telemetry.LogConfig{Level: "info", Format: "text"},
-		Tracing: telemetry.TraceConfig{SampleRatio: 1},
+		Log: telemetry.LogConfig{Level: "info", Format: "text"},
 
 		ReloadInterval: conf.Duration(10 * time.Second),
 	}
-	c.HTTP.ReadTimeout = conf.Duration(15 * time.Second)
 	c.HTTP.Listen = []string{"127.0.0.1:5000"}
 	c.HTTP.AdminListen = "127.0.0.1:9500"
 	return c
@@ -136,8 +138,7 @@ func loadConfig(name string, environ []string) (*Config, error) {
 // could be read, and defaults.
 func readConfig(name string, environ []string) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: serve.GoneOptions("http"), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
-	maps.Copy(opts.Gone, gone)
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: goneOptions(), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -155,33 +156,17 @@ func readConfig(name string, environ []string) (*Config, error) {
 
 func (c *Config) validate(p *conf.Problems) {
 	c.HTTP.Validate("http", p)
-	if d := c.HTTP.RequestTimeout.Std(); d <= 0 || d > maxRequestTimeout {
-		p.Add("http.request_timeout", c.HTTP.RequestTimeout, "use at most 29s: Dendrite gives up after 30 s and never tries again")
-	}
-	if c.HTTP.ReadTimeout.Std() >= c.HTTP.RequestTimeout.Std() {
-		p.Add("http.read_timeout", c.HTTP.ReadTimeout, "make it shorter than request_timeout, or no time is left to deliver")
-	}
-	if c.HTTP.WriteTimeout.Std() <= c.HTTP.RequestTimeout.Std() {
-		p.Add("http.write_timeout", c.HTTP.WriteTimeout, "make it longer than request_timeout, or answers are cut off")
-	}
-	for i, s := range c.HTTP.TrustedProxies {
-		if _, err := conf.ParseNetwork(s); err != nil {
-			p.Add(fmt.Sprintf("http.trusted_proxies[%d]", i), s, "use an address or a range such as 10.0.0.0/8")
-		}
-	}
 	if c.UnknownApp != push.UnknownAppFail && c.UnknownApp != push.UnknownAppReject {
 		p.Add("unknown_app", c.UnknownApp, "use fail or reject")
 	}
-	if c.Delivery.AttemptTimeout <= 0 {
-		p.Add("delivery.attempt_timeout", c.Delivery.AttemptTimeout, `use a duration such as "10s"`)
-	}
-	if c.Delivery.RetryWait <= 0 {
-		p.Add("delivery.retry_wait", c.Delivery.RetryWait, `use a duration such as "250ms"`)
-	}
 	c.validateDedup(p)
 	c.Limits.validate("limits", p)
-	if c.ReloadInterval <= 0 {
-		p.Add("reload_interval", c.ReloadInterval, `use a duration such as "10s"`)
+	if c.CAFile != "" {
+		roots, err := safehttp.LoadRootCAs(c.CAFile)
+		if err != nil {
+			p.Add("ca_file", nil, err.Error()+": name a file with certificates in PEM form")
+		}
+		c.RootCAs, c.Redis.RootCAs = roots, roots
 	}
 	if _, err := c.proxyURL(); err != nil {
 		p.Add("proxy", nil, "use a URL such as http://user:password@proxy.example.com:3128")

@@ -16,9 +16,7 @@ import (
 // environment names, with keys of the test's own.
 func redisSection(t testing.TB) string {
 	t.Helper()
-	c := redistest.Shared(t)
-	return fmt.Sprintf("redis: {addresses: [%q], db: %d, username: %q, password: %q, key_prefix: %q, budget: %s}\n",
-		c.Addresses[0], c.DB, c.Username, c.Password.Reveal(), c.KeyPrefix, c.Budget.Std())
+	return redistest.Section(redistest.Shared(t))
 }
 
 func TestReplicasPushAnEventOnce(t *testing.T) {
@@ -201,9 +199,9 @@ func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {
 func TestBrokenRedisFilesAreReported(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"),
-		"apps: {org.example.web: {type: unsupported}}\nredis: {addresses: ['127.0.0.1:1'], tls: {enabled: true, ca_file: missing.pem}}\n")
+		"apps: {org.example.web: {type: unsupported}}\nredis: {url: 'rediss://127.0.0.1:1', cert_file: missing.pem, key_file: missing.pem}\n")
 	code, _, stderr := command(t, nil, "-config", config, "-check")
-	if code != 1 || !strings.Contains(stderr, "redis: tls.ca_file") {
+	if code != 1 || !strings.Contains(stderr, "redis.cert_file") {
 		t.Errorf("exit status %d\n%s", code, stderr)
 	}
 }

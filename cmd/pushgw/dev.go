@@ -22,10 +22,10 @@ import (
 // push service, and stopping takes no time.
 func (c *Config) dev() {
 	c.Apps = nil
-	c.Discovery = true
+	c.Dev = true
 	c.HTTP.DrainDelay = 0
 	// Nothing of it may reach what real gateways remember.
-	c.Redis.Addresses = nil
+	c.Redis.URL = ""
 }
 
 // printExample prints the line that a reader pastes to see a notification.

@@ -35,11 +35,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 	if err != nil {
 		return err
 	}
-	roots, err := loadRoots(cfg.CAFile)
-	if err != nil {
-		return err
-	}
-	shared := newConnections(cfg, roots, slog.New(slog.DiscardHandler), dryRun)
+	shared := newConnections(cfg, slog.New(slog.DiscardHandler), dryRun)
 	defer shared.close()
 	checks := doctor.Redis(cfg.Redis)
 	for _, name := range cfg.appNames() {
@@ -60,7 +56,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 	if len(args) == 1 {
 		url := strings.TrimSuffix(strings.TrimRight(args[0], "/"), notifyPath) + notifyPath
 		checks = append(checks, doctor.Check{
-			Name: url, Look: func(ctx context.Context) (string, error) { return probeNotify(ctx, url, roots) },
+			Name: url, Look: func(ctx context.Context) (string, error) { return probeNotify(ctx, url, cfg.RootCAs) },
 			Remedy: "is pushgw running, and does the proxy pass this very path on? A network may also keep its own machines from its public address",
 		})
 	}

@@ -39,7 +39,7 @@ func TestDoctor(t *testing.T) {
 	}))
 	defer public.Close()
 	look := func(redis string) (int, string, string) {
-		return command(t, []string{"PUSHGW_REDIS_ADDRESSES=" + redis}, "-config", s.config, "doctor", public.URL)
+		return command(t, []string{"PUSHGW_REDIS_URL=redis://" + redis}, "-config", s.config, "doctor", public.URL)
 	}
 	check := func(out string, wants ...string) {
 		t.Helper()

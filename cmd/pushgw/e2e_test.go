@@ -115,10 +115,10 @@ http:
   listen: ["127.0.0.1:0"]
   admin_listen: 127.0.0.1:0
   tls: {cert_file: tls.crt, key_file: tls.key}
-  drain_delay: 100ms
+  test_drain_delay: 100ms
 ca_file: ca.pem
 log: {format: json, level: debug}
-reload_interval: 50ms
+test_reload_interval: 50ms
 metrics: {sygnal_names: true}
 apps:
   org.example.ios:

@@ -281,7 +281,7 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 		if o.budget == 0 {
 			o.budget = 5 * time.Second // what a loaded machine takes must not look like a Redis that is away
 		}
-		section = fmt.Sprintf("redis: {addresses: [%q], budget: %v}\n", f.redis.address(), o.budget)
+		section = fmt.Sprintf("redis: {url: %q, test_budget: %v}\n", "redis://"+f.redis.address(), o.budget)
 	}
 	if o.attemptTimeout == 0 {
 		o.attemptTimeout = defaultConfig().Delivery.AttemptTimeout.Std()
@@ -290,8 +290,9 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 		o.requestTimeout = defaultConfig().HTTP.RequestTimeout.Std()
 	}
 	config := writeFile(t, filepath.Join(dir, "pushgw.yaml"), section+fmt.Sprintf(`
-http: {admin_listen: 127.0.0.1:0, drain_delay: 300ms, read_timeout: 1s, request_timeout: %v}
-delivery: {attempt_timeout: %v, retry_wait: 20ms}
+http: {admin_listen: 127.0.0.1:0, test_drain_delay: 300ms, test_read_timeout: 1s, test_request_timeout: %v}
+test_attempt_timeout: %v
+test_retry_wait: 20ms
 ca_file: ca.pem
 log: {format: json}
 apps:

@@ -57,7 +57,7 @@ func newHandler(cfg *Config, gateway *push.Gateway, conn *redisconn.Conn, log *s
 	}
 	return httpapi.New(httpapi.Options{
 		Gateway: gateway, Log: log, Registerer: reg, TrustedProxies: cfg.HTTP.TrustedProxies,
-		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: func() bool { return cfg.Discovery || gateway.UnifiedPush() },
+		Timeout: cfg.HTTP.RequestTimeout.Std(), Discovery: func() bool { return cfg.Dev || gateway.UnifiedPush() },
 		Limits: cfg.Limits.Limits, Limiter: limiter, TrustedSources: cfg.Limits.networks(), BytesInFlight: cfg.Limits.BytesInFlight,
 	})
 }

@@ -108,6 +108,7 @@ func (r *reloader) reload(ctx context.Context, why string) {
 	// a request.
 	time.AfterFunc(r.cfg.HTTP.RequestTimeout.Std()+time.Second, r.apps.closeAll)
 	r.cfg.Apps, r.apps = cfg.Apps, apps
+	cfg.RootCAs, cfg.Redis.RootCAs = r.cfg.RootCAs, r.cfg.RootCAs // they are not compared by what is in them
 	if !reflect.DeepEqual(cfg, r.cfg) {
 		r.log.WarnContext(ctx, "options outside apps changed: restart to use them")
 	}

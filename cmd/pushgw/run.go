@@ -101,10 +101,6 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	roots, err := loadRoots(cfg.CAFile)
-	if err != nil {
-		return err
-	}
 	log, flush, err := telemetry.NewBufferedLogger(p.stderr, cfg.Log)
 	if err != nil {
 		return err
@@ -121,7 +117,7 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 	if err != nil {
 		return err
 	}
-	shared := newConnections(cfg, roots, log, tracer.Transport)
+	shared := newConnections(cfg, log, tracer.Transport)
 	defer shared.close()
 	registry.MustRegister(shared)
 	apps, err := p.firstApps(cfg, f.Dev, shared)
@@ -149,7 +145,7 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) error {
 		gatherer = sygnal.WithMetricNames(registry)
 	}
 	err = serve.Run(ctx, serve.Options{
-		Name: "pushgw", Version: version, Config: cfg.HTTP.Config, Logger: log, Handler: tracer.Handler(handler), Gatherer: gatherer, Registerer: registry,
+		Name: "pushgw", Version: version, Config: cfg.HTTP, Logger: log, Handler: tracer.Handler(handler), Gatherer: gatherer, Registerer: registry,
 		Workers: r.workers(f.Dev, p.reload), Abort: p.abort,
 		OnListen: func(api []net.Addr, admin net.Addr) { p.announce(f, api, admin) },
 	})

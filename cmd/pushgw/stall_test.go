@@ -8,7 +8,7 @@ import (
 
 func TestARequestThatStallsIsAnsweredWith408(t *testing.T) {
 	t.Parallel()
-	s := pushgw.Serve(t, ephemeral("PUSHGW_HTTP_DRAIN_DELAY=0s", "PUSHGW_HTTP_READ_TIMEOUT=300ms"), "-dev")
+	s := pushgw.Serve(t, ephemeral("PUSHGW_HTTP_TEST_DRAIN_DELAY=0s", "PUSHGW_HTTP_TEST_READ_TIMEOUT=300ms"), "-dev")
 	harness.TestStall(t, s.API, "/_matrix/push/v1/notify")
 }
 

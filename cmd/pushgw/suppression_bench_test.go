@@ -145,7 +145,8 @@ func startSuppression(b *testing.B, apns *pushtest.APNs, section string, remembe
 			b.Fatal(err)
 		}
 	}
-	shared := newConnections(cfg, apns.CA().Pool(), log, func(next http.RoundTripper) http.RoundTripper { return next })
+	cfg.RootCAs = apns.CA().Pool()
+	shared := newConnections(cfg, log, func(next http.RoundTripper) http.RoundTripper { return next })
 	b.Cleanup(shared.close)
 	apps, err := openApps(cfg, shared)
 	if err != nil {

@@ -41,10 +41,6 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	if err != nil {
 		return err
 	}
-	roots, err := loadRoots(cfg.CAFile)
-	if err != nil {
-		return err
-	}
 	log, err := telemetry.NewLogger(p.stderr, cfg.Log)
 	if err != nil {
 		return err
@@ -54,7 +50,7 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 		return err
 	}
 	var heard answer
-	shared := newConnections(cfg, roots, log, heard.listen)
+	shared := newConnections(cfg, log, heard.listen)
 	defer shared.close()
 	app, release, err := openApp(name, cfg.Apps[name], shared)
 	if err != nil {

@@ -161,7 +161,7 @@ func (c *converter) homeservers() {
 			"Synapse's account_threepid_delegates.msisdn) once v1.homeserver and v1.sources name them")
 	}
 	if verify := c.get("http", "federation.verifycerts"); verify != "" && !c.on("http", "federation.verifycerts") {
-		c.warn("federation.verifycerts", "certificates of homeservers are always verified; homeservers.ca_file names further authorities")
+		c.warn("federation.verifycerts", "certificates of homeservers are always verified; ca_file names further authorities")
 	}
 }
 

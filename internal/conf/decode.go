@@ -153,9 +153,11 @@ func find(fields []field, name string) (field, bool) {
 }
 
 func names(fields []field) string {
-	list := make([]string, len(fields))
-	for i, f := range fields {
-		list[i] = f.name
+	var list []string
+	for _, f := range fields {
+		if !f.hidden {
+			list = append(list, f.name)
+		}
 	}
 	return strings.Join(list, ", ")
 }

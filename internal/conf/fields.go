@@ -19,6 +19,7 @@ type field struct {
 	index  []int  // for reflect.Value.FieldByIndex
 	typ    reflect.Type
 	expand bool // tagged `conf:"expand"`
+	hidden bool // tagged `conf:"hidden"`
 }
 
 // variant is a field tagged `yaml:",inline" conf:"type=NAME"`.
@@ -44,6 +45,7 @@ func fieldsOf(v reflect.Value) []field {
 				index:  sf.Index,
 				typ:    sf.Type,
 				expand: sf.Tag.Get("conf") == "expand",
+				hidden: sf.Tag.Get("conf") == "hidden",
 			})
 		}
 	}

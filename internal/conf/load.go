@@ -61,6 +61,9 @@ type loader struct {
 // overrides; instead ${NAME} in the values below them is replaced by the
 // environment variable, and $${ stands for ${ itself.
 //
+// Fields tagged `conf:"hidden"` are for tests: they are read like others, and
+// neither listed by [Options] nor named in faults.
+//
 // Last, string options whose name ends in _file become absolute paths, and
 // where a sibling of type Secret has the same name without _file, it is filled
 // with the file's content (at most 64 KiB, without one trailing newline). So

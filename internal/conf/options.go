@@ -39,6 +39,9 @@ func optionsOf(v reflect.Value, path, env string) []Option {
 	var list []Option
 	seen := make(map[string]int) // variants may share options
 	for _, f := range fieldsOf(v) {
+		if f.hidden {
+			continue
+		}
 		kinds := kindsOf(v.Type(), f.index[0])
 		if first, again := seen[f.name]; again {
 			list[first].Kinds = append(list[first].Kinds, kinds...)

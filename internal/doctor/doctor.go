@@ -97,7 +97,7 @@ func Redis(c redisconn.Config) []Check {
 		return nil
 	}
 	return []Check{{
-		Name: "redis " + strings.Join(c.Addresses, ", "),
+		Name: "redis " + strings.Join(c.Addresses(), ", "),
 		Look: func(ctx context.Context) (string, error) {
 			client, err := c.Open()
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/doctor"
 	"github.com/matrix-herald/herald/internal/redisconn"
 )
@@ -58,11 +59,11 @@ func TestRedis(t *testing.T) {
 	if got := doctor.Redis(cfg); len(got) != 0 {
 		t.Errorf("no Redis: %d checks", len(got))
 	}
-	cfg.Addresses, cfg.Password = []string{server.Addr()}, "secret"
+	cfg.URL = conf.Secret("redis://:secret@" + server.Addr())
 	if _, err := doctor.Redis(cfg)[0].Look(t.Context()); err != nil {
 		t.Error(err)
 	}
-	cfg.Password = "another"
+	cfg.URL = conf.Secret("redis://:another@" + server.Addr())
 	if _, err := doctor.Redis(cfg)[0].Look(t.Context()); err == nil || strings.Contains(err.Error(), "another") {
 		t.Errorf("a wrong password: %v", err)
 	}

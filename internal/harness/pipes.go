@@ -23,7 +23,7 @@ func TestDeadLogReader(t *testing.T, prefix string) {
 	}
 	cmd := exec.Command(Binary(t), "-dev")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), written, written
-	cmd.Env = append(os.Environ(), prefix+"HTTP_LISTEN=127.0.0.1:0", prefix+"HTTP_ADMIN_LISTEN=", prefix+"HTTP_DRAIN_DELAY=0s", prefix+"LOG_FORMAT=json")
+	cmd.Env = append(os.Environ(), prefix+"HTTP_LISTEN=127.0.0.1:0", prefix+"HTTP_ADMIN_LISTEN=", prefix+"HTTP_TEST_DRAIN_DELAY=0s", prefix+"LOG_FORMAT=json")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -86,8 +86,8 @@ func TestRedisIsKilledAndComesBack(t *testing.T) {
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	cfg := redistest.Shared(t)
-	wire := redistest.StartWire(t, cfg.Addresses[0])
-	cfg.Addresses = []string{wire.Address}
+	wire := redistest.StartWire(t, cfg.Addresses()[0])
+	cfg = redistest.At(cfg, wire.Address)
 	conn, _ := redistest.Connect(t, cfg, io.Discard)
 	l, _ := open(t, func(o *ratelimit.Options) { o.Redis = conn })
 	list := numbers(0, 100)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
@@ -18,23 +17,27 @@ import (
 
 func TestFaultsOfAConfig(t *testing.T) {
 	t.Parallel()
+	url := func(s conf.Secret) func(*redisconn.Config) { return func(c *redisconn.Config) { c.URL = s } }
 	for name, tt := range map[string]struct {
 		change func(*redisconn.Config)
 		want   string // "" is no fault
 	}{
 		"the defaults":              {func(*redisconn.Config) {}, ""},
-		"several addresses":         {func(c *redisconn.Config) { c.Addresses = []string{"a:1", "[::1]:2"} }, ""},
-		"an address without port":   {func(c *redisconn.Config) { c.Addresses = []string{"a:1", "b"} }, "redis.addresses[1]"},
-		"a URL":                     {func(c *redisconn.Config) { c.Addresses = []string{"redis://user:hunter2@a:1"} }, "redis.addresses[0]"},
-		"Sentinels of a Cluster":    {func(c *redisconn.Config) { c.Cluster, c.MasterName = true, "m" }, "redis.cluster"},
-		"a database of a Cluster":   {func(c *redisconn.Config) { c.Addresses, c.DB = []string{"a:1", "b:1"}, 1 }, "redis.db"},
-		"a database by Sentinels":   {func(c *redisconn.Config) { c.Addresses, c.DB, c.MasterName = []string{"a:1", "b:1"}, 1, "m" }, ""},
-		"a negative database":       {func(c *redisconn.Config) { c.DB = -1 }, "redis.db"},
-		"no budget":                 {func(c *redisconn.Config) { c.Budget = 0 }, "redis.budget"},
-		"a long budget":             {func(c *redisconn.Config) { c.Budget = conf.Duration(time.Minute) }, "redis.budget"},
-		"no connections":            {func(c *redisconn.Config) { c.PoolSize = 0 }, "redis.pool_size"},
+		"a server":                  {url("redis://a"), ""},
+		"over TLS, with everything": {url("rediss://user:p%40ss@[::1]:6380/3"), ""},
+		"nodes of a Cluster":        {url("redis://a:1?addr=b:2&addr=[::1]:3"), ""},
+		"Sentinels":                 {url("redis://a:1/1?addr=b:1&master_name=m&sentinel_username=u&sentinel_password=hunter2"), ""},
+		"an address alone":          {url("a:6379"), "redis.url"},
+		"another scheme":            {url("http://:hunter2@a:1"), "redis.url"},
+		"no host":                   {url("redis://:hunter2@/1"), "redis.url"},
+		"an address without port":   {url("redis://a:1?addr=hunter2"), "redis.url"},
+		"another parameter":         {url("redis://a:1?password=hunter2"), "redis.url"},
+		"Sentinels of a Cluster":    {url("redis://a:1?cluster=true&master_name=m"), "redis.url"},
+		"a database of a Cluster":   {url("redis://a:1/1?addr=b:1"), "redis.url"},
+		"a database that is none":   {url("redis://a:1/hunter2"), "redis.url"},
+		"a negative database":       {url("redis://a:1/-1"), "redis.url"},
 		"a long prefix":             {func(c *redisconn.Config) { c.KeyPrefix = strings.Repeat("x", 101) }, "redis.key_prefix"},
-		"a certificate without key": {func(c *redisconn.Config) { c.TLS.CertFile = "x" }, "redis.tls.cert_file"},
+		"a certificate without key": {func(c *redisconn.Config) { c.CertFile = "x" }, "redis.cert_file"},
 	} {
 		cfg := redisconn.DefaultConfig("test:")
 		tt.change(&cfg)
@@ -57,18 +60,14 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 	if _, err := cfg.Open(); err == nil {
 		t.Error("no addresses: no error")
 	}
-	cfg.Addresses = []string{"127.0.0.1:1"}
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, files := range []redisconn.TLSConfig{
-		{CAFile: "missing"}, {CAFile: empty}, {CertFile: "missing", KeyFile: "missing"}, {CertFile: empty, KeyFile: empty},
-	} {
-		cfg.TLS = files
-		cfg.TLS.Enabled = true
+	for _, file := range []string{"missing", empty} {
+		cfg.URL, cfg.CertFile, cfg.KeyFile = "rediss://127.0.0.1:1", file, file
 		if _, err := cfg.Open(); err == nil {
-			t.Errorf("%+v: no error", files)
+			t.Errorf("%s: no error", file)
 		}
 	}
 }
@@ -84,19 +83,17 @@ func TestTLSAndPassword(t *testing.T) {
 	}
 	t.Cleanup(server.Close)
 	cfg := redisconn.DefaultConfig("test:")
-	cfg.Addresses = []string{server.Addr()}
-	cfg.Username, cfg.Password = "herald", "hunter2"
-	cfg.TLS = redisconn.TLSConfig{Enabled: true, CAFile: ca.File(t)}
+	cfg.URL, cfg.RootCAs = conf.Secret("rediss://herald:hunter2@"+server.Addr()), ca.Pool()
 	if err := ping(t, cfg); err != nil {
 		t.Errorf("the right password and authority: %v", err)
 	}
 	wrong := cfg
-	wrong.Password = "hunter3"
+	wrong.URL = conf.Secret("rediss://herald:hunter3@" + server.Addr())
 	if err := ping(t, wrong); err == nil || strings.Contains(err.Error(), "hunter") {
 		t.Errorf("a wrong password: %v", err)
 	}
 	wrong = cfg
-	wrong.TLS.CAFile = ""
+	wrong.RootCAs = nil
 	if err := ping(t, wrong); err == nil {
 		t.Error("an unknown authority is trusted")
 	}
@@ -122,7 +119,7 @@ func TestThePoolIsBounded(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	cfg := redisconn.DefaultConfig("")
-	cfg.Addresses, cfg.PoolSize = []string{listener.Addr().String()}, size
+	cfg.URL, cfg.PoolSize = conf.Secret("redis://"+listener.Addr().String()), size
 	client, err := cfg.Open()
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,9 @@ package safehttp
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 )
 
@@ -14,11 +16,14 @@ func LoadRootCAs(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("load the system's certificate authorities: %w", err)
 	}
 	pem, err := os.ReadFile(path)
+	if fault, ok := errors.AsType[*fs.PathError](err); ok { // whoever asks knows the path
+		err = fault.Err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load certificate authorities: %w", err)
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("load certificate authorities: no certificate in %s", path)
+		return nil, errors.New("load certificate authorities: there is no certificate in it")
 	}
 	return pool, nil
 }

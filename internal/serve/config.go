@@ -2,7 +2,6 @@ package serve
 
 import (
 	"io/fs"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -23,25 +22,27 @@ type Config struct {
 	AdminListen string `yaml:"admin_listen"`
 	// TLS makes the API addresses other than Unix sockets speak TLS.
 	TLS TLSConfig `yaml:"tls"`
-	// MaxConnections bounds the simultaneous connections to the API. For one
-	// more, the one that has waited for a request the longest is closed; those
-	// with a request at work never are. 0 means three quarters of the files that
-	// the process may open, which also bounds any other number.
-	MaxConnections int `yaml:"max_connections"`
-	// ReadTimeout bounds the reading of a whole request.
-	ReadTimeout conf.Duration `yaml:"read_timeout"`
-	// WriteTimeout bounds the time from the end of a request's headers to the
-	// end of its answer.
-	WriteTimeout conf.Duration `yaml:"write_timeout"`
-	// DrainDelay is how long requests are still accepted after the order to
-	// stop, while /ready already says no.
-	DrainDelay conf.Duration `yaml:"drain_delay"`
-	// ShutdownBudget is how long requests in flight may take to finish after
-	// that.
-	ShutdownBudget conf.Duration `yaml:"shutdown_budget"`
+	// TrustedProxies are addresses and ranges whose X-Forwarded-For is believed.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	// StopWithin is how long stopping may take: after SIGTERM requests are taken for
+	// 5 s more, at most for half of it, then what is in flight has the rest.
+	StopWithin conf.Duration `yaml:"stop_within"`
 
 	// What follows are no options: nobody knows a better value. Tests do.
 
+	// RequestTimeout bounds a whole request, ReadTimeout the reading of it, and
+	// WriteTimeout the time from the end of its headers to the end of its answer.
+	RequestTimeout conf.Duration `yaml:"test_request_timeout" conf:"hidden"`
+	ReadTimeout    conf.Duration `yaml:"test_read_timeout" conf:"hidden"`
+	WriteTimeout   conf.Duration
+	// DrainDelay is how long requests are still accepted after the order to stop,
+	// while /ready already says no; at most half of StopWithin.
+	DrainDelay conf.Duration `yaml:"test_drain_delay" conf:"hidden"`
+	// MaxConnections bounds the simultaneous connections to the API, and so do three
+	// quarters of the files that the process may open. For one more, the one that has
+	// waited for a request the longest is closed; those with a request at work never
+	// are.
+	MaxConnections int
 	// SocketMode is the mode of Unix sockets.
 	SocketMode fs.FileMode
 	// MaxHeaderBytes bounds the headers of a request, ReadHeaderTimeout the reading
@@ -57,12 +58,19 @@ type Config struct {
 // GoneOptions says what became of options of former versions; path is where the
 // Config stands in the file.
 func GoneOptions(path string) map[string]string {
+	const stop = "is part of stop_within now, which says how long stopping may take in all: write stop_within: 35s"
 	return map[string]string{
 		path + ".socket_mode":         "is gone: Unix sockets have the mode 0660; remove it",
 		path + ".tls.reload_interval": "is gone: the files are looked at every 5 s; remove it",
+		path + ".max_connections":     "is gone: there are as many as three quarters of the files that the process may open, and at most 16384; remove it",
 		path + ".max_header_bytes":    "is gone: headers have up to 32 KiB; remove it",
 		path + ".read_header_timeout": "is gone: headers have to arrive within 10 s; remove it",
+		path + ".request_timeout":     "is gone: a request is answered before homeservers and clients give up; remove it",
+		path + ".read_timeout":        "is gone: a request has to arrive within 15 s; remove it",
+		path + ".write_timeout":       "is gone: an answer has to be taken within a minute; remove it",
 		path + ".idle_timeout":        "is gone: a connection waits 150 s for its next request, longer than Synapse's; remove it",
+		path + ".drain_delay":         stop,
+		path + ".shutdown_budget":     stop,
 	}
 }
 
@@ -81,18 +89,25 @@ type TLSConfig struct {
 // DefaultConfig returns the defaults, which have no address in them.
 func DefaultConfig() Config {
 	return Config{
+		StopWithin:        conf.Duration(35 * time.Second),
+		RequestTimeout:    conf.Duration(25 * time.Second),
+		ReadTimeout:       conf.Duration(15 * time.Second),
+		WriteTimeout:      conf.Duration(time.Minute),
+		DrainDelay:        conf.Duration(5 * time.Second),
+		MaxConnections:    16384,
 		SocketMode:        0o660,
 		TLS:               TLSConfig{ReloadInterval: conf.Duration(5 * time.Second)},
-		MaxConnections:    16384,
 		MaxHeaderBytes:    32 << 10,
 		ReadHeaderTimeout: conf.Duration(10 * time.Second),
-		ReadTimeout:       conf.Duration(30 * time.Second),
-		WriteTimeout:      conf.Duration(time.Minute),
 		IdleTimeout:       conf.Duration(150 * time.Second),
-		DrainDelay:        conf.Duration(5 * time.Second),
-		ShutdownBudget:    conf.Duration(30 * time.Second),
 	}
 }
+
+// drainDelay returns how long requests are still accepted, and stopBudget how long
+// those in flight may take after that.
+func (c Config) drainDelay() time.Duration { return min(c.DrainDelay, c.StopWithin/2).Std() }
+
+func (c Config) stopBudget() time.Duration { return c.StopWithin.Std() - c.drainDelay() }
 
 // Validate adds the faults of c to p; path is where c stands in the file. It
 // does not touch files or sockets.
@@ -116,41 +131,22 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		p.Add(path+".tls", nil, "set both cert_file and key_file, or neither")
 	}
-	c.validateBounds(path, p)
-}
-
-// validateBounds adds the faults of numbers and durations. net/http takes 0 for
-// another default in most of them, so 0 is refused where it has no meaning here.
-func (c Config) validateBounds(path string, p *conf.Problems) {
-	if c.MaxConnections < 0 {
-		p.Add(path+".max_connections", c.MaxConnections, "write 0 for as many as the process may open files for, or more")
-	}
-	for _, d := range []struct {
-		name  string
-		value conf.Duration
-		least conf.Duration
-	}{
-		{"read_timeout", c.ReadTimeout, 1},
-		{"write_timeout", c.WriteTimeout, 1},
-		{"shutdown_budget", c.ShutdownBudget, 1},
-		{"drain_delay", c.DrainDelay, 0},
-	} {
-		if d.value < d.least {
-			p.Add(path+"."+d.name, d.value, "write a longer duration, such as \"10s\"")
+	for i, s := range c.TrustedProxies {
+		if _, err := conf.ParseNetwork(s); err != nil {
+			p.Add(path+".trusted_proxies["+strconv.Itoa(i)+"]", s, "use an address or a range such as 10.0.0.0/8")
 		}
+	}
+	if c.StopWithin <= 0 {
+		p.Add(path+".stop_within", c.StopWithin, "write a longer duration, such as \"35s\"")
 	}
 }
 
 // connections returns the bound of connections to the API.
 func (c Config) connections() int {
-	most := math.MaxInt
 	if files := openFiles(); files > 0 {
-		most = max(files/4*3, 1)
+		return min(c.MaxConnections, max(files/4*3, 1))
 	}
-	if c.MaxConnections > 0 {
-		return min(c.MaxConnections, most)
-	}
-	return most
+	return c.MaxConnections
 }
 
 // HealthTarget returns what CheckHealth asks for the health of a service that

@@ -24,11 +24,8 @@ func TestConfigFaults(t *testing.T) {
 		"a socket without path":        {func(c *serve.Config) { c.Listen = []string{"unix:"} }, "http.listen[0]"},
 		"a bad admin address":          {func(c *serve.Config) { c.AdminListen = "x" }, "http.admin_listen"},
 		"a certificate without key":    {func(c *serve.Config) { c.TLS.CertFile = "c" }, "http.tls"},
-		"a negative connection bound":  {func(c *serve.Config) { c.MaxConnections = -1 }, "http.max_connections"},
-		"no read timeout":              {func(c *serve.Config) { c.ReadTimeout = 0 }, "http.read_timeout"},
-		"no write timeout":             {func(c *serve.Config) { c.WriteTimeout = 0 }, "http.write_timeout"},
-		"no shutdown budget":           {func(c *serve.Config) { c.ShutdownBudget = 0 }, "http.shutdown_budget"},
-		"a drain delay into the past":  {func(c *serve.Config) { c.DrainDelay = -1 }, "http.drain_delay"},
+		"a proxy without address":      {func(c *serve.Config) { c.TrustedProxies = []string{"10.0.0.0/8", "proxy"} }, "http.trusted_proxies[1]"},
+		"no time to stop":              {func(c *serve.Config) { c.StopWithin = 0 }, "http.stop_within"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -148,7 +148,7 @@ func TestTheDrainDelayEndsByItself(t *testing.T) {
 	}
 }
 
-func TestRequestsBeyondTheShutdownBudgetAreCutOff(t *testing.T) {
+func TestRequestsBeyondTheTimeToStopAreCutOff(t *testing.T) {
 	t.Parallel()
 	entered, cut, cause := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	o := options(func(_ http.ResponseWriter, r *http.Request) {
@@ -158,7 +158,7 @@ func TestRequestsBeyondTheShutdownBudgetAreCutOff(t *testing.T) {
 		<-cut // it would be answered if its connection were not closed
 	})
 	o.Config.DrainDelay = 0
-	o.Config.ShutdownBudget = conf.Duration(20 * time.Millisecond)
+	o.Config.StopWithin = conf.Duration(20 * time.Millisecond)
 	s := start(t, o)
 	answered := make(chan error, 1)
 	go func() {

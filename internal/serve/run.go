@@ -50,7 +50,7 @@ type Options struct {
 
 // Run listens and serves until ctx ends, then drains: /ready says no and
 // connections are not kept alive for Config.DrainDelay; then the listeners close
-// and requests in flight have Config.ShutdownBudget to finish; then the workers
+// and requests in flight have what is left of Config.StopWithin to finish; then the workers
 // are stopped and waited for.
 //
 // It returns nil after a complete drain, and an error when it cannot listen
@@ -149,8 +149,8 @@ func (r *runner) wait(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	r.health.Drain()
-	r.o.Logger.InfoContext(ctx, "draining", "delay", r.o.Config.DrainDelay.Std())
-	delay := time.NewTimer(r.o.Config.DrainDelay.Std())
+	r.o.Logger.InfoContext(ctx, "draining", "delay", r.o.Config.drainDelay())
+	delay := time.NewTimer(r.o.Config.drainDelay())
 	defer delay.Stop()
 	select {
 	case <-delay.C:
@@ -164,7 +164,7 @@ func (r *runner) wait(ctx context.Context) error {
 // shutdown closes the API listeners, waits for their requests within the budget,
 // and closes the admin listener last, so that the drain can be watched.
 func (r *runner) shutdown(cut context.CancelCauseFunc) error {
-	budget := r.o.Config.ShutdownBudget.Std()
+	budget := r.o.Config.stopBudget()
 	r.o.Logger.Info("shutting down", "budget", budget)
 	err := r.shutdownAll(false, budget, cut)
 	if err != nil {

@@ -53,7 +53,7 @@ func options(h http.HandlerFunc) serve.Options {
 	c := serve.DefaultConfig()
 	c.Listen = []string{"127.0.0.1:0"}
 	c.AdminListen = "127.0.0.1:0"
-	c.DrainDelay = conf.Duration(time.Hour)
+	c.DrainDelay, c.StopWithin = conf.Duration(time.Hour), conf.Duration(time.Hour)
 	return serve.Options{Name: "pushgw", Version: "1.2.3", Config: c, Handler: h, Gatherer: prometheus.NewRegistry()}
 }
 

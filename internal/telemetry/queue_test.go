@@ -34,7 +34,7 @@ func TestSpansThatWaitAreBounded(t *testing.T) {
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	t.Cleanup(c.Close)
-	tracer, end := start(t, c.URL, 1)
+	tracer, end := start(t, c.URL)
 	one := func() {
 		_, span := tracer.Provider().Tracer("x").Start(t.Context(), "x")
 		span.End()

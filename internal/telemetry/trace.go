@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -23,41 +24,43 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 )
 
-// TraceConfig says where traces go.
+// TraceConfig says where traces go. The rest is said by the standard variables
+// OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and OTEL_EXPORTER_OTLP_HEADERS of
+// OpenTelemetry.
 type TraceConfig struct {
 	// Endpoint is the URL of an OTLP collector that takes protobuf over HTTP,
 	// such as http://localhost:4318/v1/traces. A URL without a path means
-	// /v1/traces. Empty turns tracing off.
+	// /v1/traces. Empty turns tracing off. OTEL_TRACES_SAMPLER,
+	// OTEL_TRACES_SAMPLER_ARG and OTEL_EXPORTER_OTLP_HEADERS say the rest.
 	Endpoint string `yaml:"endpoint"`
-	// SampleRatio is the share of traces kept, from 0 to 1, of those that no
-	// caller has decided on: a caller's traceparent header is followed.
-	SampleRatio float64 `yaml:"sample_ratio"`
-	// Headers are sent to the collector with every request: name=value, the next
-	// one after a comma, values percent-encoded, as in the variable
-	// OTEL_EXPORTER_OTLP_HEADERS (OpenTelemetry, "OTLP Exporter Configuration").
-	// HeadersFile is a file that holds them.
-	Headers     conf.Secret `yaml:"headers"`
-	HeadersFile string      `yaml:"headers_file"`
 }
 
-var (
-	errEndpoint = errors.New("write an http or https URL without user, query and fragment, or leave it out to turn tracing off")
-	errHeaders  = errors.New("write name=value, the next one after a comma, values percent-encoded")
-)
+// GoneOptions says what became of options of former versions; path is where the
+// TraceConfig stands in the file.
+func GoneOptions(path string) map[string]string {
+	const headers = "is gone: set the environment variable OTEL_EXPORTER_OTLP_HEADERS, which has the same form"
+	return map[string]string{
+		path + ".sample_ratio": "is gone: set the environment variables OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.1",
+		path + ".headers":      headers,
+		path + ".headers_file": headers,
+	}
+}
+
+var errEndpoint = errors.New("write an http or https URL without user, query and fragment, or leave it out to turn tracing off")
 
 // Validate adds the faults of c to p; path is where c stands in the file.
 func (c TraceConfig) Validate(path string, p *conf.Problems) {
-	if c.Endpoint != "" {
-		if _, err := c.endpoint(); err != nil {
-			// The value is left out: a URL may hold a password.
-			p.Add(path+".endpoint", nil, err.Error())
+	if c.Endpoint == "" {
+		return
+	}
+	if _, err := c.endpoint(); err != nil {
+		// The value is left out: a URL may hold a password.
+		p.Add(path+".endpoint", nil, err.Error())
+	}
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"} {
+		if !validHeaders(os.Getenv(name)) {
+			p.Add(name, nil, "write name=value, the next one after a comma, values percent-encoded")
 		}
-	}
-	if !(c.SampleRatio >= 0 && c.SampleRatio <= 1) { // also refuses NaN
-		p.Add(path+".sample_ratio", c.SampleRatio, "write a number from 0 to 1")
-	}
-	if _, err := c.headers(); err != nil {
-		p.Add(path+".headers", nil, err.Error()) // the value is a secret
 	}
 }
 
@@ -74,22 +77,20 @@ func (c TraceConfig) endpoint() (string, error) {
 	return u.String(), nil
 }
 
-// headers returns the headers by name.
-func (c TraceConfig) headers() (map[string]string, error) {
-	headers := make(map[string]string)
-	for pair := range strings.SplitSeq(c.Headers.Reveal(), ",") {
+// validHeaders looks at headers for the collector before the exporter does, which
+// would show those that are wrong on standard error: they are secrets.
+func validHeaders(list string) bool {
+	for pair := range strings.SplitSeq(list, ",") {
 		if pair = strings.TrimSpace(pair); pair == "" {
 			continue
 		}
 		name, value, _ := strings.Cut(pair, "=")
-		name = strings.TrimSpace(name)
 		value, err := url.PathUnescape(strings.TrimSpace(value))
-		if err != nil || value == "" || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-			return nil, errHeaders
+		if err != nil || value == "" || !httpguts.ValidHeaderFieldName(strings.TrimSpace(name)) || !httpguts.ValidHeaderFieldValue(value) {
+			return false
 		}
-		headers[name] = value
 	}
-	return headers, nil
+	return true
 }
 
 // Tracer instruments HTTP in both directions. The zero Tracer does nothing and
@@ -116,17 +117,12 @@ func Tracing(ctx context.Context, c TraceConfig, service, version string, log *s
 	if err != nil {
 		return Tracer{}, nil, fmt.Errorf("set up tracing: %w", err)
 	}
-	headers, err := c.headers()
-	if err != nil {
-		return Tracer{}, nil, fmt.Errorf("set up tracing: %w", err)
-	}
-	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(headers))
+	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint))
 	if err != nil {
 		return Tracer{}, nil, fmt.Errorf("set up the trace exporter: %w", err)
 	}
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(&exporter{next: otlp, log: log}),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(c.SampleRatio))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", service),
 			attribute.String("service.version", version),

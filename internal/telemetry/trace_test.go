@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -100,12 +101,17 @@ func attributes(s *tracepb.Span) map[string]bool {
 	return out
 }
 
+func TestMain(m *testing.M) {
+	if err := os.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "tenant=a%2Cb%3D, authorization=Bearer%20c"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // start returns a tracer for the collector at url, and its end.
-func start(t *testing.T, url string, ratio float64) (telemetry.Tracer, func(context.Context) error) {
+func start(t *testing.T, url string) (telemetry.Tracer, func(context.Context) error) {
 	t.Helper()
-	tracer, end, err := telemetry.Tracing(t.Context(), telemetry.TraceConfig{
-		Endpoint: url, SampleRatio: ratio, Headers: "tenant=a%2Cb%3D, authorization=Bearer%20c",
-	}, "identity", "1.2.3", slog.New(slog.DiscardHandler))
+	tracer, end, err := telemetry.Tracing(t.Context(), telemetry.TraceConfig{Endpoint: url}, "identity", "1.2.3", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,10 +144,11 @@ func engine(t *testing.T, client *http.Client, upstream string) http.Handler {
 }
 
 func TestATraceGoesThroughTheService(t *testing.T) {
-	t.Parallel()
 	c := newCollector(t)
 	// The ratio of 0 shows that the caller's decision counts.
-	tracer, end := start(t, c.URL, 0)
+	t.Setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+	t.Setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+	tracer, end := start(t, c.URL)
 	var handedOn string
 	upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		handedOn = r.Header.Get("Traceparent")
@@ -215,7 +222,7 @@ func checkPrivacy(t *testing.T, in, out *tracepb.Span) {
 func TestErrorTextsStayOutOfTraces(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)
-	tracer, end := start(t, c.URL+"/v1/traces", 1)
+	tracer, end := start(t, c.URL+"/v1/traces")
 	_, span := tracer.Provider().Tracer("x").Start(t.Context(), "work")
 	span.RecordError(errors.New("dial alice@example.org"), trace.WithStackTrace(true))
 	span.SetStatus(codes.Error, "dial alice@example.org")
@@ -235,7 +242,7 @@ func TestErrorTextsStayOutOfTraces(t *testing.T) {
 func TestUnmatchedRequestsShareASpanName(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t)
-	tracer, end := start(t, c.URL, 1)
+	tracer, end := start(t, c.URL)
 	api := tracer.Handler(engine(t, new(http.Client), ""))
 	for _, r := range []*http.Request{
 		httptest.NewRequest("GET", "/alice", nil), httptest.NewRequest("ALICE", "/key/1", nil),
@@ -281,7 +288,7 @@ func TestLostTracesAreLoggedOnce(t *testing.T) {
 	c := newCollector(t)
 	c.status = http.StatusBadRequest // is not tried again
 	var logs bytes.Buffer
-	tracer, end, err := telemetry.Tracing(t.Context(), telemetry.TraceConfig{Endpoint: c.URL, SampleRatio: 1},
+	tracer, end, err := telemetry.Tracing(t.Context(), telemetry.TraceConfig{Endpoint: c.URL},
 		"x", "1", slog.New(slog.NewTextHandler(&logs, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push"
 )
@@ -62,8 +63,8 @@ func counts(event string) uint32 {
 func TestARequestTakesTwoRoundTrips(t *testing.T) {
 	t.Parallel()
 	cfg := redistest.Shared(t)
-	wire := redistest.StartWire(t, cfg.Addresses[0])
-	cfg.Addresses = []string{wire.Address}
+	wire := redistest.StartWire(t, cfg.Addresses()[0])
+	cfg = redistest.At(cfg, wire.Address)
 	d := sharing(t, cfg)()
 	for devices := range []int{1, 10, 100} {
 		var claims []push.Claim
@@ -140,7 +141,7 @@ func TestSentinelFailover(t *testing.T) {
 	sentinel := redistest.Start(t, fmt.Sprintf("sentinel monitor herald %s %s 1\nsentinel auth-pass herald hunter2\n"+
 		"sentinel down-after-milliseconds herald 2000\nsentinel failover-timeout herald 2000\n", host, port), "--sentinel")
 	cfg := redistest.Config(sentinel.Address)
-	cfg.MasterName, cfg.Password = "herald", "hunter2"
+	cfg.URL = conf.Secret("redis://:hunter2@" + sentinel.Address + "?master_name=herald")
 	open := sharing(t, cfg)
 	process{t, open()}.end("e", "k", 1, sent)
 	if n, err := in(master).Wait(t.Context(), 1, time.Minute).Result(); err != nil || n != 1 {

@@ -2,6 +2,7 @@ package email
 
 import (
 	"cmp"
+	"crypto/x509"
 	"net"
 	"net/mail"
 	"slices"
@@ -38,9 +39,9 @@ type Config struct {
 	// TLS is TLSStart, the default, TLSImplicit or TLSNone. Certificates are
 	// always verified.
 	TLS string `yaml:"tls"`
-	// CAFile is a PEM file of certificate authorities to accept beside the
-	// system's.
-	CAFile string `yaml:"ca_file"`
+	// RootCAs are the authorities that certificates may be signed by; nil is the
+	// system's. It is no option.
+	RootCAs *x509.CertPool
 
 	// Username and Password are shown to the relay if Username is set.
 	// PasswordFile is the file that holds the password.
@@ -116,7 +117,7 @@ type settings struct {
 func (c Config) resolve(path string, p *conf.Problems) settings {
 	s := settings{Config: c, senders: make(map[string]sender)}
 	if c.Host == "" {
-		if c.Username != "" || c.From != "" || c.CAFile != "" || c.Port != 0 {
+		if c.Username != "" || c.From != "" || c.Port != 0 {
 			p.Add(path+".host", nil, "is missing: name the mail relay, or remove the other options to send no mail")
 		}
 	} else {
@@ -140,9 +141,6 @@ func (s *settings) checkRelay(path string, p *conf.Problems) {
 	s.Port = cmp.Or(s.Port, ports[s.TLS])
 	if s.Port < 0 || s.Port > 65535 {
 		p.Add(path+".port", s.Port, "must be from 1 to 65535")
-	}
-	if s.CAFile != "" && s.TLS == TLSNone {
-		p.Add(path+".ca_file", s.CAFile, "needs TLS")
 	}
 	if strings.ContainsFunc(s.EHLO, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		p.Add(path+".ehlo", s.EHLO, "must be a host name in ASCII")

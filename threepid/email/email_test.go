@@ -24,7 +24,7 @@ var sent = time.Date(2026, 11, 22, 12, 30, 0, 0, time.UTC)
 
 // config uses a relay of threepidtest.
 func config(relay *threepidtest.SMTP) email.Config {
-	return email.Config{Host: relay.Host, Port: relay.Port, CAFile: relay.CAFile, From: "Matrix ID <noreply@id.example.org>"}
+	return email.Config{Host: relay.Host, Port: relay.Port, RootCAs: relay.RootCAs, From: "Matrix ID <noreply@id.example.org>"}
 }
 
 // fixture is a sender with its metrics and its log.

@@ -16,7 +16,6 @@ import (
 	"github.com/wneessen/go-mail/log"
 	"github.com/wneessen/go-mail/smtp"
 
-	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/threepid/sending"
 )
 
@@ -59,14 +58,7 @@ func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 	if s.TLS == TLSNone {
 		return r, nil
 	}
-	r.tls = &tls.Config{ServerName: s.Host, MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		pool, err := safehttp.LoadRootCAs(s.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		r.tls.RootCAs = pool
-	}
+	r.tls = &tls.Config{ServerName: s.Host, MinVersion: tls.VersionTLS12, RootCAs: s.RootCAs}
 	var err error
 	if s.Auth == AuthXOAUTH2 {
 		r.tokens, err = newTokens(s.OAuth2, s.Username, r.tls)

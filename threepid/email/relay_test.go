@@ -251,7 +251,7 @@ func TestCertificatesAreVerified(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		unknown := good
-		unknown.CAFile = ""
+		unknown.RootCAs = nil
 		s := newSender(t, unknown)
 		checkSendError(t, s.Send(t.Context(), challenge()), "no safe TLS connection")
 		s.outcomes(t, "tls", 1)
@@ -283,7 +283,7 @@ func TestTLSModes(t *testing.T) {
 			c := config(relay)
 			c.TLS = tc.mode
 			if tc.mode == email.TLSNone {
-				c.CAFile = ""
+				c.RootCAs = nil
 			}
 			if err := newSender(t, c).Send(t.Context(), challenge()); (err == nil) != tc.ok {
 				t.Errorf("got %v", err)
@@ -316,7 +316,7 @@ func TestLoggingIn(t *testing.T) {
 				c := config(relay)
 				c.Username, c.Password, c.Auth = "is", tc.password, tc.auth
 				if tc.plainText {
-					c.TLS, c.CAFile = email.TLSNone, ""
+					c.TLS, c.RootCAs = email.TLSNone, nil
 				}
 				s := newSender(t, c)
 				probed := s.Probe(t.Context())
@@ -401,7 +401,7 @@ func TestACertificateForAnotherName(t *testing.T) {
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
 	s := newSender(t, email.Config{
-		Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, TLS: email.TLSImplicit, CAFile: ca.File(t), From: "noreply@id.example.org",
+		Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, TLS: email.TLSImplicit, RootCAs: ca.Pool(), From: "noreply@id.example.org",
 	})
 	checkSendError(t, s.Send(t.Context(), challenge()), "no safe TLS connection")
 	s.outcomes(t, "tls", 1)

@@ -1,8 +1,6 @@
 package sms_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -127,13 +125,8 @@ func TestFaultyConfigurations(t *testing.T) {
 
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
-	empty := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"a faulty configuration":        {"sms: {provider: webhook}", "sms.allow: is missing"},
-		"a file without authorities":    {webhookYAML + "    ca_file: " + empty, "no certificate"},
 		"a folder that is not there":    {webhookYAML + "  templates: /does/not/exist", "SMS templates"},
 		"a language without a template": {webhookYAML + "  default_language: fr", "default language fr"},
 	} {

@@ -2,6 +2,7 @@ package sms
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,16 +22,8 @@ const maxAnswer = 64 << 10
 // newClient returns a client for a provider. Private addresses must be in one
 // of the allowed networks, and certificate authorities beside the system's in
 // the PEM file.
-func newClient(timeout time.Duration, allow []netip.Prefix, caFile string) (*safehttp.Client, error) {
-	opts := safehttp.Options{Timeout: timeout, MaxBody: maxAnswer, AllowNets: allow, UserAgent: "herald-identity"}
-	if caFile != "" {
-		roots, err := safehttp.LoadRootCAs(caFile)
-		if err != nil {
-			return nil, err
-		}
-		opts.RootCAs = roots
-	}
-	return safehttp.New(opts)
+func newClient(timeout time.Duration, allow []netip.Prefix, roots *x509.CertPool) (*safehttp.Client, error) {
+	return safehttp.New(safehttp.Options{Timeout: timeout, MaxBody: maxAnswer, AllowNets: allow, RootCAs: roots, UserAgent: "herald-identity"})
 }
 
 // answer is what a provider answered.

@@ -2,6 +2,7 @@ package sms_test
 
 import (
 	"context"
+	"crypto/x509"
 	"net/http"
 	"strings"
 	"testing"
@@ -222,16 +223,16 @@ func TestPrivateNetworksAreReachedOnlyWhenListed(t *testing.T) {
 	server := ca.Server(t, "127.0.0.1:0", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), "127.0.0.1")
 	for name, tc := range map[string]struct {
 		networks []string
-		caFile   string
+		roots    *x509.CertPool
 		reason   string // "" for success
 	}{
-		"listed":                         {[]string{"127.0.0.1/32"}, ca.File(t), ""},
-		"not listed":                     {nil, ca.File(t), "not allowed: only providers in allow_networks"},
-		"another network":                {[]string{"10.0.0.0/8"}, ca.File(t), "not allowed"},
-		"listed, with an unknown issuer": {[]string{"127.0.0.1/32"}, "", "unknown authority"},
+		"listed":                         {[]string{"127.0.0.1/32"}, ca.Pool(), ""},
+		"not listed":                     {nil, ca.Pool(), "not allowed: only providers in allow_networks"},
+		"another network":                {[]string{"10.0.0.0/8"}, ca.Pool(), "not allowed"},
+		"listed, with an unknown issuer": {[]string{"127.0.0.1/32"}, nil, "unknown authority"},
 	} {
 		config := webhook(&threepidtest.SMS{URL: server.URL})
-		config.Webhook.AllowNetworks, config.Webhook.CAFile = tc.networks, tc.caFile
+		config.Webhook.AllowNetworks, config.Webhook.RootCAs = tc.networks, tc.roots
 		s := newSender(t, config)
 		err := s.Send(t.Context(), challenge())
 		switch {

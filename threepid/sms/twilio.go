@@ -92,7 +92,7 @@ func newTwilio(c TwilioConfig, timeout time.Duration) (*twilio, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := newClient(timeout, networks, "")
+	client, err := newClient(timeout, networks, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package sms
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -50,9 +51,9 @@ type WebhookConfig struct {
 	// AllowNetworks lists private networks, as in 10.0.0.0/8, in which the gateway
 	// may be.
 	AllowNetworks []string `yaml:"allow_networks"`
-	// CAFile is a PEM file of certificate authorities to accept beside the
-	// system's.
-	CAFile string `yaml:"ca_file"`
+	// RootCAs are the authorities that certificates may be signed by; nil is the
+	// system's. It is no option.
+	RootCAs *x509.CertPool
 }
 
 // fields are what the templates of a webhook are rendered with.
@@ -81,7 +82,7 @@ func newWebhook(c WebhookConfig, timeout time.Duration) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.client, err = newClient(timeout, networks, c.CAFile)
+	w.client, err = newClient(timeout, networks, c.RootCAs)
 	return w, err
 }
 

@@ -29,7 +29,7 @@ const patience = conf.Duration(5 * time.Second)
 // Config returns settings for the Redis at address with keys of the test's own.
 func Config(address string) redisconn.Config {
 	cfg := redisconn.DefaultConfig("test:" + rand.Text() + ":")
-	cfg.Addresses, cfg.Budget = []string{address}, patience
+	cfg.URL, cfg.Budget = conf.Secret("redis://"+address), patience
 	return cfg
 }
 
@@ -61,12 +61,19 @@ func Shared(t testing.TB) redisconn.Config {
 		}
 		t.Skip("TEST_REDIS_URL is not set: run this with scripts/services run")
 	}
-	opts, err := redis.ParseURL(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := Config(opts.Addr)
-	cfg.Username, cfg.Password, cfg.DB = opts.Username, conf.Secret(opts.Password), opts.DB
+	cfg := Config("")
+	cfg.URL = conf.Secret(url)
+	return cfg
+}
+
+// Section returns cfg as the section of a configuration.
+func Section(cfg redisconn.Config) string {
+	return fmt.Sprintf("redis: {url: %q, key_prefix: %q, test_budget: %s}\n", cfg.URL.Reveal(), cfg.KeyPrefix, cfg.Budget)
+}
+
+// At returns cfg with another address in it.
+func At(cfg redisconn.Config, address string) redisconn.Config {
+	cfg.URL = conf.Secret(strings.Replace(cfg.URL.Reveal(), cfg.Addresses()[0], address, 1))
 	return cfg
 }
 
@@ -192,9 +199,7 @@ func StartCluster(t testing.TB) (redisconn.Config, []*redis.Client) {
 			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
 		})
 	}
-	cfg := Config(nodes[1].Address)
-	cfg.Cluster = true
-	return cfg, clients
+	return Config(nodes[1].Address + "?cluster=true"), clients
 }
 
 // Await looks until it is so, for half a minute at the most.
