@@ -36,17 +36,6 @@ type App struct {
 	key Key // of the settings
 }
 
-var (
-	passable = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-	// ours are members that pushes have anyway, and those that push services keep
-	// for themselves.
-	ours = regexp.MustCompile(`^(event_id|type|room_(id|name|alias)|sender|sender_display_name|membership|user_is_target|prio|content(_.*)?|` +
-		`counts|unread(_count)?|missed_calls|devices|aps|sound|highlight|from|message_type|(google|gcm).*)$`)
-)
-
-// Passable reports whether an app may have members of that name passed on.
-func Passable(name string) bool { return passable.MatchString(name) && !ours.MatchString(name) }
-
 // Apps finds the app an app_id belongs to. It does not change once made.
 type Apps struct {
 	exact map[string]*App
@@ -81,7 +70,7 @@ func NewApps(apps []App) (*Apps, error) {
 				return nil, fmt.Errorf("apps %q and %q can match the same app_id; make one of them narrower", other.app.Name, app.Name)
 			}
 		}
-		a.globs = append(a.globs, glob{globRegexp(app.Name), app})
+		a.globs = append(a.globs, glob{Glob(app.Name), app})
 	}
 	return a, nil
 }
@@ -103,10 +92,10 @@ func (a *Apps) Find(appID string) *App {
 // All returns the apps in the order they were given.
 func (a *Apps) All() []*App { return a.all }
 
-func globRegexp(pattern string) *regexp.Regexp {
-	expr := regexp.QuoteMeta(pattern)
-	expr = strings.ReplaceAll(expr, `\*`, `.*`)
-	expr = strings.ReplaceAll(expr, `\?`, `.`)
+// Glob returns what matches the whole of what a glob is for: * stands for any run of
+// characters and ? for exactly one.
+func Glob(pattern string) *regexp.Regexp {
+	expr := strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(regexp.QuoteMeta(pattern))
 	return regexp.MustCompile(`^(?s:` + expr + `)$`)
 }
 

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash/crc32"
 	"regexp"
 	"strconv"
@@ -29,15 +30,9 @@ type Key [16]byte
 
 // keyOf returns the key of parts. Different lists of parts have different keys.
 func keyOf(parts ...string) Key {
-	size := 0
+	text := make([]byte, 0, 512)
 	for _, p := range parts {
-		size += 4 + len(p)
-	}
-	text := make([]byte, 0, size)
-	for _, p := range parts {
-		n := len(p)
-		text = append(text, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-		text = append(text, p...)
+		text = append(binary.BigEndian.AppendUint32(text, uint32(len(p))), p...) //nolint:gosec // no part is that long
 	}
 	sum := sha256.Sum256(text)
 	return Key(sum[:16])

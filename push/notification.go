@@ -132,29 +132,6 @@ func (d Device) BadgeDisabled() bool {
 	return d.Data["disable_badge_count"] == true || d.Data["org.matrix.msc4076.disable_badge_count"] == true
 }
 
-// Entry is the device as its homeserver listed it, for apps that look for
-// themselves among the devices.
-func (d *Device) Entry() map[string]any {
-	m := map[string]any{"app_id": d.AppID, "pushkey": d.PushKey}
-	if d.PushKeyTS != 0 {
-		m["pushkey_ts"] = d.PushKeyTS
-	}
-	if d.Data != nil {
-		m["data"] = d.Data
-	}
-	tweaks := make(map[string]any, 2)
-	if d.Tweaks.Sound != "" {
-		tweaks["sound"] = d.Tweaks.Sound
-	}
-	if d.Tweaks.Highlight {
-		tweaks["highlight"] = true
-	}
-	if len(tweaks) > 0 {
-		m["tweaks"] = tweaks
-	}
-	return m
-}
-
 // Tweaks are the tweaks of the push rule that matched (Client-Server API,
 // "Push Rules: Actions").
 type Tweaks struct {

@@ -61,7 +61,8 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 		last400 := out.Status == 400 && attempt > 1
 		again := out.Kind == Temporary && out.RetryAfter == 0 && attempt < maxAttempts && !last400 &&
 			(out.Unprocessed || uncertain && !resent)
-		if !again || !wait(ctx, jitter(g.opts.RetryWait<<(attempt-1))) {
+		pause := g.opts.RetryWait << (attempt - 1)
+		if !again || !wait(ctx, pause/2+rand.N(pause)) { //nolint:gosec // what failed together is not to come back together
 			return out
 		}
 		last, resent = out, resent || uncertain
@@ -134,12 +135,6 @@ func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change Hea
 		log.WarnContext(ctx, "the push service sent Retry-After for all devices: homeservers are told to come back later",
 			"status", out.Status, "detail", out.Detail, "retry_after", out.RetryAfter)
 	}
-}
-
-// jitter spreads d over its half to one and a half, so that what failed
-// together does not come back together.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d) //nolint:gosec // nobody gains by guessing it
 }
 
 // wait waits d and reports true, or false at once when ctx ends before that.

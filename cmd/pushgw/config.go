@@ -19,6 +19,7 @@ import (
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/apns"
 	"github.com/matrix-herald/herald/push/dedup"
+	"github.com/matrix-herald/herald/push/eventdata"
 	"github.com/matrix-herald/herald/push/fcm"
 	"github.com/matrix-herald/herald/push/hms"
 	"github.com/matrix-herald/herald/push/webpush"
@@ -251,7 +252,7 @@ func (a App) validate(path string, p *conf.Problems) {
 		p.Add(path+".max_in_flight", n, "use a number of at least 1")
 	}
 	for i, name := range a.PassOn {
-		if !push.Passable(name) {
+		if !eventdata.Passable(name) {
 			p.Add(fmt.Sprintf("%s.pass_on[%d]", path, i), name, "use the name of a member that pushes do not have anyway, such as ciphertext, ephemeral or mac")
 		}
 	}

@@ -134,7 +134,7 @@ func (m *data) addDart(d push.Delivery, counts []field) content {
 		s, _ := text(numbers)
 		m.add(field{"counts", s})
 	}
-	s, _ := text([]any{d.Device.Entry()}) // what was decoded from JSON cannot fail
+	s, _ := text([]any{Entry(d.Device)}) // what was decoded from JSON cannot fail
 	m.add(field{"devices", s})
 	return content(push.Once(d.Common, func() whole {
 		f := field{key: "content"}

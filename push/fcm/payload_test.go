@@ -19,6 +19,7 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/eventdata"
 	"github.com/matrix-herald/herald/push/fcm"
 	"github.com/matrix-herald/herald/push/pushtest"
 )
@@ -279,7 +280,7 @@ func FuzzMessage(f *testing.F) {
 			object, isObject := payload.(map[string]any)
 			own := weight(texts(object))
 			if app.Dart {
-				text, _ := json.Marshal([]any{d.Device.Entry()})
+				text, _ := json.Marshal([]any{eventdata.Entry(d.Device)})
 				own = len(text) + len("devices")
 			}
 			if out.Reason != push.ReasonMalformedData || isObject && own < 4096-550 {

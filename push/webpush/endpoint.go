@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/matrix-herald/herald/push"
 )
 
 // maxEndpoint bounds an endpoint, in bytes. Those of the services are below 1000.
@@ -89,9 +91,7 @@ func newHosts(allowed, denied []string) hosts {
 var portSuffix = regexp.MustCompile(`:[0-9*?]+$`)
 
 func newGlob(pattern string) glob {
-	expr := regexp.QuoteMeta(strings.TrimSuffix(pattern, ":443"))
-	expr = strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(expr)
-	return glob{regexp.MustCompile(`^(?s:` + expr + `)$`), portSuffix.MatchString(pattern)}
+	return glob{push.Glob(strings.TrimSuffix(pattern, ":443")), portSuffix.MatchString(pattern)}
 }
 
 // allow reports whether the operator lets notifications go to e. A port

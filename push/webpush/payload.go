@@ -215,7 +215,7 @@ func (s *settings) writer(d push.Delivery, defaults map[string]any, alone bool) 
 				e["counts"] = counts
 			}
 			if s.ownDevice {
-				e["devices"] = []any{d.Device.Entry()}
+				e["devices"] = []any{eventdata.Entry(d.Device)}
 			}
 			return encode(map[string]any{"notification": map[string]any(e)})
 		}
