@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -204,32 +203,6 @@ func TestLookupOfTenThousandHashes(t *testing.T) {
 	tooMany := slices.Concat(hashes, hashes[:1])
 	body := encode(t, map[string]any{"algorithm": "sha256", "pepper": pepper, "addresses": tooMany})
 	w.send(t, post(lookupPath, token, body)).refused(t, 413, "M_TOO_LARGE")
-}
-
-// TestALookupOfTooManyIsRefusedWhileItArrives sends ten thousand addresses and the
-// comma before the next one, and then nothing. Lists of other requests end there, too.
-//
-// Conformance (endpoints): a list of more than 10,000 | 413 `M_TOO_LARGE`, before more is read
-func TestALookupOfTooManyIsRefusedWhileItArrives(t *testing.T) {
-	t.Parallel()
-	w, token := bound(t, "alice@example.com")
-	for path, begin := range map[string]string{
-		lookupPath: `{"algorithm":"sha256","addresses":[` + strings.Repeat(`"",`, 10_000),
-		termsPath:  `{"user_accepts":[` + strings.Repeat(`"",`, 10_000),
-	} {
-		body, more := io.Pipe()
-		t.Cleanup(func() { more.Close() })
-		go func() { _, _ = io.WriteString(more, begin) }()
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+path, body)
-		check(t, err)
-		r.Header.Set("Authorization", "Bearer "+token)
-		res, err := w.client.Do(r)
-		check(t, err)
-		defer res.Body.Close()
-		if res.StatusCode != http.StatusRequestEntityTooLarge {
-			t.Errorf("%s: %s", path, res.Status)
-		}
-	}
 }
 
 // Conformance (callers): Element Android: takes the pepper from `M_INVALID_PEPPER`, and needs the text of an error (also TestRefusals)
