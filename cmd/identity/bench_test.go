@@ -9,12 +9,16 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/matrix-herald/herald/identity/storetest"
+	"github.com/matrix-herald/herald/threepid/threepidtest"
 )
 
 const smallDirectory, bigDirectory = 10_000, 1_000_000
@@ -185,4 +189,33 @@ func compare(b *testing.B, small, big *arena, hashes int) {
 	b.ReportMetric(median(smallRatios), "small-ratio")
 	b.ReportMetric(median(bigRatios), "big-ratio")
 	b.ReportMetric(median(growth), "growth-ratio")
+}
+
+// BenchmarkRequestToken has 32 clients ask for mails to ever new addresses, through
+// a relay whose TLS handshake takes 2 ms.
+func BenchmarkRequestToken(b *testing.B) {
+	relay := threepidtest.NewSMTP(b, threepidtest.SMTPOptions{Handshake: 2 * time.Millisecond})
+	b.Setenv("IDENTITY_EMAIL_PORT", strconv.Itoa(relay.Port))
+	b.Setenv("IDENTITY_EMAIL_CA_FILE", relay.CAFile)
+	storetest.EachBench(b, func(b *testing.B, newDatabase func(testing.TB) string) {
+		s := newSite(b, newDatabase(b), "")
+		n := s.start(b)
+		token, err := n.register(b.Context(), s.homeserver, "@bench:"+s.homeserver)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var asked atomic.Int64
+		b.SetParallelism(32 / runtime.GOMAXPROCS(0))
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				body := fmt.Sprintf(`{"client_secret":"secret","email":"bench%d@example.com","send_attempt":1}`, asked.Add(1))
+				_, a, err := n.do(b.Context(), http.MethodPost, "/_matrix/identity/v2/validate/email/requestToken", token, body)
+				if err != nil || a.status != http.StatusOK {
+					b.Errorf("%v, %d %s", err, a.status, a.body)
+				}
+			}
+		})
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+	})
 }
