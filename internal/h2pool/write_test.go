@@ -2,6 +2,8 @@ package h2pool_test
 
 import (
 	"context"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,5 +72,68 @@ func TestAServerThatReadsNothingIsLeft(t *testing.T) {
 	all.Wait()
 	if lost.Load() == 0 {
 		t.Error("no request was lost with the connection")
+	}
+}
+
+// recordCounter counts the TLS records that arrive on a connection.
+type recordCounter struct {
+	net.Conn
+	header []byte
+	left   int
+	count  *atomic.Int32
+}
+
+func (c *recordCounter) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	for b := b[:n]; len(b) > 0; {
+		if c.left > 0 {
+			part := min(c.left, len(b))
+			b, c.left = b[part:], c.left-part
+			continue
+		}
+		c.header, b = append(c.header, b[0]), b[1:]
+		if len(c.header) == 5 { // RFC 8446 section 5.1
+			c.left, c.header = int(c.header[3])<<8|int(c.header[4]), nil
+			c.count.Add(1)
+		}
+	}
+	return n, err
+}
+
+type countingListener struct {
+	net.Listener
+	records atomic.Int32
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &recordCounter{Conn: c, count: &l.records}, nil
+}
+
+// Each request is two frames, which net/http writes one by one.
+func TestRequestsShareRecords(t *testing.T) {
+	t.Parallel()
+	for _, atOnce := range []int{1, 64} {
+		ln := &countingListener{Listener: listen(t, "127.0.0.1:0")}
+		s := serveOn(t, ln, func(http.ResponseWriter, *http.Request) {})
+		p := s.pool(t)
+		mustPost(t, p, s.addr, "first")
+		before, requests := ln.records.Load(), 1024
+		for range requests / atOnce {
+			for _, err := range burst(t.Context(), p, s.addr, atOnce) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		// Mostly fewer than one; a busy machine may interrupt a stream between its frames.
+		if n := int(ln.records.Load() - before); n > requests*3/2 {
+			t.Errorf("%d at once: %d requests in %d records", atOnce, requests, n)
+		} else {
+			t.Logf("%d at once: %d requests in %d records", atOnce, requests, n)
+		}
 	}
 }

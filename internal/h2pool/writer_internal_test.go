@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -90,34 +89,6 @@ func want(t *testing.T, got []byte, frames ...[]byte) {
 	if !bytes.Equal(got, bytes.Join(frames, nil)) {
 		t.Errorf("the peer got %q, want %q", got, frames)
 	}
-}
-
-func TestTheBeginningOfARequestLeavesWithItsBody(t *testing.T) {
-	inWriter(t, func(t *testing.T, w *writer, p *peer) {
-		write(t, w, begin(1))
-		want(t, p.took())
-		write(t, w, rest(1))
-		want(t, p.took(), begin(1), rest(1))
-	})
-}
-
-// Nor does it when other requests begin all the time.
-func TestABodyThatDoesNotComeHoldsNothingBackForLong(t *testing.T) {
-	inWriter(t, func(t *testing.T, w *writer, p *peer) {
-		var sent [][]byte
-		for stream := uint32(1); ; stream += 2 {
-			write(t, w, begin(stream))
-			sent = append(sent, begin(stream))
-			if got := p.took(); got != nil {
-				want(t, got, sent...)
-				break
-			}
-			if stream > 20 {
-				t.Fatal("nothing is written")
-			}
-			<-time.After(maxHold / 4)
-		}
-	})
 }
 
 func TestWhatIsReadyDuringAWriteSharesTheNext(t *testing.T) {
