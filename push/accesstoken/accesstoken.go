@@ -3,20 +3,22 @@
 package accesstoken
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/oauth2"
+
+	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 )
 
 const (
-	defaultTimeout = 10 * time.Second
-	defaultRetry   = time.Second
 	// margin is how long before its end a token is renewed, a quarter of its life
 	// at most.
 	margin  = 5 * time.Minute
@@ -24,33 +26,30 @@ const (
 	// minAge is how old a token must be before the push service's refusal of it
 	// leads to a new one.
 	minAge = time.Minute
-	// The backoff between failed requests starts with Options.Retry and doubles up
-	// to maxRetry. For a refused account it starts higher, because only an operator
-	// can mend that.
+	// The backoff between failed requests starts with outbound.Options.TokenRetry and
+	// doubles up to maxRetry. For a refused account it starts higher, because only an
+	// operator can mend that.
 	maxRetry           = 5 * time.Minute
 	refusedRetryFactor = 30
 )
 
-// Options configure a Source. All but Fetch have defaults.
-type Options struct {
-	// Fetch asks for a token and its life. Without one the outcome says what that
-	// means for a push; its Err is what is logged.
-	Fetch func(context.Context) (value string, life time.Duration, out push.Outcome)
-	// Timeout bounds one request, default 10 s.
-	Timeout time.Duration
-	// Retry is the pause after a first failed request, default 1 s. It doubles with
-	// each further one up to 5 min, and is 30 times as long when the account is
-	// refused.
-	Retry time.Duration
-	Log   *slog.Logger     // default: discard
-	Now   func() time.Time // default: time.Now
+// Account is what tokens are made of.
+type Account interface {
+	// Token makes a token, or asks for one with the client of ctx, as x/oauth2 does.
+	Token(ctx context.Context) (*oauth2.Token, error)
+	// Refusal returns what may be shown of an answer without a token, if that is in
+	// the words of the account's provider, else "".
+	Refusal(body []byte) string
 }
 
 // Source keeps one access token fresh: it renews it ahead of time, and all pushes
 // share one request. While there is no token and requests fail, pushes are told so
 // at once; they do not wait in line, each for a request of its own.
 type Source struct {
-	opts     Options
+	account  Account
+	opts     outbound.Options
+	client   *http.Client
+	log      *slog.Logger
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	requests sync.WaitGroup
@@ -66,15 +65,18 @@ type Source struct {
 }
 
 // New returns a Source that begins to fetch a token: wrong credentials show before
-// the first push. It needs a Close.
-func New(opts Options) *Source {
-	opts.Timeout = cmp.Or(opts.Timeout, defaultTimeout)
-	opts.Retry = cmp.Or(opts.Retry, defaultRetry)
-	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
-	if opts.Now == nil {
-		opts.Now = time.Now
+// the first push. The log names the app. It needs a Close.
+func New(account Account, opts outbound.Options, app string) *Source {
+	opts = opts.WithDefaults()
+	transport := &http.Transport{TLSClientConfig: opts.TLS(), DisableKeepAlives: true} // a token lasts an hour
+	if opts.Proxy != nil {
+		transport.Proxy = http.ProxyURL(opts.Proxy)
 	}
-	s := &Source{opts: opts}
+	s := &Source{account: account, opts: opts, log: opts.Log.With("app", app), client: &http.Client{
+		Transport: transport,
+		// The proof of an account is for the endpoint it names and for nobody else.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	// The token is for all pushes, not for the one that finds it missing.
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.Lock()
@@ -112,7 +114,7 @@ func (s *Source) Get(ctx context.Context) (string, push.Outcome) {
 	}
 }
 
-// unsent is what it means that a push ended without a token.
+// unsent is what it means that a push ended with err and without a token.
 func unsent(ctx context.Context, err error) push.Outcome {
 	out := push.NoAnswer(ctx, err, true)
 	if errors.Is(err, ErrClosed) { // that says nothing about the push service
@@ -161,30 +163,66 @@ var errTimeout = errors.New("the token endpoint took longer than the timeout of 
 
 // fetch makes one request and keeps what comes of it.
 func (s *Source) fetch() {
-	ctx, cancel := context.WithTimeoutCause(s.ctx, s.opts.Timeout, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(s.ctx, s.opts.TokenTimeout, errTimeout)
 	defer cancel()
-	value, life, out := s.opts.Fetch(ctx)
+	client := *s.client
+	client.Transport = inContext{ctx, client.Transport}
+	token, err := s.account.Token(context.WithValue(ctx, oauth2.HTTPClient, &client))
+	if err == nil && (token.AccessToken == "" || strings.ContainsAny(token.AccessToken, "\r\n") || token.Expiry.IsZero()) {
+		err = errors.New("the token endpoint's answer holds no access token")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.fetching)
 	s.fetching = nil
 	now := s.opts.Now()
-	if value != "" {
-		life = min(life, maxLife)
-		s.value, s.fetched, s.failures = value, now, 0
+	if err == nil {
+		life := min(time.Until(token.Expiry), maxLife)
+		s.value, s.fetched, s.failures = token.AccessToken, now, 0
 		s.expires, s.dueAt = now.Add(life-life/20), now.Add(life-min(margin, life/4))
 		return
 	}
-	s.failure = out
-	backoff, level := s.opts.Retry, slog.LevelWarn
-	if out.Evidence == push.EvidenceRefused {
+	s.failure = s.outcome(err, now)
+	backoff, level := s.opts.TokenRetry, slog.LevelWarn
+	if s.failure.Evidence == push.EvidenceRefused {
 		backoff, level = backoff*refusedRetryFactor, slog.LevelError
 	}
 	backoff = min(backoff<<min(s.failures, 20), maxRetry)
 	s.failures++
 	s.dueAt = now.Add(backoff)
 	if s.ctx.Err() == nil {
-		s.opts.Log.Log(s.ctx, level, "no access token from the service account's token endpoint", "err", out.Err,
+		s.log.Log(s.ctx, level, "no access token from the account's token endpoint", "err", s.failure.Err,
 			"next_try_in", backoff, "valid_token_left", now.Before(s.expires))
 	}
+}
+
+// inContext ends requests with a context: some of x/oauth2's have none.
+type inContext struct {
+	ctx  context.Context
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t inContext) RoundTrip(r *http.Request) (*http.Response, error) {
+	return t.next.RoundTrip(r.WithContext(t.ctx))
+}
+
+// outcome says what it means for a push that there is no token. That is about the
+// account if the token endpoint says so in its own words; else about the endpoint and
+// the way to it.
+func (s *Source) outcome(err error, now time.Time) push.Outcome {
+	out := push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Evidence: push.EvidenceUnreachable, Unprocessed: true}
+	if answer, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		status, refusal := answer.Response.StatusCode, s.account.Refusal(answer.Body)
+		out.Reason, out.Unprocessed = push.ReasonUnavailable, false
+		if refusal != "" && status >= 400 && status < 500 && status != http.StatusTooManyRequests {
+			out.Reason, out.Evidence = push.ReasonCredentials, push.EvidenceRefused
+		}
+		err = errors.New(strings.TrimSpace(fmt.Sprintf("the token endpoint answered %d %s", status, refusal)))
+		if wrong := outbound.ClockError(answer.Response.Header.Get("Date"), now); wrong != nil {
+			err = fmt.Errorf("%w; %w", err, wrong)
+		}
+	}
+	out.Err = fmt.Errorf("no access token: %w", err)
+	return out
 }

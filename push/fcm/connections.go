@@ -2,7 +2,6 @@ package fcm
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/internal/outbound"
-	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
@@ -29,8 +27,7 @@ type Options = outbound.Options
 type Connections struct {
 	h2pool.Shared[*link]
 
-	opts      Options
-	transport *http.Transport // to token endpoints
+	opts Options
 }
 
 // link is one credential at one host: its connections and its access token.
@@ -48,14 +45,7 @@ func (l *link) Close() {
 }
 
 // NewConnections returns Connections that are not open to anything yet.
-func NewConnections(opts Options) *Connections {
-	opts = opts.WithDefaults()
-	c := &Connections{opts: opts, transport: &http.Transport{TLSClientConfig: opts.TLS(), DisableKeepAlives: true}} // a token lasts an hour
-	if opts.Proxy != nil {
-		c.transport.Proxy = http.ProxyURL(opts.Proxy)
-	}
-	return c
-}
+func NewConnections(opts Options) *Connections { return &Connections{opts: opts.WithDefaults()} }
 
 // Open returns the provider of the app with this name, which appears in errors
 // and logs. Every fault of cfg is in the error. The provider begins to fetch an
@@ -84,10 +74,5 @@ func (c *Connections) connect(name string, s settings) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link{pool, c.opts.Wrap(pool), accesstoken.New(accesstoken.Options{
-		Fetch: func(ctx context.Context) (string, time.Duration, push.Outcome) {
-			return s.account.fetchToken(ctx, c.transport, c.opts.Now)
-		},
-		Timeout: c.opts.TokenTimeout, Retry: c.opts.TokenRetry, Log: c.opts.Log.With("app", name), Now: c.opts.Now,
-	})}, nil
+	return &link{pool, c.opts.Wrap(pool), accesstoken.New(s.account, c.opts, name)}, nil
 }

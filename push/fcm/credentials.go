@@ -3,13 +3,9 @@ package fcm
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
-	"time"
 
 	gojwt "github.com/golang-jwt/jwt/v4"
 	"golang.org/x/oauth2"
@@ -17,7 +13,6 @@ import (
 	"golang.org/x/oauth2/jwt"
 
 	"github.com/matrix-herald/herald/internal/conf"
-	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/eventdata"
 )
@@ -75,62 +70,22 @@ func isAppSettings(text string) bool {
 	return json.Unmarshal([]byte(text), &file) == nil && file.Info != nil
 }
 
-// fetchToken exchanges an assertion for an access token and its life.
-func (a account) fetchToken(ctx context.Context, transport http.RoundTripper, now func() time.Time) (value string, life time.Duration, out push.Outcome) {
-	client := &http.Client{
-		Transport: inContext{ctx, transport},
-		// An assertion is for the endpoint it names and for nobody else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	token, err := a.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, client)).Token()
-	if err == nil && (token.AccessToken == "" || strings.ContainsAny(token.AccessToken, "\r\n") || token.Expiry.IsZero()) {
-		err = errors.New("the token endpoint's answer holds no access token")
-	}
-	if err != nil {
-		return "", 0, tokenOutcome(err, now())
-	}
-	return token.AccessToken, time.Until(token.Expiry), push.Outcome{}
-}
-
-// inContext ends requests with a context: x/oauth2 makes its own without one.
-type inContext struct {
-	ctx  context.Context
-	next http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t inContext) RoundTrip(r *http.Request) (*http.Response, error) {
-	return t.next.RoundTrip(r.WithContext(t.ctx))
-}
+// Token implements accesstoken.Account: it exchanges an assertion for a token.
+func (a account) Token(ctx context.Context) (*oauth2.Token, error) { return a.TokenSource(ctx).Token() }
 
 // oauthCode is the form of the error codes of RFC 6749, such as invalid_grant.
 var oauthCode = regexp.MustCompile(`^[a-z_]{1,64}$`)
 
-// tokenOutcome says what it means for a push that there is no access token. That is
-// about the account if the token endpoint says so in OAuth's form; else about the
-// endpoint and the way to it.
-func tokenOutcome(err error, now time.Time) push.Outcome {
-	out := push.Outcome{Kind: push.Temporary, Reason: push.ReasonConnection, Evidence: push.EvidenceUnreachable, Unprocessed: true}
-	if answer, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		status := answer.Response.StatusCode
-		out.Reason, out.Unprocessed = push.ReasonUnavailable, false
-		err = fmt.Errorf("the token endpoint answered %d", status)
-		var body struct {
-			Error       string `json:"error"`
-			Description string `json:"error_description"`
-		}
-		if json.Unmarshal(answer.Body, &body) == nil && oauthCode.MatchString(body.Error) {
-			err = fmt.Errorf("%w %s", err, strings.TrimSuffix(body.Error+": "+shown(body.Description), ": "))
-			if status >= 400 && status < 500 && status != http.StatusTooManyRequests {
-				out.Reason, out.Evidence = push.ReasonCredentials, push.EvidenceRefused
-			}
-		}
-		if wrong := outbound.ClockError(answer.Response.Header.Get("Date"), now); wrong != nil {
-			err = fmt.Errorf("%w; %w", err, wrong)
-		}
+// Refusal implements accesstoken.Account.
+func (account) Refusal(body []byte) string {
+	var answer struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
 	}
-	out.Err = fmt.Errorf("no access token: %w", err)
-	return out
+	if json.Unmarshal(body, &answer) != nil || !oauthCode.MatchString(answer.Error) {
+		return ""
+	}
+	return strings.TrimSuffix(answer.Error+": "+shown(answer.Description), ": ")
 }
 
 // shown returns what Google says about an account as far as a log may show it:

@@ -2,13 +2,17 @@ package hms
 
 import (
 	"cmp"
-	"net/url"
 	"regexp"
+	"strings"
 	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/outbound"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/accesstoken"
 )
 
 const (
@@ -49,45 +53,48 @@ type Config struct {
 }
 
 // Validate adds every fault of c to p, under path.
-func (c Config) Validate(path string, p *conf.Problems) { c.resolve(path, p) }
+func (c Config) Validate(path string, p *conf.Problems) { c.resolve(path, time.Now, p) }
 
 // settings are a Config that has been checked, with the defaults in place.
 type settings struct {
-	credentials credentials
-	payload     Payload
-	url         string // of messages
-	id          string // stands for what all of it depends on; shows nothing of it
+	account accesstoken.Account
+	payload Payload
+	url     string // of messages
+	id      string // stands for url and account; shows nothing of them
 }
 
 // resolve checks c and adds its faults to p; without any the settings work.
-func (c Config) resolve(path string, p *conf.Problems) settings {
+func (c Config) resolve(path string, now func() time.Time, p *conf.Problems) settings {
 	s := settings{payload: Payload{TTL: defaultTTL, HarmonyOS: c.ClientID == ""}}
 	host, err := outbound.ParseHost(cmp.Or(c.Endpoint, huaweiEndpoint))
 	if err != nil {
 		p.Add(path+".endpoint", nil, "must be an https URL of a host and perhaps a port, such as https://push.example.org:8443")
-		host = new(url.URL)
+		return s
 	}
-	address, project := "", c.ProjectID
-	switch account := c.ServiceAccount.Reveal(); {
-	case account != "" && c.ClientID != "":
+	s.url = host.String()
+	project, secrets := c.ProjectID, []string{c.ClientID, c.ClientSecret.Reveal(), c.ServiceAccount.Reveal()}
+	switch {
+	case c.ServiceAccount != "" && c.ClientID != "":
 		p.Add(path+".client_id", c.ClientID, "contradicts service_account: keep the one for the systems that the app runs on, and make two apps for both")
-	case account != "":
-		key := parseAccount(path+".service_account", account, p)
-		project = cmp.Or(project, key.ProjectID)
-		s.credentials, address = key, "/v3/"+project
+	case c.ServiceAccount != "":
+		key := parseAccount(path+".service_account", c.ServiceAccount.Reveal(), p)
+		project, key.now = cmp.Or(project, key.ProjectID), now
+		s.account, s.url = key, s.url+"/v3/"+project
 	case c.ClientID != "":
-		login := huaweiLogin
+		cfg := &clientcredentials.Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret.Reveal(), TokenURL: huaweiLogin + tokenPath, AuthStyle: oauth2.AuthStyleInParams}
 		if c.Endpoint != "" {
-			login = host.String()
+			cfg.TokenURL = host.String() + tokenPath
 		}
-		s.credentials, address = client{c.ClientID, c.ClientSecret, login + tokenPath}, "/v1/"+c.ClientID
-		if project != "" {
-			address = "/v2/" + project
-		}
-		if c.ClientSecret == "" && c.ClientSecretFile == "" {
+		if c.ClientSecret != "" {
+			s.account = client{cfg}
+		} else if c.ClientSecretFile == "" { // else whoever could not read it has said so
 			p.Add(path+".client_secret", nil, "is missing: write it here or its file's name in client_secret_file (AppGallery Connect, Project settings)")
 		}
-	case c.ServiceAccountFile == "": // else whoever could not read it has said so
+		s.url += "/v1/" + c.ClientID
+		if project != "" {
+			s.url = host.String() + "/v2/" + project
+		}
+	case c.ServiceAccountFile == "":
 		p.Add(path+".service_account", nil, "is missing: name a service account's JSON key in service_account_file for HarmonyOS 5 and later, "+
 			"or client_id and client_secret_file for Android with HMS Core")
 	}
@@ -102,9 +109,7 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 			p.Add(path+".ttl", *c.TTL, "must be from 1s to 15d: Huawei keeps nothing longer")
 		}
 	}
-	s.url = host.String() + address + "/messages:send"
-	if s.credentials != nil {
-		s.id = push.Fingerprint(s.url + "\n" + s.credentials.id())
-	}
+	s.url += "/messages:send"
+	s.id = push.Fingerprint(strings.Join(append(secrets, s.url), "\n"))
 	return s
 }

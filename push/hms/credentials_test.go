@@ -123,8 +123,8 @@ func TestWithoutAnAccessToken(t *testing.T) {
 		"a page":               {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 403, Body: "<html>secret-of-a-page"}, push.ReasonUnavailable, push.EvidenceUnreachable, "403"},
 		"a redirect":           {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 307, Location: "https://127.0.0.1:1/"}, push.ReasonUnavailable, push.EvidenceUnreachable, "307"},
 		"no token":             {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":""}`}, push.ReasonConnection, push.EvidenceUnreachable, "missing access_token"},
-		"a token of two lines": {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"a\r\nb","expires_in":3600}`}, push.ReasonConnection, push.EvidenceUnreachable, "holds none"},
-		"no end":               {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"a"}`}, push.ReasonConnection, push.EvidenceUnreachable, "holds none"},
+		"a token of two lines": {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"a\r\nb","expires_in":3600}`}, push.ReasonConnection, push.EvidenceUnreachable, "holds no access token"},
+		"no end":               {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"a"}`}, push.ReasonConnection, push.EvidenceUnreachable, "holds no access token"},
 		"an endless answer":    {pushtest.HMSSecret, pushtest.FCMAnswer{Status: 200, Body: `{"access_token":"` + strings.Repeat("a", 2<<20)}, push.ReasonConnection, push.EvidenceUnreachable, ""},
 		"a cut":                {pushtest.HMSSecret, pushtest.FCMAnswer{Cut: true}, push.ReasonConnection, push.EvidenceUnreachable, ""},
 		"no answer":            {pushtest.HMSSecret, pushtest.FCMAnswer{Hang: true}, push.ReasonConnection, push.EvidenceUnreachable, ""},
@@ -136,9 +136,11 @@ func TestWithoutAnAccessToken(t *testing.T) {
 			var log bytes.Buffer
 			cfg := android(fake)
 			cfg.ClientSecret = conf.Secret(c.secret)
-			provider := openWith(t, connect(t, fake, hms.Options{
-				Log: slog.New(slog.NewTextHandler(&log, nil)), TokenTimeout: 300 * time.Millisecond, TokenRetry: time.Minute,
-			}), cfg)
+			opts := hms.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), TokenRetry: time.Minute}
+			if c.answer.Hang {
+				opts.TokenTimeout = time.Second
+			}
+			provider := openWith(t, connect(t, fake, opts), cfg)
 			out := provider.Send(t.Context(), message())
 			expect(t, out, push.Temporary, c.reason, c.evidence)
 			if out.RetryAfter <= 0 || !strings.Contains(fmt.Sprint(out.Err), c.says) {

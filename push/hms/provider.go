@@ -12,11 +12,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptrace"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/matrix-herald/herald/internal/h2pool"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/accesstoken"
 	"github.com/matrix-herald/herald/push/eventdata"
 )
 
@@ -32,11 +33,13 @@ const (
 type Provider struct {
 	settings
 
-	connections *Connections
-	tokens      *accesstoken.Source
-	log         *slog.Logger
-	calm        atomic.Int64 // messages are not urgent until then, in seconds since the epoch
-	messages    eventdata.Window
+	tokens   *h2pool.Use[tokens]
+	sender   http.RoundTripper
+	now      func() time.Time
+	log      *slog.Logger
+	close    sync.Once
+	calm     atomic.Int64 // messages are not urgent until then, in seconds since the epoch
+	messages eventdata.Window
 }
 
 // Fingerprint stands for what Huawei's judgement of a pushkey depends on: project or
@@ -50,35 +53,28 @@ func (p *Provider) Destination(*push.Device) string { return push.Fingerprint("h
 // Address returns the push token that the pushkey stands for.
 func (*Provider) Address(d *push.Device) string { return push.Token(d.PushKey) }
 
-// Close ends the app's requests for access tokens. It may be called more than once.
-func (p *Provider) Close() {
-	p.connections.mu.Lock()
-	delete(p.connections.tokens, p.tokens)
-	p.connections.mu.Unlock()
-	p.tokens.Close()
-}
+// Close gives back the app's share of the access tokens and does not wait. It may be
+// called more than once.
+func (p *Provider) Close() { p.close.Do(p.tokens.Release) }
 
 // Send makes one attempt to deliver d. What Huawei refuses without having taken it
 // may be sent again, changed: that repeats nothing.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	payload := p.payload
-	payload.Calm = p.connections.opts.Now().Unix() < p.calm.Load()
-	message, out := payload.Message(d, p.connections.opts.Now())
+	payload, now := p.payload, p.now()
+	payload.Calm = now.Unix() < p.calm.Load()
+	message, out := payload.Message(d, now)
 	if message == nil {
 		return out
 	}
-	token, out := p.tokens.Get(ctx)
-	if token == "" {
-		return out
-	}
-	for {
+	token, out := p.tokens.Of.Get(ctx)
+	for token != "" && message != nil {
 		r, unprocessed, err := p.post(ctx, token, message)
 		switch {
 		case err != nil:
 			return push.NoAnswer(ctx, err, unprocessed)
 		case r.code == codeNotUrgent && !payload.Calm && !payload.HarmonyOS:
 			payload.Calm = true
-			if until := p.connections.opts.Now().Add(calmFor).Unix(); p.calm.Swap(until) < until-int64(calmFor/time.Second) {
+			if until := now.Add(calmFor).Unix(); p.calm.Swap(until) <= now.Unix() {
 				p.log.WarnContext(ctx, "Huawei gives the app no right to urgent messages: they go out as normal ones, which a phone at rest delays", "code", r.code)
 			}
 		case r.code == codeTooLarge && !payload.Small:
@@ -86,22 +82,21 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		default:
 			return p.judge(token, r)
 		}
-		if message, out = payload.Message(d, p.connections.opts.Now()); message == nil {
-			return out
-		}
+		message, out = payload.Message(d, now)
 	}
+	return out
 }
 
 // judge says what an answer means for the app's push.
 func (p *Provider) judge(token string, r response) push.Outcome {
 	out := r.outcome(p.payload.HarmonyOS)
 	switch {
-	case out.Reason == push.ReasonCredentials && p.tokens.Refused(token, out.Evidence == push.EvidenceRefused):
+	case out.Reason == push.ReasonCredentials && p.tokens.Of.Refused(token, out.Evidence == push.EvidenceRefused):
 		out.Unprocessed = true // and the next one has another token
 	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage && r.code != codeSensitive:
 		wrong := out.Reason == push.ReasonBadMessage
 		if most := p.messages.Add(wrong); wrong && most { // then it is hardly the messages' fault
-			out = r.temporary(push.ReasonConfig, out.Evidence)
+			out = r.as(config)
 		}
 	}
 	return out
@@ -121,7 +116,7 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (r re
 	if p.payload.HarmonyOS {
 		req.Header.Set("Push-Type", "0") // of what is shown
 	}
-	res, err := p.connections.sender.RoundTrip(req)
+	res, err := p.sender.RoundTrip(req)
 	if err != nil {
 		return r, !written.Load(), err
 	}
@@ -130,5 +125,5 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (r re
 	if err != nil {
 		return r, false, fmt.Errorf("read huawei's answer: %w", err)
 	}
-	return parseResponse(res.StatusCode, res.Header, body, p.connections.opts.Now()), false, nil
+	return parseResponse(res.StatusCode, res.Header, body, p.now()), false, nil
 }

@@ -259,3 +259,42 @@ func TestMessagesThatAreAllWrongAreTheConfiguration(t *testing.T) {
 	good.Store(false)
 	expect(t, provider.Send(t.Context(), message()), push.Dropped, push.ReasonBadMessage, push.EvidenceWorks)
 }
+
+// TestHostileAnswers: whoever sits in Huawei's place costs neither memory nor time.
+func TestHostileAnswers(t *testing.T) {
+	t.Parallel()
+	body := "{"
+	fake := pushtest.StartHMS(t, func(pushtest.HMSRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Body: body} })
+	provider := open(t, fake, harmonyOS(fake))
+	for _, body = range []string{
+		`{"code":"80000000","x":"` + strings.Repeat("x", 4<<20) + `"}`, // more than is read
+		strings.Repeat("[", 60<<10), `{"code":"80000000 80300007"}`, `{"code":["80000000"]}`, "\x00\xff",
+	} {
+		expect(t, provider.Send(t.Context(), message()), push.Temporary, push.ReasonUnavailable, push.EvidenceUnreachable)
+	}
+	body = `{"code":"80300007","msg":"{\"illegalTokens\":{\"` + strings.Repeat("x", 1000) + `\":[],\"a b\":[]}}"}`
+	if out := provider.Send(t.Context(), message()); out.Kind != push.Temporary || out.Detail != "80300007" {
+		t.Errorf("got %+v", out)
+	}
+}
+
+// TestAppsOfACredentialShareItsTokens, across reloads, and what is closed sends nothing.
+func TestAppsOfACredentialShareItsTokens(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartHMS(t, nil)
+	connections := connect(t, fake, hms.Options{})
+	before := openWith(t, connections, android(fake))
+	expect(t, before.Send(t.Context(), message()), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+	after := openWith(t, connections, android(fake))
+	before.Close()
+	before.Close()
+	expect(t, after.Send(t.Context(), message()), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+	if fake.TokenCount() != 1 {
+		t.Errorf("%d requests for an access token", fake.TokenCount())
+	}
+	connections.Close()
+	expect(t, after.Send(t.Context(), message()), push.Temporary, push.ReasonConnection, push.EvidenceNone)
+	if _, err := connections.Open("late", android(fake)); err == nil {
+		t.Error("an app is opened after the end")
+	}
+}

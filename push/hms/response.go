@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,46 +107,42 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 // outcome says what r means for the push.
 func (r response) outcome(harmonyOS bool) push.Outcome {
 	m, known := meanings[r.code]
-	switch status := fmt.Sprint(r.status); {
-	case r.status == http.StatusServiceUnavailable, r.status == http.StatusTooManyRequests: // whatever stands in it
-		m = meanings[status]
+	byStatus, knownStatus := meanings[strconv.Itoa(r.status)]
+	switch {
+	case byStatus == limited: // whatever stands in it
+		m = limited
 		if r.retryAfter > 0 && r.code != "" {
 			m.evidence = push.EvidenceQuota
 		}
-	case r.code == "" && r.status == http.StatusUnauthorized:
+	case r.code == "" && byStatus == refused:
 		m = refused
 	case r.code == "", r.code == codeSuccess && r.status != http.StatusOK: // something else answers
 		m = unavailable
-	case !known && meanings[status].why != "":
-		m = meanings[status]
+	case !known && knownStatus:
+		m = byStatus
 	case !known:
 		m = meaning{push.Temporary, push.ReasonUnavailable, push.EvidenceNone}
 	case m == badToken && harmonyOS && r.reason != "tokenFormatError" && r.reason != "tokenPlatformNotSupport":
 		m = config // such as a right that the app has not, or another project's token
 	}
-	if m.kind == push.Temporary {
-		return r.temporary(m.why, m.evidence)
-	}
-	return push.Outcome{Kind: m.kind, Reason: m.why, Evidence: m.evidence, Status: r.status, Detail: r.detail()}
+	return r.as(m)
 }
 
-// temporary is the outcome of a push that may be tried again.
-func (r response) temporary(why push.Reason, evidence push.Evidence) push.Outcome {
-	out := push.Outcome{Kind: push.Temporary, Reason: why, Evidence: evidence, Status: r.status, Detail: r.detail(), RetryAfter: r.retryAfter}
-	if why == push.ReasonRateLimited && out.RetryAfter == 0 {
+// as is the outcome of a push whose answer has that meaning.
+func (r response) as(m meaning) push.Outcome {
+	out := push.Outcome{Kind: m.kind, Reason: m.why, Evidence: m.evidence, Status: r.status, Detail: strings.TrimSpace(r.code + " " + r.reason)}
+	if r.code == codeSuccess {
+		out.Detail = ""
+	}
+	if m.kind != push.Temporary {
+		return out
+	}
+	if out.RetryAfter = r.retryAfter; out.RetryAfter == 0 && m.why == push.ReasonRateLimited {
 		out.RetryAfter = busyRetryAfter
 	}
 	out.Err = errors.New(strings.TrimSpace(fmt.Sprintf("huawei answered %d %s", r.status, out.Detail)))
-	if why == push.ReasonCredentials && r.clock != nil {
+	if m.why == push.ReasonCredentials && r.clock != nil {
 		out.Err = fmt.Errorf("%w; %w", out.Err, r.clock)
 	}
 	return out
-}
-
-// detail is Huawei's own words, as far as they are known. That of success is none.
-func (r response) detail() string {
-	if r.code == codeSuccess {
-		return ""
-	}
-	return strings.TrimSpace(r.code + " " + r.reason)
 }
