@@ -140,7 +140,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a faulty configuration":        {but(func(c *email.Config) { c.TLS = "x" }), "https://id.example.org", "email.tls"},
 		"a folder that is not there":    {but(func(c *email.Config) { c.Templates = filepath.Join(dir, "x") }), "https://id.example.org", "mail templates: template folder " + filepath.Join(dir, "x") + ": no such file"},
 		"a template without its link":   {but(func(c *email.Config) { c.Templates = dir }), "https://id.example.org", "verification.txt: must show {{.Link}}"},
-		"a language without a template": {but(func(c *email.Config) { c.DefaultLanguage = "fr" }), "https://id.example.org", "default language fr"},
+		"a language without a template": {but(func(c *email.Config) { c.DefaultLanguage = "eo" }), "https://id.example.org", "default language eo"},
 		"no base URL":                   {good, "", "base URL"},
 		"a base URL without a host":     {good, "https:///id", "base URL"},
 		"a base URL with a line break":  {good, "https://id.example.org\r\n", "base URL"},

@@ -128,7 +128,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"a faulty configuration":        {"sms: {provider: webhook}", "sms.allow: is missing"},
 		"a folder that is not there":    {webhookYAML + "  templates: /does/not/exist", "SMS templates"},
-		"a language without a template": {webhookYAML + "  default_language: fr", "default language fr"},
+		"a language without a template": {webhookYAML + "  default_language: eo", "default language eo"},
 	} {
 		c, _ := parse(t, tc.yaml) // New validates again
 		if _, err := sms.New(sms.Options{Config: c, Service: "x", Registerer: prometheus.NewRegistry()}); err == nil || !strings.Contains(err.Error(), tc.want) {
