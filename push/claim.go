@@ -50,7 +50,7 @@ func (g *Gateway) complete(ctx context.Context, n *Notification, deliveries []*d
 			continue
 		}
 		if err := errors.Join(doubt(d.outcome.Reason, d.claimed.Guard), doubt(d.outcome.Reason, guards[i])); err != nil {
-			g.opts.Metrics.withhelds.WithLabelValues(d.app.Name, d.app.ProviderName).Inc()
+			g.opts.Metrics.withheld.WithLabelValues(d.app.Name, d.app.ProviderName).Inc()
 			d.outcome = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: d.outcome.Status, Detail: d.outcome.Detail, Err: err}
 		}
 	}
@@ -102,7 +102,7 @@ func (o *Outcome) verdict() Verdict {
 }
 
 // observe tells people how far an app's push service is believed, when that
-// changes. What is believed about pushkeys that anybody can make up is no metric:
+// changes. What is believed about pushkeys that anybody can make up is not a metric:
 // a stranger must not wake the operator.
 func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
 	if d.state.proven.Load() != guard.Proven {

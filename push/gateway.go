@@ -99,7 +99,7 @@ func (g *Gateway) SetApps(apps *Apps) {
 	g.opts.Metrics.setApps(apps)
 	for _, app := range apps.All() {
 		s := states[app.Name]
-		set(g.opts.Metrics.refusals, app, s.refused.Load())
+		set(g.opts.Metrics.refused, app, s.refused.Load())
 		set(g.opts.Metrics.proven, app, s.proven.Load())
 		set(g.opts.Metrics.tripped, app, s.tripped[1].Load())
 	}

@@ -42,9 +42,9 @@ type Metrics struct {
 	inFlight      *prometheus.GaugeVec
 	latency       *prometheus.HistogramVec
 	expiry        *prometheus.GaugeVec
-	refusals      *prometheus.GaugeVec
+	refused       *prometheus.GaugeVec
 	duplicates    *prometheus.CounterVec
-	withhelds     *prometheus.CounterVec
+	withheld      *prometheus.CounterVec
 	tripped       *prometheus.GaugeVec
 	proven        *prometheus.GaugeVec
 
@@ -71,10 +71,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		retries:    counter("herald_push_retries_total", "Further attempts within one request by what made them necessary.", append(app, "reason")...),
 		uncertains: counter("herald_push_uncertain_total", "Attempts cut after the request was written: the push service may have accepted them.", app...),
 		duplicates: counter("herald_push_duplicates_total", "Notifications that came again for a device, by what was done about them.", append(app, "result")...),
-		withhelds:  counter("herald_push_rejections_withheld_total", "Pushkeys called dead that the homeserver was not told of, because it is not believed.", app...),
+		withheld:   counter("herald_push_rejections_withheld_total", "Pushkeys called dead that the homeserver was not told of, because it is not believed.", app...),
 		inFlight:   gauge("herald_push_in_flight", "Deliveries that have one of the app's places."),
 		expiry:     gauge("herald_push_certificate_expiry_timestamp_seconds", "When the app's certificate expires, in seconds since the epoch."),
-		refusals:   gauge("herald_push_app_refused", "1 since the push service refused the app's credentials or settings, until it accepts a push."),
+		refused:    gauge("herald_push_app_refused", "1 since the push service refused the app's credentials or settings, until it accepts a push."),
 		tripped:    gauge("herald_push_guard_tripped", "1 while too many of the app's pushkeys are called dead to be believed."),
 		proven:     gauge("herald_push_guard_proven", "1 once the push service has accepted a push with the app's current settings."),
 		latency: registered.NewHistogramVec(prometheus.HistogramOpts{
@@ -97,7 +97,7 @@ func (m *Metrics) setApps(apps *Apps) {
 		for _, d := range []duplicate{suppressed, countsUpdate, waited} {
 			m.duplicates.WithLabelValues(app.Name, app.ProviderName, string(d))
 		}
-		for _, counter := range []*prometheus.CounterVec{m.devices, m.uncertains, m.withhelds} {
+		for _, counter := range []*prometheus.CounterVec{m.devices, m.uncertains, m.withheld} {
 			counter.WithLabelValues(app.Name, app.ProviderName)
 		}
 		m.inFlight.WithLabelValues(app.Name, app.ProviderName)

@@ -52,8 +52,8 @@ const (
 const (
 	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached, or this source's share of it
 	ReasonInFlight    Reason = "in_flight"    // another request still delivers the same, and this one's time is over
-	ReasonRateLimited Reason = "rate_limited" // the push service asks for patience (429)
-	ReasonPaused      Reason = "paused"       // it has just asked all who share the app's quota for patience, and is not asked
+	ReasonRateLimited Reason = "rate_limited" // the push service wants fewer pushes (429)
+	ReasonPaused      Reason = "paused"       // it has just sent Retry-After for all who share the app's quota, and is not asked
 	ReasonUnavailable Reason = "unavailable"  // the push service failed (5xx or an answer that makes no sense)
 	ReasonConnection  Reason = "connection"   // the push service could not be reached, or refused the stream
 	ReasonUncertain   Reason = "uncertain"    // cut after the request was written: it may have been accepted

@@ -49,7 +49,7 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 		case held > 0 && attempt > 1:
 			return last // it was not asked again
 		case held > 0:
-			// Whoever heeds it does not come back together with the others.
+			// Spread, so that not all who wait come back at once.
 			return Outcome{Kind: Temporary, Reason: reason, RetryAfter: held + rand.N(held/5+time.Second)} //nolint:gosec // nobody gains by guessing it
 		}
 		out := g.attempt(ctx, source, d)
@@ -110,7 +110,7 @@ func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change Hea
 	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
 	said := d.destination != "" && (refused || out.Reason == ReasonSent) // else by a host of a stranger's choice
 	if said && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
-		set(g.opts.Metrics.refusals, d.app, refused)
+		set(g.opts.Metrics.refused, d.app, refused)
 		now, last := time.Now().Unix(), d.state.warned.Load()
 		if refused && now-last >= int64(warnEvery.Seconds()) && d.state.warned.CompareAndSwap(last, now) {
 			level := slog.LevelWarn

@@ -186,7 +186,7 @@ func (p *program) printOutcome(app push.App, d *push.Device, out push.Outcome, t
 		fmt.Fprintf(p.stdout, "answer    HTTP %d %s\n", out.Status, out.Detail)
 	}
 	if out.RetryAfter > 0 {
-		fmt.Fprintf(p.stdout, "patience  %s\n", out.RetryAfter)
+		fmt.Fprintf(p.stdout, "wait      %s\n", out.RetryAfter)
 	}
 	if out.Err != nil {
 		fmt.Fprintf(p.stdout, "error     %v\n", out.Err)

@@ -49,7 +49,7 @@ const (
 )
 
 // id returns an id as it is carried on to the app: of any scalar type, because
-// homeservers are believed, but short. Anything else is no id.
+// homeservers are believed, but short. Anything else is not an id.
 func id(m push.Member) any {
 	switch v := m.Value().(type) {
 	case string:

@@ -159,7 +159,7 @@ func (r *response) outcome(d *push.Device, now time.Time, rejectTopic bool) push
 	if out.Evidence == push.EvidenceQuota {
 		out.RetryAfter = cmp.Or(out.RetryAfter, tokenRetryAfter)
 	}
-	// Apple that asks for patience is not asked again within a request.
+	// After a Retry-After Apple is not asked again within a request.
 	out.Unprocessed = rule.unprocessed && r.retryAfter == ""
 	if r.reason == apns2.ReasonExpiredProviderToken || r.reason == apns2.ReasonInvalidProviderToken {
 		out.Err = outbound.ClockError(r.date, now)

@@ -211,11 +211,11 @@ type verdicts struct {
 	answer      *redis.Cmd
 }
 
-// tally adds verdicts to a guard as guard.settled does. Arguments: how many there
+// countScript adds verdicts to a guard as guard.settled does. Arguments: how many there
 // are and how many of them are dead, the round, the lifetime of the key in
 // milliseconds, and what the guard's fields begin with. It returns whether it is tripped, and
 // how often it was. It is sent as text, so that no server has to know it.
-const tally = `
+const countScript = `
 local p = ARGV[5]
 local f = redis.call('HMGET', KEYS[1], p .. 'all', p .. 'dead', p .. 'tripped', p .. 'trips')
 for i = 1, 4 do f[i] = tonumber(f[i] or 0) or 0 end
@@ -252,13 +252,13 @@ func (r *Redis) count(ctx context.Context, pipe redis.Pipeliner, results []push.
 		}
 	}
 	for k, v := range counted {
-		v.answer = pipe.Eval(ctx, tally, []string{r.key("app:", k.app)},
+		v.answer = pipe.Eval(ctx, countScript, []string{r.key("app:", k.app)},
 			v.alive+v.dead, v.dead, r.opts.Round, guardLifetime.Milliseconds(), guardFields(k.accepted))
 	}
 	return counted
 }
 
-// guard reads the answer of tally.
+// guard reads the answer of countScript.
 func (v *verdicts) guard(before push.Guard, opts Options) push.Guard {
 	values, err := v.answer.Int64Slice()
 	if err != nil || len(values) != 2 {

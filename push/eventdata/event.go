@@ -69,7 +69,7 @@ func newEvent(n *push.Notification) *event {
 type content struct {
 	// known are the members that apps show.
 	known []field
-	// others are the other members, or a content that is no object, shortest
+	// others are the other members, or a content that is not an object, shortest
 	// first: as many as a message has room for if it holds nothing else.
 	others []encoded
 }

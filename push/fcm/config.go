@@ -49,7 +49,7 @@ type Config struct {
 	// android, apns, webpush and fcm_options of FCM's message. Its
 	// android.priority is overridden by each push.
 	Options map[string]any `yaml:"fcm_options"`
-	// TTL is how long FCM keeps a message for a device that is away, 0s to
+	// TTL is how long FCM keeps a message for a device that is offline, 0s to
 	// 2419200s in whole or broken seconds; 0s is "now or never"; default: FCM's
 	// own, four weeks.
 	TTL *conf.Duration `yaml:"ttl"`

@@ -89,7 +89,7 @@ func (account) Refusal(body []byte) string {
 }
 
 // shown returns what Google says about an account as far as a log may show it:
-// words that are no addresses, and too short for a key or a token.
+// words that are not addresses, and too short for a key or a token.
 func shown(text string) string {
 	var words []string
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -24,7 +24,7 @@ const (
 	// The breaker opens when so many of the last so many answers that count are
 	// failures. A device's failure counts once between two successes, and of a
 	// slot of time one failure and one success: a cut connection fails all pushes
-	// on it at once and is no outage.
+	// on it at once and is not an outage.
 	maxFailures = 8
 	ofLast      = 10
 	slot        = 100 * time.Millisecond

@@ -44,7 +44,7 @@ type Config struct {
 	// ProjectID is the project; default: the service account's. With an OAuth
 	// client it is the project that is asked (v2) in place of the app (v1).
 	ProjectID string `yaml:"project_id"`
-	// TTL is how long Push Kit keeps a message for a device that is away, 1s to
+	// TTL is how long Push Kit keeps a message for a device that is offline, 1s to
 	// 15d; default a day.
 	TTL *conf.Duration `yaml:"ttl"`
 	// Endpoint is the https URL of another host that speaks Huawei's protocols, for

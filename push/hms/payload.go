@@ -31,7 +31,7 @@ type Payload struct {
 	// HarmonyOS is for apps on HarmonyOS 5 and later. Huawei shows their messages
 	// itself. Others are handed to the app.
 	HarmonyOS bool
-	// TTL is how long Push Kit keeps a message for a device that is away.
+	// TTL is how long Push Kit keeps a message for a device that is offline.
 	TTL time.Duration
 	// Calm makes no message urgent.
 	Calm bool

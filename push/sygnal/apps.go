@@ -35,7 +35,7 @@ func (c *converter) apps(s *section) bool {
 	written := 0
 	for _, name := range s.obj.keys {
 		if name == "" || len(name) > maxAppID {
-			c.warn("apps", "holds a name that is no app_id, which has 1 to 64 characters; left out")
+			c.warn("apps", "holds a name that is not an app_id, which has 1 to 64 characters; left out")
 			continue
 		}
 		if written++; written > 1 {
@@ -181,7 +181,7 @@ func (c *converter) webpush(app *section, opts *options) error {
 	if app.has("allowed_endpoints") {
 		list, ok := withoutNulls(app.obj.values["allowed_endpoints"]).([]any)
 		if !ok { // to allow all would be more than was meant
-			return errors.New("its allowed_endpoints are no list")
+			return errors.New("its allowed_endpoints are not a list")
 		}
 		if len(list) > 0 {
 			opts.add("allowed_endpoints", list)

@@ -38,7 +38,7 @@ var errNoApps = errors.New("no apps are configured in it: is it Sygnal's configu
 // Convert turns data, the text of a sygnal.yaml, into a configuration of
 // pushgw. dir is the absolute path of Sygnal's working directory, in which its
 // relative paths begin; pushgw's begin at its own configuration file. The error
-// says why data is no configuration of Sygnal, without quoting it.
+// says why data is not a configuration of Sygnal, without quoting it.
 func Convert(data []byte, dir string) (Result, error) {
 	root, err := parse(data)
 	if err != nil {

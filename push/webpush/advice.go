@@ -10,7 +10,7 @@ var advice = map[push.Reason]string{
 	push.ReasonUnregistered:     "the subscription is gone: take the one that the app has now",
 	push.ReasonSenderMismatch:   "add the key that the subscription was made with to vapid_key_file",
 	push.ReasonCredentials:      "check the clock, vapid_contact, and that vapid_key_file holds the key that the subscription was made with",
-	push.ReasonConfig:           "add the key that the subscription was made with to vapid_key_file; or something that is no push server answers",
+	push.ReasonConfig:           "add the key that the subscription was made with to vapid_key_file; or something that is not a push server answers",
 	push.ReasonConnection:       "check that this machine reaches the host, with proxy and ca_file as they are set",
 }
 

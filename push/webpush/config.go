@@ -57,7 +57,7 @@ type Common struct {
 	// https: URL.
 	VAPIDContact string `yaml:"vapid_contact"`
 	// TTL is how long a push service keeps a notification for a device that is
-	// away, 1s to 28d; default a day.
+	// offline, 1s to 28d; default a day.
 	TTL *conf.Duration `yaml:"ttl"`
 }
 

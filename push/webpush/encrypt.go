@@ -38,7 +38,7 @@ type keys struct {
 }
 
 var (
-	errPublicKey = errors.New("p256dh is no public key on P-256")
+	errPublicKey = errors.New("p256dh is not a public key on P-256")
 	errAuth      = errors.New("auth is not 16 bytes in base64url")
 	errTooLong   = errors.New("the text is too long for one record")
 )

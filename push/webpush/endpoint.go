@@ -29,7 +29,7 @@ type endpoint struct {
 
 func (e *endpoint) origin() string { return "https://" + e.host }
 
-// parseEndpoint returns nil for what is no https URL of a host, or brings more
+// parseEndpoint returns nil for what is not an https URL of a host, or brings more
 // than that.
 func parseEndpoint(text string) *endpoint {
 	text = withoutSpace(text)

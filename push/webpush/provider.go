@@ -184,12 +184,12 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 		case r.taken() && (key > 0 || otherKeys > 1):
 			p.keyOf.put(id, key)
 		}
-		return p.judge(t, id, r)
+		return p.outcome(t, id, r)
 	}
 }
 
-// judge says what the answer means for the app's push.
-func (p *Provider) judge(t *target, id string, r *response) push.Outcome {
+// outcome says what the answer means for the app's push.
+func (p *Provider) outcome(t *target, id string, r *response) push.Outcome {
 	out := r.outcome(p.unified, p.rejectOther)
 	switch {
 	case !p.unified || p.hosts.named[t.host]:

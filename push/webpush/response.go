@@ -42,7 +42,7 @@ const (
 
 var codes = []string{codeOtherKey, codeNoKey, codeBadKey, codeBadTopic, codeBadTTL, codeBadUrgency, codeBadToken, codeBadRequest, codeUnregistered, codeExpired}
 
-var errEndpoint = errors.New("the endpoint is no URL that can be asked")
+var errEndpoint = errors.New("the endpoint is not a URL that can be asked")
 
 // response is what was answered to a message.
 type response struct {
@@ -74,7 +74,7 @@ func (r *response) parse(body []byte) {
 		Errno  json.Number `json:"errno"`
 		Reason string      `json:"reason"`
 	}
-	_ = json.Unmarshal(body, &parsed) // what is no JSON has words, or nothing
+	_ = json.Unmarshal(body, &parsed) // what is not JSON has words, or nothing
 	r.mozilla = r.host == mozillaHost && parsed.Code.String() == strconv.Itoa(r.status)
 	if n, err := parsed.Errno.Int64(); err == nil && n >= 100 && n <= 999 {
 		r.errno = int(n)
@@ -112,7 +112,7 @@ func (r *response) outcome(unified, rejectOther bool) push.Outcome {
 	case r.keyMismatch():
 		return r.temporary(push.ReasonConfig, push.EvidenceNone)
 	case r.status >= http.StatusInternalServerError:
-		return r.trouble(unified)
+		return r.serverError(unified)
 	}
 	switch r.status {
 	case http.StatusNotFound, http.StatusGone:
@@ -151,8 +151,8 @@ func (r *response) badRequest() push.Outcome {
 	return r.final(push.Dropped, push.ReasonBadMessage)
 }
 
-// trouble is the outcome of an answer of 500 and above.
-func (r *response) trouble(unified bool) push.Outcome {
+// serverError is the outcome of an answer of 500 and above.
+func (r *response) serverError(unified bool) push.Outcome {
 	switch {
 	case r.status == http.StatusInsufficientStorage && unified: // ntfy's quota of one topic
 		return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)

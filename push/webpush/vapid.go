@@ -35,7 +35,7 @@ type vapidKey struct {
 	public  string // as browsers take it, the applicationServerKey
 }
 
-var errVAPIDKey = errors.New("is no EC key on P-256, as PEM or base64url; pushgw vapid new makes one")
+var errVAPIDKey = errors.New("is not an EC key on P-256, as PEM or base64url; pushgw vapid new makes one")
 
 // parseVAPIDKeys reads one or more keys: PEM blocks one after the other, or
 // texts in base64url of a raw or a DER key, one a line.
@@ -49,7 +49,7 @@ func parseVAPIDKeys(text string) ([]vapidKey, error) {
 		}
 	} else {
 		for line := range strings.FieldsSeq(text) {
-			raw, _ := decode64(line) // what breaks off is no key
+			raw, _ := decode64(line) // what breaks off is not a key
 			found = append(found, parseECKey(raw))
 		}
 	}
@@ -70,7 +70,7 @@ func parseVAPIDKeys(text string) ([]vapidKey, error) {
 	return list, nil
 }
 
-// parseECKey returns an EC key, raw or in SEC 1 or PKCS #8, nil if text is none.
+// parseECKey returns an EC key, raw or in SEC 1 or PKCS #8, nil if text is not one.
 func parseECKey(text []byte) *ecdsa.PrivateKey {
 	if private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), text); err == nil {
 		return private
