@@ -28,19 +28,38 @@ const (
 
 // Codes that answers are known by: Apple's reasons, and what others say in words.
 const (
-	codeOtherKey     = "VapidPkHashMismatch"
-	codeNoKey        = "UnauthorizedRegistration"
-	codeBadKey       = "BadVapidPublicKey"
-	codeBadTopic     = "BadWebPushTopic"
-	codeBadTTL       = "BadTtl"
-	codeBadUrgency   = "BadUrgency"
-	codeBadToken     = "BadJwtToken"
-	codeBadRequest   = "BadWebPushRequest"
-	codeUnregistered = "Unregistered"
-	codeExpired      = "ExpiredToken"
+	codeOtherKey = "VapidPkHashMismatch"
+	codeNoKey    = "UnauthorizedRegistration"
+	codeBadTopic = "BadWebPushTopic"
+	codeBadTTL   = "BadTtl"
 )
 
-var codes = []string{codeOtherKey, codeNoKey, codeBadKey, codeBadTopic, codeBadTTL, codeBadUrgency, codeBadToken, codeBadRequest, codeUnregistered, codeExpired}
+var codes = []string{codeOtherKey, codeNoKey, codeBadTopic, codeBadTTL, "BadVapidPublicKey", "BadUrgency", "BadJwtToken", "BadWebPushRequest", "Unregistered", "ExpiredToken"}
+
+// rule says what an answer means.
+type rule struct {
+	status   int
+	details  string // one or more; "" is any
+	kind     push.Kind
+	why      push.Reason
+	evidence push.Evidence
+}
+
+// rules holds the answers that mean the same whoever gives them; the first that fits
+// counts. Whoever chose the endpoint may have caused each: none speaks against us.
+var rules = []rule{
+	{400, "UnauthorizedRegistration,BadVapidPublicKey,BadJwtToken", push.Temporary, push.ReasonCredentials, push.EvidenceNone},
+	// Of the headers.
+	{400, "BadWebPushTopic,BadTtl,BadUrgency,errno 108,errno 110,errno 111,errno 112,errno 113,errno 114", push.Temporary, push.ReasonConfig, push.EvidenceNone},
+	{400, "", push.Dropped, push.ReasonBadMessage, push.EvidenceWorks},
+	{401, "", push.Temporary, push.ReasonCredentials, push.EvidenceNone},
+	{403, "", push.Temporary, push.ReasonCredentials, push.EvidenceNone},
+	{404, "", push.Rejected, push.ReasonUnregistered, push.EvidenceWorks},
+	{410, "", push.Rejected, push.ReasonUnregistered, push.EvidenceWorks},
+	{413, "", push.Dropped, push.ReasonTooLarge, push.EvidenceWorks},
+	{429, "", push.Temporary, push.ReasonRateLimited, push.EvidenceThrottled},
+	{502, "errno 901", push.Temporary, push.ReasonThirdParty, push.EvidenceWorks},
+}
 
 var errEndpoint = errors.New("the endpoint is not a URL that can be asked")
 
@@ -104,68 +123,38 @@ func (r *response) refusesTopic() bool {
 
 // outcome says what r means for a push.
 func (r *response) outcome(unified, rejectOther bool) push.Outcome {
+	forbidden := r.status == http.StatusUnauthorized || r.status == http.StatusForbidden
 	switch {
 	case r.taken():
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Evidence: push.EvidenceWorks, Status: r.status}
 	case r.keyMismatch() && rejectOther:
-		return r.final(push.Rejected, push.ReasonSenderMismatch)
-	case r.keyMismatch():
+		return r.final(push.Rejected, push.ReasonSenderMismatch, push.EvidenceWorks)
+	case r.keyMismatch(), forbidden && unified:
 		return r.temporary(push.ReasonConfig, push.EvidenceNone)
-	case r.status >= http.StatusInternalServerError:
-		return r.serverError(unified)
-	}
-	switch r.status {
-	case http.StatusNotFound, http.StatusGone:
-		return r.final(push.Rejected, push.ReasonUnregistered)
-	case http.StatusRequestEntityTooLarge:
-		return r.final(push.Dropped, push.ReasonTooLarge)
-	case http.StatusBadRequest:
-		return r.badRequest()
-	case http.StatusUnauthorized, http.StatusForbidden:
-		// Whoever chose the endpoint may have caused it: nothing against us.
-		if unified {
-			return r.temporary(push.ReasonConfig, push.EvidenceNone)
-		}
-		return r.temporary(push.ReasonCredentials, push.EvidenceNone)
-	case http.StatusTooManyRequests:
-		return r.temporary(push.ReasonRateLimited, push.EvidenceThrottled)
-	case http.StatusNotAcceptable:
-		if strings.HasSuffix(r.host, windowsHost) {
-			return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)
-		}
-	}
-	return r.temporary(push.ReasonConfig, push.EvidenceNone)
-}
-
-func (r *response) badRequest() push.Outcome {
-	switch r.code {
-	case codeNoKey, codeBadKey, codeBadToken:
-		return r.temporary(push.ReasonCredentials, push.EvidenceNone)
-	case codeBadTopic, codeBadTTL, codeBadUrgency:
-		return r.temporary(push.ReasonConfig, push.EvidenceNone)
-	}
-	switch r.errno {
-	case 108, 110, 111, 112, 113, 114: // of the headers
-		return r.temporary(push.ReasonConfig, push.EvidenceNone)
-	}
-	return r.final(push.Dropped, push.ReasonBadMessage)
-}
-
-// serverError is the outcome of an answer of 500 and above.
-func (r *response) serverError(unified bool) push.Outcome {
-	switch {
-	case r.status == http.StatusInsufficientStorage && unified: // ntfy's quota of one topic
+	case r.status == http.StatusNotAcceptable && strings.HasSuffix(r.host, windowsHost),
+		r.status == http.StatusInsufficientStorage && unified: // ntfy's quota of one topic
 		return r.temporary(push.ReasonRateLimited, push.EvidenceWorks)
-	case r.status == http.StatusBadGateway && r.errno == 901:
-		return r.temporary(push.ReasonThirdParty, push.EvidenceWorks)
-	case r.status == http.StatusBadGateway && r.mozilla: // what it passes on to does not work
-		return r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
 	case r.status == http.StatusServiceUnavailable && r.errno == 202: // try again at once
 		out := r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
 		out.RetryAfter, out.Unprocessed = 0, true
 		return out
 	}
-	return r.temporary(push.ReasonUnavailable, r.fails())
+	for _, rule := range rules {
+		switch {
+		case rule.status != r.status, rule.details != "" && !slices.Contains(strings.Split(rule.details, ","), r.detail()):
+		case rule.kind == push.Temporary:
+			return r.temporary(rule.why, rule.evidence)
+		default:
+			return r.final(rule.kind, rule.why, rule.evidence)
+		}
+	}
+	switch {
+	case r.status == http.StatusBadGateway && r.mozilla: // what it passes on to does not work
+		return r.temporary(push.ReasonUnavailable, push.EvidenceWorks)
+	case r.status >= http.StatusInternalServerError:
+		return r.temporary(push.ReasonUnavailable, r.fails())
+	}
+	return r.temporary(push.ReasonConfig, push.EvidenceNone)
 }
 
 // fails is what it says about the host that a request failed there. Whoever sets a
@@ -177,8 +166,8 @@ func (r *response) fails() push.Evidence {
 	return push.EvidenceUnreachable
 }
 
-func (r *response) final(kind push.Kind, why push.Reason) push.Outcome {
-	return push.Outcome{Kind: kind, Reason: why, Evidence: push.EvidenceWorks, Status: r.status, Detail: r.detail()}
+func (r *response) final(kind push.Kind, why push.Reason, evidence push.Evidence) push.Outcome {
+	return push.Outcome{Kind: kind, Reason: why, Evidence: evidence, Status: r.status, Detail: r.detail()}
 }
 
 // temporary is the outcome of a push that may be tried again.
