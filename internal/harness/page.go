@@ -55,9 +55,9 @@ func MetricsTable(t testing.TB, registry *prometheus.Registry, prefixes ...strin
 			t.Fatal(err)
 		}
 		if slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-			rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |\n", name, strings.ReplaceAll(found[3], ",", ", "), strings.TrimSuffix(help, ".")))
+			rows = append(rows, fmt.Sprintf("|`%s`|%s|%s|\n", name, strings.ReplaceAll(found[3], ",", ", "), strings.TrimSuffix(help, ".")))
 		}
 	}
 	slices.Sort(rows)
-	return "| metric | labels | meaning |\n|---|---|---|\n" + strings.Join(slices.Compact(rows), "")
+	return "|metric|labels|meaning|\n|---|---|---|\n" + strings.Join(slices.Compact(rows), "")
 }

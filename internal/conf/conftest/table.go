@@ -22,7 +22,7 @@ const module = "github.com/matrix-herald/herald/"
 func Table(t testing.TB, root, main string, options []conf.Option) string {
 	t.Helper()
 	var b strings.Builder
-	b.WriteString("| option | default | meaning |\n|---|---|---|\n")
+	b.WriteString("|option|default|meaning|\n|---|---|---|\n")
 	r := reader{root: root, main: main, packages: make(map[string]map[string]string)}
 	for _, o := range options {
 		meaning, err := r.meaning(o)
@@ -32,7 +32,7 @@ func Table(t testing.TB, root, main string, options []conf.Option) string {
 		if len(o.Kinds) > 0 {
 			meaning = "(" + strings.Join(o.Kinds, ", ") + ") " + meaning
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.Path, code(o.Default), strings.ReplaceAll(meaning, "|", "\\|"))
+		fmt.Fprintf(&b, "|`%s`|%s|%s|\n", o.Path, code(o.Default), strings.ReplaceAll(meaning, "|", "\\|"))
 	}
 	return b.String()
 }
