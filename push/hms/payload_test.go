@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -141,20 +142,24 @@ func FuzzMessage(f *testing.F) {
 		f.Add(s, s, s, s, "m.room.message", "body", "title", s)
 		f.Add("$e:x", "!r:x", "Lunch", "Alice", "m.call.invite", s, "x", s)
 	}
-	fake := pushtest.StartHMS(f, nil)
-	connections := connect(f, fake, hms.Options{})
-	providers := map[string]*hms.Provider{"v1": openWith(f, connections, android(fake)), "v3": openWith(f, connections, harmonyOS(fake))}
 	f.Fuzz(func(t *testing.T, event, room, name, sender, kind, key, defaultKey, body string) {
 		n := push.Notification{
 			EventID: push.NewText(event), RoomID: push.NewText(room), RoomName: push.NewText(name), RoomAlias: push.NewText(body),
 			Sender: push.NewText(sender), SenderDisplayName: push.NewText(name), Type: push.NewText(kind),
 			Content: map[string]any{"body": body, key: body, name: sender},
 		}
-		data := map[string]any{"default_payload": map[string]any{defaultKey: key}}
-		for version, provider := range providers {
-			out := provider.Send(t.Context(), push.Delivery{Notification: &n, Device: &push.Device{PushKey: token, Data: data}})
-			if out.Kind != push.Accepted && (len(key)+len(defaultKey) < 200 || out.Reason != push.ReasonMalformedData) {
-				t.Errorf("%s: %s (%s) %s", version, out.Kind, out.Reason, out.Detail)
+		d := push.Delivery{Notification: &n, Device: &push.Device{PushKey: token, Data: map[string]any{"default_payload": map[string]any{defaultKey: key}}}}
+		for version, payload := range map[string]hms.Payload{"v1": {TTL: time.Hour}, "v3": {TTL: time.Hour, HarmonyOS: true}, "v2": {TTL: time.Hour, Small: true}} {
+			text, out := payload.Message(d, time.Now())
+			if text == nil {
+				if out.Kind != push.Accepted && (len(key)+len(defaultKey) < 200 || out.Reason != push.ReasonMalformedData) {
+					t.Errorf("%s: %s (%s)", version, out.Kind, out.Reason)
+				}
+				continue
+			}
+			req := pushtest.HMSRequest{Version: version, Body: text, Header: http.Header{"Content-Type": {"application/json; charset=UTF-8"}, "Push-Type": {"0"}}}
+			if code, words := req.Check(); code != "" {
+				t.Errorf("%s: %s %s", version, code, words)
 			}
 		}
 	})

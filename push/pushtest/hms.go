@@ -175,7 +175,7 @@ func (h *HMS) serveMessage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := HMSRequest{Version: r.PathValue("version"), ID: r.PathValue("id"), Header: r.Header, Body: body}
-	code, message := req.check()
+	code, message := req.Check()
 	h.add(req)
 	if refusal, text := h.authorise(req); refusal != "" {
 		code, message = refusal, text
@@ -245,8 +245,9 @@ func (h *HMS) checkJWT(bearer string) (code, message string) {
 
 var hmsTTL = regexp.MustCompile(`^[0-9]{1,7}s$`)
 
-// check reads a message, and returns Huawei's code and words against it.
-func (req *HMSRequest) check() (code, message string) {
+// Check reads the message of a request, and returns Huawei's code and words against
+// it, "" where there is nothing.
+func (req *HMSRequest) Check() (code, message string) {
 	dec := json.NewDecoder(bytes.NewReader(req.Body))
 	dec.DisallowUnknownFields()
 	m := &req.Message
