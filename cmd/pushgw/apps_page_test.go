@@ -122,7 +122,7 @@ func TestPageOfApps(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"apns", "fcm", "dart", "webpush", "declarative", "unifiedpush"} {
+	for _, kind := range []string{"apns", "fcm", "dart", "webpush", "declarative", "unifiedpush", "hms", "harmonyos"} {
 		if !shown[kind] {
 			t.Errorf("no example of %s", kind)
 		}
