@@ -25,8 +25,8 @@ type Proof struct {
 }
 
 // Proofs finds the proof that somebody owns an address. Its methods return
-// ErrNoSession, also for a wrong client secret, ErrNotValidated or
-// ErrSessionExpired.
+// threepid.ErrNoSession, also for a wrong client secret, threepid.ErrNotValidated or
+// threepid.ErrSessionExpired.
 type Proofs interface {
 	// Validated finds it in a session that owner began. There is no other for it.
 	Validated(ctx context.Context, owner, sid, clientSecret string) (Proof, error)
@@ -187,7 +187,7 @@ func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err e
 	}
 	proof, err := d.opts.Proofs.Proven(ctx, r.SID, r.ClientSecret)
 	switch {
-	case errors.Is(err, ErrNoSession) || errors.Is(err, ErrNotValidated) || errors.Is(err, ErrSessionExpired):
+	case errors.Is(err, threepid.ErrNoSession) || errors.Is(err, threepid.ErrNotValidated) || errors.Is(err, threepid.ErrSessionExpired):
 		return fmt.Errorf("unbind: %w", ErrForbidden)
 	case err != nil:
 		return fmt.Errorf("unbind: %w", err)

@@ -87,19 +87,19 @@ func TestBindsThatAreRefused(t *testing.T) {
 		},
 		"no such session": {
 			request: identity.BindRequest{Account: alice, UserID: alice, SID: "2", ClientSecret: "secret"},
-			want:    identity.ErrNoSession,
+			want:    threepid.ErrNoSession,
 		},
 		"another secret": {
 			request: identity.BindRequest{Account: alice, UserID: alice, SID: "1", ClientSecret: "guess"},
-			want:    identity.ErrNoSession,
+			want:    threepid.ErrNoSession,
 		},
 		"a session that is not validated": {
 			request: identity.BindRequest{Account: alice, UserID: alice, SID: "1", ClientSecret: "secret"},
-			session: identity.ErrNotValidated, want: identity.ErrNotValidated,
+			session: threepid.ErrNotValidated, want: threepid.ErrNotValidated,
 		},
 		"a session that has expired": {
 			request: identity.BindRequest{Account: alice, UserID: alice, SID: "1", ClientSecret: "secret"},
-			session: identity.ErrSessionExpired, want: identity.ErrSessionExpired,
+			session: threepid.ErrSessionExpired, want: threepid.ErrSessionExpired,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,11 +185,11 @@ func TestUnbindNeedsAProofOfTheVeryAddress(t *testing.T) {
 		},
 		"a session that is not validated": {
 			request: identity.UnbindRequest{Medium: "email", Address: "strauß@bücher.example", SID: "1", ClientSecret: "secret"},
-			session: identity.ErrNotValidated, want: identity.ErrForbidden,
+			session: threepid.ErrNotValidated, want: identity.ErrForbidden,
 		},
 		"a session that has expired": {
 			request: identity.UnbindRequest{Medium: "email", Address: "strauß@bücher.example", SID: "1", ClientSecret: "secret"},
-			session: identity.ErrSessionExpired, want: identity.ErrForbidden,
+			session: threepid.ErrSessionExpired, want: identity.ErrForbidden,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

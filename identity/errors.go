@@ -18,7 +18,9 @@ var (
 	// ErrOpenIDMismatch means the homeserver answered with something that is not
 	// a user of its own.
 	ErrOpenIDMismatch = errors.New("homeserver answered for a user who is not its own")
-	// ErrUnreachable means the homeserver gave no usable answer.
+	// ErrUnreachable means that there was no usable answer from the homeserver, for
+	// whatever reason: no such host, connection refused, address not allowed,
+	// certificate refused, time out, an answer that makes no sense.
 	ErrUnreachable = errors.New("homeserver did not give a usable answer")
 	// ErrBusy means too many exchanges with homeservers are running already.
 	ErrBusy = errors.New("too many requests to homeservers at once")
@@ -28,16 +30,13 @@ var (
 var (
 	// ErrNotYours means an account asked for what only another user may have.
 	ErrNotYours = errors.New("not the account's own user ID")
-	// ErrNoSession means there is no such validation session, or the client
-	// secret is not the session's.
-	ErrNoSession = errors.New("no such validation session")
-	// ErrNotValidated means the session was not completed yet.
-	ErrNotValidated = errors.New("session is not validated")
-	// ErrSessionExpired means the session was completed or created too long ago.
-	ErrSessionExpired = errors.New("session has expired")
 	// ErrNotItsUser means a homeserver asked for what only another homeserver
 	// may have done for its user.
 	ErrNotItsUser = errors.New("not a user of the homeserver")
+	// ErrWrongDestination means a request is signed for another server.
+	ErrWrongDestination = errors.New("request is meant for another server")
+	// ErrNotSigned means a request does not prove which homeserver made it.
+	ErrNotSigned = errors.New("request is not signed by the homeserver it names")
 	// ErrForbidden means the proof does not permit the removal.
 	ErrForbidden = errors.New("proof does not permit this")
 )

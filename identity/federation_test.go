@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -62,14 +61,7 @@ func (n *network) OnBind(ctx context.Context, server string, body []byte) error 
 	if err != nil {
 		return err
 	}
-	err = n.client.OnBind(ctx, name, body)
-	if final, ok := errors.AsType[*homeserver.FinalError](err); ok {
-		return &identity.RefusedError{Reason: final.Errcode}
-	}
-	if retry, ok := errors.AsType[*homeserver.RetryError](err); ok {
-		return &identity.LaterError{After: retry.After, Err: err}
-	}
-	return err
+	return n.client.OnBind(ctx, name, body)
 }
 
 // remote is a homeserver that keeps what it is told and answers as it is told to.

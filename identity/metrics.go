@@ -49,8 +49,8 @@ func registerOutcomes() []outcome {
 
 func bindOutcomes() []outcome {
 	return []outcome{
-		{nil, outcomeOK}, {ErrNotYours, "not_yours"}, {ErrNoSession, "no_session"},
-		{ErrNotValidated, "not_validated"}, {ErrSessionExpired, "expired"},
+		{nil, outcomeOK}, {ErrNotYours, "not_yours"}, {threepid.ErrNoSession, "no_session"},
+		{threepid.ErrNotValidated, "not_validated"}, {threepid.ErrSessionExpired, "expired"},
 	}
 }
 

@@ -155,7 +155,7 @@ func (p *proofs) Proven(_ context.Context, sid, secret string) (identity.Proof, 
 	defer p.mu.Unlock()
 	found, ok := p.all[sid]
 	if !ok || secret != "secret" {
-		return identity.Proof{}, identity.ErrNoSession
+		return identity.Proof{}, threepid.ErrNoSession
 	}
 	return found.Proof, found.err
 }

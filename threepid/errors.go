@@ -35,6 +35,18 @@ var (
 	ErrBusy = errors.New("too many messages are being sent")
 )
 
+// Errors of validation sessions.
+var (
+	// ErrNoSession means that there is no session with this sid and
+	// client_secret; which of the two is wrong is not told.
+	ErrNoSession = errors.New("no such validation session")
+	// ErrSessionExpired means that the session's last change is too long ago. Another
+	// request for a token begins another session.
+	ErrSessionExpired = errors.New("the validation session has expired")
+	// ErrNotValidated means that nobody has sent the session's token back yet.
+	ErrNotValidated = errors.New("the validation session has not been completed")
+)
+
 // BusyError is ErrBusy with the time after which asking again makes sense.
 type BusyError struct {
 	RetryAfter time.Duration

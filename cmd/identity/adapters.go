@@ -21,25 +21,18 @@ type proofs struct{ sessions *validation.Sessions }
 
 // Validated implements identity.Proofs.
 func (p proofs) Validated(ctx context.Context, owner, sid, clientSecret string) (identity.Proof, error) {
-	return proof(p.sessions.Validated(ctx, owner, sid, clientSecret))
+	s, err := p.sessions.Validated(ctx, owner, sid, clientSecret)
+	return proof(s), err
 }
 
 // Proven implements identity.Proofs.
 func (p proofs) Proven(ctx context.Context, sid, clientSecret string) (identity.Proof, error) {
-	return proof(p.sessions.Proven(ctx, sid, clientSecret))
+	s, err := p.sessions.Proven(ctx, sid, clientSecret)
+	return proof(s), err
 }
 
-// proof is what a session proves. A sid or client secret that could be nobody's is
-// an error of its own there.
-func proof(s validation.Session, err error) (identity.Proof, error) {
-	if err != nil {
-		return identity.Proof{}, translate(err, []translation{
-			{validation.ErrNoSession, identity.ErrNoSession},
-			{validation.ErrNotValidated, identity.ErrNotValidated},
-			{validation.ErrExpired, identity.ErrSessionExpired},
-		})
-	}
-	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}, nil
+func proof(s validation.Session) identity.Proof {
+	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}
 }
 
 // openID makes the homeserver client what accounts ask for.
@@ -59,18 +52,10 @@ func (o openID) UserInfo(ctx context.Context, serverName, token string) (userID 
 	ctx, end := span(ctx, o.tracer, "homeserver openid/userinfo")
 	userID, err = o.client.UserInfo(ctx, name, token)
 	end(err)
-	if err == nil {
-		return userID, nil
-	}
-	if errors.Is(err, homeserver.ErrUnreachable) {
+	if errors.Is(err, identity.ErrUnreachable) {
 		o.log.InfoContext(ctx, "homeserver did not answer", "server", name.String(), "err", reason(err))
 	}
-	return "", translate(err, []translation{
-		{homeserver.ErrTokenRefused, identity.ErrOpenIDRefused},
-		{homeserver.ErrSubMismatch, identity.ErrOpenIDMismatch},
-		{homeserver.ErrUnreachable, identity.ErrUnreachable},
-		{homeserver.ErrBusy, identity.ErrBusy},
-	})
+	return userID, err
 }
 
 // reason returns what stands behind errors of package homeserver that always say
@@ -84,19 +69,6 @@ func reason(err error) error {
 	}
 	if errors.Is(err, safehttp.ErrBlocked) {
 		err = fmt.Errorf("%w: only homeservers in homeservers.allow_networks may have a private address", err)
-	}
-	return err
-}
-
-// translation is one error in the words of two packages.
-type translation struct{ from, to error }
-
-// translate puts err into the words of another package.
-func translate(err error, table []translation) error {
-	for _, t := range table {
-		if errors.Is(err, t.from) {
-			return fmt.Errorf("%w: %w", t.to, err)
-		}
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/doctor"
@@ -171,7 +172,7 @@ func probeHomeserver(ctx context.Context, servers *homeserver.Client, name strin
 		return "", err
 	}
 	switch _, err := servers.UserInfo(ctx, server, "herald-doctor"); {
-	case errors.Is(err, homeserver.ErrTokenRefused):
+	case errors.Is(err, identity.ErrOpenIDRefused):
 		return "answers, and does not know a made-up token", nil
 	case err == nil:
 		return "", errors.New("vouches for a made-up token")

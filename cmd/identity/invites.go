@@ -75,11 +75,8 @@ func (f federation) OnBind(ctx context.Context, server string, body []byte) erro
 	ctx, end := span(ctx, f.tracer, "homeserver 3pid/onbind")
 	err = f.client.OnBind(ctx, name, body)
 	end(err)
-	if final, ok := errors.AsType[*homeserver.FinalError](err); ok {
-		return &identity.RefusedError{Reason: final.Errcode}
-	}
-	if retry, ok := errors.AsType[*homeserver.RetryError](err); ok {
-		return &identity.LaterError{After: retry.After, Err: reason(err)}
+	if later, ok := errors.AsType[*identity.LaterError](err); ok {
+		later.Err = reason(later.Err)
 	}
 	return err
 }
@@ -92,16 +89,11 @@ func (f federation) Signer(ctx context.Context, r httpapi.SignedRequest) (string
 		Method: r.Method, URI: r.URI, Headers: r.Authorization, Content: r.Content, OwnNames: f.ownNames,
 	})
 	end(err)
-	if err == nil {
-		return origin.String(), nil
+	if err != nil {
+		f.log.InfoContext(ctx, "request not taken for a homeserver's", "err", reason(err))
+		return "", err
 	}
-	f.log.InfoContext(ctx, "request not taken for a homeserver's", "err", reason(err))
-	return "", translate(err, []translation{
-		{homeserver.ErrWrongDestination, httpapi.ErrWrongDestination},
-		{homeserver.ErrBadSignature, httpapi.ErrNotSigned},
-		{homeserver.ErrUnreachable, identity.ErrUnreachable},
-		{homeserver.ErrBusy, identity.ErrBusy},
-	})
+	return origin.String(), nil
 }
 
 // ownNames returns what homeservers may call this service by: its name, and

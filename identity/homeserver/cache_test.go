@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 )
 
@@ -105,7 +106,7 @@ func TestAFailureOfEverythingIsNotRemembered(t *testing.T) {
 	w.dns.SRV("_matrix-fed._tcp.a.example", net.SRV{Target: "a.example", Port: closedPort(t)})
 	c := w.client(t)
 	_, err := c.UserInfo(t.Context(), parse(t, "a.example"), token)
-	wantError(t, err, homeserver.ErrUnreachable)
+	wantError(t, err, identity.ErrUnreachable)
 	down = false
 	if _, err := c.UserInfo(t.Context(), parse(t, "a.example"), token); err != nil {
 		t.Errorf("after the network came back: %v", err)

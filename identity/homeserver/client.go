@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
 
@@ -41,7 +42,7 @@ type Options struct {
 	// to join rooms. Zero means 30 s.
 	OnBindTimeout time.Duration
 	// MaxInFlight is how many exchanges may run at once for registrations, for keys
-	// and for deliveries each; more are refused with [ErrBusy], and so are earlier
+	// and for deliveries each; more are refused with [identity.ErrBusy], and so are earlier
 	// those with servers that have not answered lately. Zero means 128.
 	MaxInFlight int
 	// AllowNets are networks that may be reached although they are not public.
@@ -160,7 +161,7 @@ type reply struct {
 	body   []byte
 }
 
-// exchange finds server and makes req there. It returns ErrBusy, or an
+// exchange finds server and makes req there. It returns identity.ErrBusy, or an
 // unreachableError when there is no HTTP answer. A body may arrive twice: at a
 // target that breaks off, and at the next one.
 func (c *Client) exchange(ctx context.Context, server ServerName, req request) (r reply, err error) {
@@ -170,7 +171,7 @@ func (c *Client) exchange(ctx context.Context, server ServerName, req request) (
 	}
 	defer func() {
 		answered := err == nil
-		if errors.Is(err, ErrBusy) || !answered && ctx.Err() != nil {
+		if errors.Is(err, identity.ErrBusy) || !answered && ctx.Err() != nil {
 			place.leave(nil)
 		} else {
 			place.leave(&answered)
@@ -202,8 +203,8 @@ func (c *Client) exchangeAt(ctx context.Context, server ServerName, req request)
 
 // notReached returns the error of an exchange without an answer.
 func notReached(err error) error {
-	if errors.Is(err, ErrBusy) {
-		return ErrBusy
+	if errors.Is(err, identity.ErrBusy) {
+		return identity.ErrBusy
 	}
 	return &unreachableError{cause: err}
 }

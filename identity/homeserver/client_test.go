@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
@@ -148,7 +149,7 @@ func TestUserInfoRefusesCertificatesForOtherNames(t *testing.T) {
 			server := w.homeserver(t, "@alice:a.example", tc.certName)
 			tc.setup(w, server.port)
 			_, err := w.client(t).UserInfo(t.Context(), parse(t, "a.example"), token)
-			wantError(t, err, homeserver.ErrUnreachable)
+			wantError(t, err, identity.ErrUnreachable)
 			if seen := server.requests(); len(seen) != 0 {
 				t.Errorf("the token was sent to %v", seen)
 			}
@@ -159,7 +160,7 @@ func TestUserInfoRefusesCertificatesForOtherNames(t *testing.T) {
 		w, stranger := newWorld(t, "a.example"), newWorld(t)
 		server := stranger.homeserver(t, "@alice:a.example", "a.example")
 		_, err := w.client(t).UserInfo(t.Context(), parse(t, fmt.Sprintf("a.example:%d", server.port)), token)
-		wantError(t, err, homeserver.ErrUnreachable)
+		wantError(t, err, identity.ErrUnreachable)
 	})
 }
 
@@ -220,7 +221,7 @@ func TestUserInfoDoesNotReachPrivateAddresses(t *testing.T) {
 			opts.AllowNets = nil
 			serverName := strings.ReplaceAll(tc.name, "%d", fmt.Sprint(server.port))
 			_, err := newClient(t, opts).UserInfo(t.Context(), parse(t, serverName), token)
-			wantError(t, err, homeserver.ErrUnreachable)
+			wantError(t, err, identity.ErrUnreachable)
 			if !errors.Is(err, safehttp.ErrBlocked) {
 				t.Error("the reason cannot be found behind the error")
 			}
@@ -238,7 +239,7 @@ func TestUserInfoDoesNotReachPrivateAddresses(t *testing.T) {
 			opts := w.options()
 			opts.AllowNets = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 			_, err := newClient(t, opts).UserInfo(t.Context(), parse(t, "a.example"), token)
-			wantError(t, err, homeserver.ErrUnreachable)
+			wantError(t, err, identity.ErrUnreachable)
 			if !errors.Is(err, safehttp.ErrBlocked) {
 				t.Errorf("not blocked: %v", errors.Unwrap(err))
 			}
@@ -270,7 +271,7 @@ func TestUserInfoTakesNoLongerThanItsTimeout(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			_, err := c.UserInfo(t.Context(), parse(t, server), token)
-			wantError(t, err, homeserver.ErrUnreachable)
+			wantError(t, err, identity.ErrUnreachable)
 			if took := time.Since(start); took > 9*time.Second { // a loaded machine is slow, the resolver's own 10 s slower
 				t.Errorf("took %v", took)
 			}
@@ -287,7 +288,7 @@ func TestUserInfoEndsWithItsContext(t *testing.T) {
 		<-r.Context().Done()
 	}, "a.example")
 	_, err := w.client(t).UserInfo(ctx, parse(t, fmt.Sprintf("a.example:%d", server.port)), token)
-	wantError(t, err, homeserver.ErrUnreachable)
+	wantError(t, err, identity.ErrUnreachable)
 	if !errors.Is(err, context.Canceled) {
 		t.Error("the caller's cancellation cannot be told from the server's silence")
 	}
@@ -313,7 +314,7 @@ func TestEverythingGoesThroughTheProxy(t *testing.T) {
 	opts := w.options().WithWellKnownPort(443)
 	opts.Proxy = u
 	_, err = newClient(t, opts).UserInfo(t.Context(), parse(t, "a.example"), token)
-	wantError(t, err, homeserver.ErrUnreachable)
+	wantError(t, err, identity.ErrUnreachable)
 	if !errors.Is(err, safehttp.ErrProxy) {
 		t.Error("the proxy's refusal cannot be found behind the error")
 	}

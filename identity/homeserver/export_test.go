@@ -16,7 +16,6 @@ func (o Options) WithWellKnownPort(port uint16) Options {
 var (
 	ParseWellKnown = parseWellKnown
 	Lifetime       = lifetime
-	RetryAfter     = retryAfter
 )
 
 // ParseServerKeys returns the keys and until when they are good.

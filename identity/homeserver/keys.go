@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/signing"
 )
 
@@ -57,7 +58,7 @@ func (k serverKeys) find(id string, now time.Time) (ed25519.PublicKey, error) {
 
 // key returns the public half of the key id of server. It asks server when it
 // has to, but not twice a minute: whoever sends us requests chooses the servers
-// and the keys. It returns ErrBusy, an unreachableError, errUnknownKey or
+// and the keys. It returns identity.ErrBusy, an unreachableError, errUnknownKey or
 // errKeyExpired.
 func (c *Client) key(ctx context.Context, server ServerName, id string) (ed25519.PublicKey, error) {
 	known, _ := c.keys.get(server.name, c.now())
@@ -68,7 +69,7 @@ func (c *Client) key(ctx context.Context, server ServerName, id string) (ed25519
 	switch {
 	case err == nil:
 		return known.find(id, c.now())
-	case errors.Is(err, ErrBusy) || errors.Is(err, ErrUnreachable):
+	case errors.Is(err, identity.ErrBusy) || errors.Is(err, identity.ErrUnreachable):
 		return nil, err
 	default: // ctx ended while another caller was asking
 		return nil, &unreachableError{cause: err}
@@ -89,7 +90,7 @@ func (c *Client) refreshKeys(ctx context.Context, server ServerName) (serverKeys
 	switch {
 	case err == nil:
 		known = fetched
-	case ctx.Err() != nil || errors.Is(err, ErrBusy):
+	case ctx.Err() != nil || errors.Is(err, identity.ErrBusy):
 		return serverKeys{}, err
 	}
 	known.asked, known.err = now, err
@@ -102,7 +103,7 @@ func (c *Client) refreshKeys(ctx context.Context, server ServerName) (serverKeys
 }
 
 // fetchKeys asks server for its keys (Server-Server API, "Retrieving server
-// keys"). It returns ErrBusy or an unreachableError.
+// keys"). It returns identity.ErrBusy or an unreachableError.
 func (c *Client) fetchKeys(ctx context.Context, server ServerName, now time.Time) (serverKeys, error) {
 	r, err := c.exchange(ctx, server, request{purpose: forKeys, method: http.MethodGet, uri: "/_matrix/key/v2/server", timeout: c.timeout})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
@@ -71,16 +72,16 @@ func TestExpiredKeysProveNothing(t *testing.T) {
 	key := newSigner("1", 1)
 	k := newKeyRing(t, key)
 	k.publish(keyDocument(k.name, k.clock(), key))
-	k.want(t, key, homeserver.ErrBadSignature, 1)
-	k.want(t, key, homeserver.ErrBadSignature, 1)
+	k.want(t, key, identity.ErrNotSigned, 1)
+	k.want(t, key, identity.ErrNotSigned, 1)
 	k.advance(time.Minute)
-	k.want(t, key, homeserver.ErrBadSignature, 2)
+	k.want(t, key, identity.ErrNotSigned, 2)
 	k.advance(time.Minute)
 	k.publish(keyDocument(k.name, k.clock().Add(2*time.Minute), key))
 	k.want(t, key, nil, 3)
 	k.advance(2 * time.Minute)
 	k.answers(http.NotFound)
-	k.want(t, key, homeserver.ErrUnreachable, 4)
+	k.want(t, key, identity.ErrUnreachable, 4)
 }
 
 func TestAnUnknownKeyIsAskedForOnceAMinute(t *testing.T) {
@@ -90,15 +91,15 @@ func TestAnUnknownKeyIsAskedForOnceAMinute(t *testing.T) {
 	k.want(t, old, nil, 1)
 	k.publish(keyDocument(k.name, k.clock().Add(time.Hour), fresh))
 	for range 3 {
-		k.want(t, fresh, homeserver.ErrBadSignature, 1)
+		k.want(t, fresh, identity.ErrNotSigned, 1)
 	}
 	k.advance(time.Minute - time.Second)
-	k.want(t, fresh, homeserver.ErrBadSignature, 1)
+	k.want(t, fresh, identity.ErrNotSigned, 1)
 	k.advance(time.Second)
 	k.want(t, fresh, nil, 2)
-	k.want(t, old, homeserver.ErrBadSignature, 2) // rotated away
+	k.want(t, old, identity.ErrNotSigned, 2) // rotated away
 	for i := range 5 {
-		k.want(t, newSigner(fmt.Sprint(i), 3), homeserver.ErrBadSignature, 2)
+		k.want(t, newSigner(fmt.Sprint(i), 3), identity.ErrNotSigned, 2)
 	}
 	k.want(t, fresh, nil, 2)
 }
@@ -138,9 +139,9 @@ func TestAKeyServerThatComesBackIsHeardAfterAMinute(t *testing.T) {
 			k.client = newClient(t, opts)
 			good := k.answer
 			k.answers(broken)
-			k.want(t, key, homeserver.ErrUnreachable, 1)
+			k.want(t, key, identity.ErrUnreachable, 1)
 			k.answers(good)
-			k.want(t, key, homeserver.ErrUnreachable, 1)
+			k.want(t, key, identity.ErrUnreachable, 1)
 			k.advance(time.Minute)
 			k.want(t, key, nil, 2)
 		})
@@ -154,10 +155,10 @@ func TestKnownKeysOutliveAKeyServerThatFails(t *testing.T) {
 	k.want(t, key, nil, 1)
 	k.advance(time.Minute)
 	k.answers(http.NotFound)
-	k.want(t, newSigner("2", 2), homeserver.ErrUnreachable, 2)
+	k.want(t, newSigner("2", 2), identity.ErrUnreachable, 2)
 	k.want(t, key, nil, 2)
 	k.advance(24*time.Hour - time.Minute)
-	k.want(t, key, homeserver.ErrUnreachable, 3)
+	k.want(t, key, identity.ErrUnreachable, 3)
 }
 
 func TestACallerWhoGivesUpDoesNotUseUpTheMinute(t *testing.T) {
@@ -171,7 +172,7 @@ func TestACallerWhoGivesUpDoesNotUseUpTheMinute(t *testing.T) {
 		<-r.Context().Done()
 	})
 	_, err := k.client.VerifyRequest(ctx, unbind(k.name, key))
-	wantError(t, err, homeserver.ErrUnreachable)
+	wantError(t, err, identity.ErrUnreachable)
 	if !errors.Is(err, context.Canceled) {
 		t.Error("the caller's cancellation cannot be told from the server's silence")
 	}
@@ -200,7 +201,7 @@ func TestACallerDoesNotWaitForAnotherBeyondItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := k.client.VerifyRequest(ctx, unbind(k.name, key))
-	wantError(t, err, homeserver.ErrUnreachable)
+	wantError(t, err, identity.ErrUnreachable)
 	close(release)
 	wg.Wait()
 }
@@ -212,7 +213,7 @@ func TestKeyServersDoNotReachPrivateAddresses(t *testing.T) {
 	opts := k.options()
 	opts.AllowNets = nil
 	k.client = newClient(t, opts)
-	k.want(t, key, homeserver.ErrUnreachable, 0)
+	k.want(t, key, identity.ErrUnreachable, 0)
 	_, err := k.client.VerifyRequest(t.Context(), unbind(k.name, key))
 	if !errors.Is(err, safehttp.ErrBlocked) {
 		t.Error("the reason cannot be found behind the error")
@@ -279,7 +280,7 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 			k := newKeyRing(t, key)
 			good := keyDocument(k.name, k.clock().Add(time.Hour), key)
 			k.publish(document(t, good, k.name))
-			k.want(t, key, homeserver.ErrUnreachable, 1)
+			k.want(t, key, identity.ErrUnreachable, 1)
 		})
 	}
 	for name, h := range map[string]http.HandlerFunc{
@@ -295,7 +296,7 @@ func TestKeysThatAreNotTheServersAreNotUsed(t *testing.T) {
 			t.Parallel()
 			k := newKeyRing(t, key)
 			k.answers(h)
-			k.want(t, key, homeserver.ErrUnreachable, 1)
+			k.want(t, key, identity.ErrUnreachable, 1)
 		})
 	}
 }

@@ -5,50 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
+
+	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/outbound"
 )
 
-const (
-	// maxErrcodeBytes is far more than any Matrix errcode has.
-	maxErrcodeBytes = 64
-	maxRetryAfter   = 24 * time.Hour
-)
-
-// FinalError means a homeserver refused a notification for good.
-type FinalError struct {
-	// Status is the HTTP status, 400 to 499.
-	Status int
-	// Errcode is the Matrix error code: at most 64 letters, digits, dots, dashes
-	// and underscores.
-	Errcode string
-}
-
-// Error names status and code.
-func (e *FinalError) Error() string {
-	return fmt.Sprintf("homeserver refused the notification: status %d, %s", e.Status, e.Errcode)
-}
-
-// RetryError means a notification was not taken, but may be later.
-type RetryError struct {
-	// Status is the HTTP status of the answer, 0 if there was none.
-	Status int
-	// After is how long the homeserver asks to be left alone, at most 24 hours;
-	// 0 if it does not say.
-	After time.Duration
-
-	cause error // with Status 0
-}
-
-// Error names the status. What kept an answer from coming stands behind it.
-func (e *RetryError) Error() string {
-	if e.cause != nil {
-		return "homeserver did not take the notification: " + e.cause.Error()
-	}
-	return fmt.Sprintf("homeserver did not take the notification: status %d", e.Status)
-}
-
-// Unwrap returns ErrUnreachable or ErrBusy when there was no answer.
-func (e *RetryError) Unwrap() error { return e.cause }
+// maxErrcodeBytes is far more than any Matrix errcode has.
+const maxErrcodeBytes = 64
 
 // OnBind tells server that an address of one of its users was bound
 // (Server-Server API, POST /_matrix/federation/v1/3pid/onbind). The
@@ -56,10 +19,10 @@ func (e *RetryError) Unwrap() error { return e.cause }
 // body is the JSON of the notification and carries its own signature, so there
 // is no authorization.
 //
-// It returns nil when the answer has status 200; a [*FinalError] for a status
-// 4xx with a Matrix errcode other than M_LIMIT_EXCEEDED and M_UNRECOGNIZED; and
-// a [*RetryError] for all else, the end of ctx included. No error quotes what was
-// sent, or what the homeserver says beyond its errcode.
+// It returns nil when the answer has status 200; an [*identity.RefusedError] for a
+// status 4xx with a Matrix errcode other than M_LIMIT_EXCEEDED and M_UNRECOGNIZED;
+// and an [*identity.LaterError] for all else, the end of ctx included. No error quotes
+// what was sent, or what the homeserver says beyond its errcode.
 func (c *Client) OnBind(ctx context.Context, server ServerName, body []byte) error {
 	r, err := c.exchange(ctx, server, request{
 		purpose: forOnBind,
@@ -69,16 +32,18 @@ func (c *Client) OnBind(ctx context.Context, server ServerName, body []byte) err
 		timeout: c.onBindTimeout,
 	})
 	if err != nil {
-		return &RetryError{cause: err}
+		return &identity.LaterError{Err: err}
 	}
 	if r.status == http.StatusOK {
 		return nil
 	}
 	if code := r.errcode(); 400 <= r.status && r.status <= 499 && code != "" &&
 		code != "M_LIMIT_EXCEEDED" && code != "M_UNRECOGNIZED" {
-		return &FinalError{Status: r.status, Errcode: code}
+		return &identity.RefusedError{Reason: code}
 	}
-	return &RetryError{Status: r.status, After: retryAfter(r.header, c.now())}
+	return &identity.LaterError{
+		After: outbound.RetryAfter(r.header.Get("Retry-After"), c.now()), Err: fmt.Errorf("homeserver answered %d", r.status),
+	}
 }
 
 // errcode returns the errcode of a Matrix error, and "" for any other answer.
@@ -95,13 +60,3 @@ func (r reply) errcode() string {
 }
 
 func notErrcode(r rune) bool { return notDNS(r) && r != '_' && r != '.' }
-
-// retryAfter reads Retry-After (RFC 9110, section 10.2.3).
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := h.Get("Retry-After")
-	after := seconds(value)
-	if date, err := http.ParseTime(value); err == nil {
-		after = date.Sub(now)
-	}
-	return min(max(after, 0), maxRetryAfter)
-}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/ratelimit"
 )
 
@@ -65,7 +66,7 @@ type place struct {
 	left bool
 }
 
-// take returns a place for an exchange with server, or ErrBusy.
+// take returns a place for an exchange with server, or identity.ErrBusy.
 func (p *places) take(purpose purpose, server ServerName) (*place, error) {
 	at := &place{places: p, purpose: purpose, site: ratelimit.Site(server.name)}
 	p.mu.Lock()
@@ -73,7 +74,7 @@ func (p *places) take(purpose purpose, server ServerName) (*place, error) {
 	_, at.known = p.known.get(at.site, p.now())
 	if !at.hold('t', "", p.size) || !at.known && !at.hold('s', "", p.size/2) || !at.hold('d', at.site, at.share()) {
 		at.release()
-		return nil, ErrBusy
+		return nil, identity.ErrBusy
 	}
 	return at, nil
 }
@@ -136,7 +137,7 @@ func (at *place) context(ctx context.Context) context.Context {
 }
 
 // connecting has the place of ctx hold the address that is about to be connected
-// to. It returns ErrBusy where too many exchanges are there already.
+// to. It returns identity.ErrBusy where too many exchanges are there already.
 func connecting(ctx context.Context, addr netip.Addr) error {
 	at, ok := ctx.Value(placeKey{}).(*place)
 	if !ok {
@@ -151,7 +152,7 @@ func connecting(ctx context.Context, addr netip.Addr) error {
 		}
 	}
 	if at.left || !at.hold('a', name, at.share()) {
-		return ErrBusy
+		return identity.ErrBusy
 	}
 	return nil
 }

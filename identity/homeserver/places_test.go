@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity"
 )
 
 // TestServersThatNeverAnswerLeavePlacesForThoseThatDo names 64 servers that take
@@ -41,7 +41,7 @@ func TestServersThatNeverAnswerLeavePlacesForThoseThatDo(t *testing.T) {
 			asks := func(server string) {
 				t.Helper()
 				_, err := c.UserInfo(t.Context(), parse(t, fmt.Sprintf("%s:%d", server, known.port)), token)
-				wantError(t, err, homeserver.ErrSubMismatch) // it has answered
+				wantError(t, err, identity.ErrOpenIDMismatch) // it has answered
 			}
 			asks("known.example")
 			// On each address is a port where nothing is ever said.
@@ -63,7 +63,7 @@ func TestServersThatNeverAnswerLeavePlacesForThoseThatDo(t *testing.T) {
 				})
 			}
 			for range attackers - tt.held {
-				if err := <-refused; !errors.Is(err, homeserver.ErrBusy) {
+				if err := <-refused; !errors.Is(err, identity.ErrBusy) {
 					t.Errorf("an attacker: %v", err)
 				}
 			}
@@ -74,7 +74,7 @@ func TestServersThatNeverAnswerLeavePlacesForThoseThatDo(t *testing.T) {
 				asks("new.example")
 			}
 			// What else homeservers are asked for is not held up at all.
-			if err := c.OnBind(t.Context(), parse(t, fmt.Sprintf("new.example:%d", known.port)), []byte("{}")); errors.Is(err, homeserver.ErrBusy) {
+			if err := c.OnBind(t.Context(), parse(t, fmt.Sprintf("new.example:%d", known.port)), []byte("{}")); errors.Is(err, identity.ErrBusy) {
 				t.Errorf("a delivery: %v", err)
 			}
 			stop()
@@ -101,7 +101,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 	c := newClient(t, opts)
 	ask := func() error {
 		_, err := c.UserInfo(t.Context(), parse(t, fmt.Sprintf("a.example:%d", server.port)), token)
-		if errors.Is(err, homeserver.ErrSubMismatch) {
+		if errors.Is(err, identity.ErrOpenIDMismatch) {
 			return nil // it was asked
 		}
 		return err
@@ -116,7 +116,7 @@ func TestPlacesAreGivenBack(t *testing.T) {
 			})
 			<-arrived
 		}
-		wantError(t, ask(), homeserver.ErrBusy)
+		wantError(t, ask(), identity.ErrBusy)
 		for range places {
 			release <- struct{}{}
 		}
@@ -149,7 +149,7 @@ func TestWhatWasNotAskedIsNotRemembered(t *testing.T) {
 	}
 	defer conn.Close()
 	_, err = c.UserInfo(t.Context(), parse(t, "a.example"), token)
-	wantError(t, err, homeserver.ErrBusy)
+	wantError(t, err, identity.ErrBusy)
 	stop()
 	waiting.Wait()
 	if user, err := c.UserInfo(t.Context(), parse(t, "a.example"), token); user != "@alice:a.example" || err != nil {

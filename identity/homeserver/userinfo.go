@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/safehttp"
 )
 
@@ -16,11 +17,11 @@ const maxUserInfoBytes = 5 << 10
 // "OpenID", GET /_matrix/federation/v1/openid/userinfo) and returns a user ID
 // that is on that server, byte for byte.
 //
-// It returns [ErrTokenRefused], [ErrSubMismatch], [ErrBusy] or [ErrUnreachable].
+// It returns [identity.ErrOpenIDRefused], [identity.ErrOpenIDMismatch], [identity.ErrBusy] or [identity.ErrUnreachable].
 // No error holds the token.
 func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) (string, error) {
 	if token == "" {
-		return "", ErrTokenRefused
+		return "", identity.ErrOpenIDRefused
 	}
 	query := url.Values{"access_token": {token}}
 	r, err := c.exchange(ctx, server, request{
@@ -42,7 +43,7 @@ func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) 
 	if r.status != http.StatusOK {
 		code, err := o.text("errcode")
 		if err == nil && refusal(r.status, code) {
-			return "", ErrTokenRefused
+			return "", identity.ErrOpenIDRefused
 		}
 		return "", &unreachableError{cause: fmt.Errorf("status %d", r.status)}
 	}
@@ -51,7 +52,7 @@ func (c *Client) UserInfo(ctx context.Context, server ServerName, token string) 
 		return "", &unreachableError{cause: err}
 	}
 	if id, err := ParseUserID(sub); err != nil || id.Server() != server {
-		return "", ErrSubMismatch
+		return "", identity.ErrOpenIDMismatch
 	}
 	return sub, nil
 }

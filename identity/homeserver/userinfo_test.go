@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
@@ -27,43 +28,43 @@ func TestUserInfoReadsTheAnswer(t *testing.T) {
 		handler http.HandlerFunc
 		want    error
 	}{
-		"an unknown token":                     {matrixError(401, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
-		"a token that is missed":               {matrixError(401, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
-		"federation denied":                    {matrixError(403, "M_FORBIDDEN"), homeserver.ErrTokenRefused},
-		"an unknown token as a bad request":    {matrixError(400, "M_UNKNOWN_TOKEN"), homeserver.ErrTokenRefused},
-		"a missing parameter as a bad request": {matrixError(400, "M_MISSING_PARAM"), homeserver.ErrTokenRefused},
-		"a bad request of another kind":        {matrixError(400, "M_UNKNOWN"), homeserver.ErrUnreachable},
-		"a 401 page of something else":         {answer(401, "<html>Log in</html>"), homeserver.ErrUnreachable},
-		"a 403 without errcode":                {answer(403, `{"message":"blocked"}`), homeserver.ErrUnreachable},
-		"federation switched off":              {matrixError(404, "M_UNRECOGNIZED"), homeserver.ErrUnreachable},
-		"a rate limit":                         {matrixError(429, "M_LIMIT_EXCEEDED"), homeserver.ErrUnreachable},
-		"a server error":                       {matrixError(500, "M_UNKNOWN"), homeserver.ErrUnreachable},
-		"a gateway error":                      {answer(502, "<html>Bad gateway</html>"), homeserver.ErrUnreachable},
-		"an HTML page":                         {answer(200, "<html>It works!</html>"), homeserver.ErrUnreachable},
-		"nothing":                              {answer(200, ""), homeserver.ErrUnreachable},
-		"no content":                           {func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) }, homeserver.ErrUnreachable},
-		"another 2xx":                          {answer(201, padded), homeserver.ErrUnreachable},
-		"null":                                 {answer(200, "null"), homeserver.ErrUnreachable},
-		"no sub":                               {answer(200, "{}"), homeserver.ErrUnreachable},
-		"a sub in another case":                {answer(200, `{"Sub":"@alice:SERVER"}`), homeserver.ErrUnreachable},
-		"a sub that is null":                   {answer(200, `{"sub":null}`), homeserver.ErrUnreachable},
-		"a sub that is a number":               {answer(200, `{"sub":1}`), homeserver.ErrUnreachable},
-		"a sub with half a surrogate pair":     {answer(200, `{"sub":"@\ud800:SERVER"}`), homeserver.ErrUnreachable},
-		"trailing data":                        {answer(200, padded+padded), homeserver.ErrUnreachable},
-		"bytes that are not UTF-8":             {answer(200, "{\"sub\":\"@\xff:SERVER\"}"), homeserver.ErrUnreachable},
-		"more than 5 KiB":                      {answer(200, padded+strings.Repeat(" ", 5<<10)), homeserver.ErrUnreachable},
+		"an unknown token":                     {matrixError(401, "M_UNKNOWN_TOKEN"), identity.ErrOpenIDRefused},
+		"a token that is missed":               {matrixError(401, "M_MISSING_PARAM"), identity.ErrOpenIDRefused},
+		"federation denied":                    {matrixError(403, "M_FORBIDDEN"), identity.ErrOpenIDRefused},
+		"an unknown token as a bad request":    {matrixError(400, "M_UNKNOWN_TOKEN"), identity.ErrOpenIDRefused},
+		"a missing parameter as a bad request": {matrixError(400, "M_MISSING_PARAM"), identity.ErrOpenIDRefused},
+		"a bad request of another kind":        {matrixError(400, "M_UNKNOWN"), identity.ErrUnreachable},
+		"a 401 page of something else":         {answer(401, "<html>Log in</html>"), identity.ErrUnreachable},
+		"a 403 without errcode":                {answer(403, `{"message":"blocked"}`), identity.ErrUnreachable},
+		"federation switched off":              {matrixError(404, "M_UNRECOGNIZED"), identity.ErrUnreachable},
+		"a rate limit":                         {matrixError(429, "M_LIMIT_EXCEEDED"), identity.ErrUnreachable},
+		"a server error":                       {matrixError(500, "M_UNKNOWN"), identity.ErrUnreachable},
+		"a gateway error":                      {answer(502, "<html>Bad gateway</html>"), identity.ErrUnreachable},
+		"an HTML page":                         {answer(200, "<html>It works!</html>"), identity.ErrUnreachable},
+		"nothing":                              {answer(200, ""), identity.ErrUnreachable},
+		"no content":                           {func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(204) }, identity.ErrUnreachable},
+		"another 2xx":                          {answer(201, padded), identity.ErrUnreachable},
+		"null":                                 {answer(200, "null"), identity.ErrUnreachable},
+		"no sub":                               {answer(200, "{}"), identity.ErrUnreachable},
+		"a sub in another case":                {answer(200, `{"Sub":"@alice:SERVER"}`), identity.ErrUnreachable},
+		"a sub that is null":                   {answer(200, `{"sub":null}`), identity.ErrUnreachable},
+		"a sub that is a number":               {answer(200, `{"sub":1}`), identity.ErrUnreachable},
+		"a sub with half a surrogate pair":     {answer(200, `{"sub":"@\ud800:SERVER"}`), identity.ErrUnreachable},
+		"trailing data":                        {answer(200, padded+padded), identity.ErrUnreachable},
+		"bytes that are not UTF-8":             {answer(200, "{\"sub\":\"@\xff:SERVER\"}"), identity.ErrUnreachable},
+		"more than 5 KiB":                      {answer(200, padded+strings.Repeat(" ", 5<<10)), identity.ErrUnreachable},
 		"a redirect": {
-			func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) }, homeserver.ErrUnreachable,
+			func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, r.URL.String(), http.StatusFound) }, identity.ErrUnreachable,
 		},
-		"a user of another server":    {answer(200, `{"sub":"@alice:b.example"}`), homeserver.ErrSubMismatch},
-		"a user of a subdomain":       {answer(200, `{"sub":"@alice:x.SERVER"}`), homeserver.ErrSubMismatch},
-		"a user without the port":     {answer(200, `{"sub":"@alice:a.example"}`), homeserver.ErrSubMismatch},
-		"a server in another case":    {answer(200, `{"sub":"@alice:A.SERVER"}`), homeserver.ErrSubMismatch},
-		"a second server in the name": {answer(200, `{"sub":"@alice:b.example:SERVER"}`), homeserver.ErrSubMismatch},
-		"no sigil":                    {answer(200, `{"sub":"alice:SERVER"}`), homeserver.ErrSubMismatch},
-		"an empty sub":                {answer(200, `{"sub":""}`), homeserver.ErrSubMismatch},
-		"a server name as the user":   {answer(200, `{"sub":"SERVER"}`), homeserver.ErrSubMismatch},
-		"a user ID of over 255 bytes": {answer(200, `{"sub":"@`+strings.Repeat("a", 255)+`:SERVER"}`), homeserver.ErrSubMismatch},
+		"a user of another server":    {answer(200, `{"sub":"@alice:b.example"}`), identity.ErrOpenIDMismatch},
+		"a user of a subdomain":       {answer(200, `{"sub":"@alice:x.SERVER"}`), identity.ErrOpenIDMismatch},
+		"a user without the port":     {answer(200, `{"sub":"@alice:a.example"}`), identity.ErrOpenIDMismatch},
+		"a server in another case":    {answer(200, `{"sub":"@alice:A.SERVER"}`), identity.ErrOpenIDMismatch},
+		"a second server in the name": {answer(200, `{"sub":"@alice:b.example:SERVER"}`), identity.ErrOpenIDMismatch},
+		"no sigil":                    {answer(200, `{"sub":"alice:SERVER"}`), identity.ErrOpenIDMismatch},
+		"an empty sub":                {answer(200, `{"sub":""}`), identity.ErrOpenIDMismatch},
+		"a server name as the user":   {answer(200, `{"sub":"SERVER"}`), identity.ErrOpenIDMismatch},
+		"a user ID of over 255 bytes": {answer(200, `{"sub":"@`+strings.Repeat("a", 255)+`:SERVER"}`), identity.ErrOpenIDMismatch},
 		"a user":                      {answer(200, padded), nil},
 		"a user and other members":    {answer(200, `{"x":[{}],"sub":"@alice:SERVER","Sub":"@eve:SERVER"}`), nil},
 	}
@@ -104,7 +105,7 @@ func TestUserInfoAsksNobodyForAnEmptyToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "a.example")
 	_, err := w.client(t).UserInfo(t.Context(), parse(t, "a.example"), "")
-	wantError(t, err, homeserver.ErrTokenRefused)
+	wantError(t, err, identity.ErrOpenIDRefused)
 	if n := w.fetches("a.example"); n != 0 {
 		t.Errorf("%d requests", n)
 	}
@@ -153,7 +154,7 @@ func FuzzUserInfo(f *testing.F) {
 			if id, err := homeserver.ParseUserID(user); status != http.StatusOK || err != nil || id.Server() != server {
 				t.Errorf("%d %q: %q", status, body, user)
 			}
-		case !errors.Is(err, homeserver.ErrTokenRefused) && !errors.Is(err, homeserver.ErrUnreachable) && !errors.Is(err, homeserver.ErrSubMismatch):
+		case !errors.Is(err, identity.ErrOpenIDRefused) && !errors.Is(err, identity.ErrUnreachable) && !errors.Is(err, identity.ErrOpenIDMismatch):
 			t.Errorf("%d %q: %v", status, body, err)
 		case strings.Contains(err.Error(), token):
 			t.Errorf("%d %q: the error tells the token", status, body)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/signing"
 )
 
@@ -41,8 +42,8 @@ type VerifyRequest struct {
 //
 // Of several authorizations all must be well-formed and of one origin, and one
 // must be signed with a key of that homeserver. It returns
-// [ErrWrongDestination], [ErrBadSignature], and while the homeserver's keys are
-// not known [ErrUnreachable] or [ErrBusy].
+// [identity.ErrWrongDestination], [identity.ErrNotSigned], and while the homeserver's keys are
+// not known [identity.ErrUnreachable] or [identity.ErrBusy].
 func (c *Client) VerifyRequest(ctx context.Context, r VerifyRequest) (ServerName, error) {
 	auths, err := parseAuthorizations(r.Headers)
 	if err != nil {
@@ -50,7 +51,7 @@ func (c *Client) VerifyRequest(ctx context.Context, r VerifyRequest) (ServerName
 	}
 	for _, x := range auths {
 		if x.HasDestination && !slices.Contains(r.OwnNames, x.Destination) {
-			return ServerName{}, ErrWrongDestination
+			return ServerName{}, identity.ErrWrongDestination
 		}
 	}
 	signed := map[string]any{"method": r.Method, "uri": r.URI}
@@ -126,7 +127,7 @@ func (x XMatrix) verify(request map[string]any, ownNames []string, key ed25519.P
 // anything. What might have with other keys is not called a bad signature.
 func worst(errs []error) error {
 	for _, err := range errs {
-		if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) {
+		if errors.Is(err, identity.ErrUnreachable) || errors.Is(err, identity.ErrBusy) {
 			return err
 		}
 	}

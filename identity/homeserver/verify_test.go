@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/homeserver"
 )
 
@@ -108,104 +109,104 @@ func TestVerifyRequestRefuses(t *testing.T) {
 		change func(r *homeserver.VerifyRequest, origin string)
 		want   error
 	}{
-		"no Authorization":       {func(r *homeserver.VerifyRequest, _ string) { header(r) }, homeserver.ErrBadSignature},
-		"another scheme only":    {func(r *homeserver.VerifyRequest, _ string) { header(r, "Bearer abc") }, homeserver.ErrBadSignature},
-		"a malformed header":     {replace(`,key=`, `key=`), homeserver.ErrBadSignature},
-		"a malformed one beside": {func(r *homeserver.VerifyRequest, _ string) { r.Headers = append(r.Headers, "X-Matrix x") }, homeserver.ErrBadSignature},
-		"another method":         {func(r *homeserver.VerifyRequest, _ string) { r.Method = "PUT" }, homeserver.ErrBadSignature},
+		"no Authorization":       {func(r *homeserver.VerifyRequest, _ string) { header(r) }, identity.ErrNotSigned},
+		"another scheme only":    {func(r *homeserver.VerifyRequest, _ string) { header(r, "Bearer abc") }, identity.ErrNotSigned},
+		"a malformed header":     {replace(`,key=`, `key=`), identity.ErrNotSigned},
+		"a malformed one beside": {func(r *homeserver.VerifyRequest, _ string) { r.Headers = append(r.Headers, "X-Matrix x") }, identity.ErrNotSigned},
+		"another method":         {func(r *homeserver.VerifyRequest, _ string) { r.Method = "PUT" }, identity.ErrNotSigned},
 		"the method in another case": {
-			func(r *homeserver.VerifyRequest, _ string) { r.Method = "post" }, homeserver.ErrBadSignature,
+			func(r *homeserver.VerifyRequest, _ string) { r.Method = "post" }, identity.ErrNotSigned,
 		},
-		"another path":       {func(r *homeserver.VerifyRequest, _ string) { r.URI = "/_matrix/identity/v2/3pid/bind" }, homeserver.ErrBadSignature},
-		"a query":            {func(r *homeserver.VerifyRequest, _ string) { r.URI += "?" }, homeserver.ErrBadSignature},
-		"a path not Unicode": {func(r *homeserver.VerifyRequest, _ string) { r.URI += "\xff" }, homeserver.ErrBadSignature},
-		"another user":       {replace("@alice", "@mallory"), homeserver.ErrBadSignature},
-		"another address":    {replace("a@b", "c@b"), homeserver.ErrBadSignature},
-		"another member":     {replace(`{"mxid"`, `{"x":null,"mxid"`), homeserver.ErrBadSignature},
-		"a member left out":  {replace(`,"medium":"email"`, ``), homeserver.ErrBadSignature},
+		"another path":       {func(r *homeserver.VerifyRequest, _ string) { r.URI = "/_matrix/identity/v2/3pid/bind" }, identity.ErrNotSigned},
+		"a query":            {func(r *homeserver.VerifyRequest, _ string) { r.URI += "?" }, identity.ErrNotSigned},
+		"a path not Unicode": {func(r *homeserver.VerifyRequest, _ string) { r.URI += "\xff" }, identity.ErrNotSigned},
+		"another user":       {replace("@alice", "@mallory"), identity.ErrNotSigned},
+		"another address":    {replace("a@b", "c@b"), identity.ErrNotSigned},
+		"another member":     {replace(`{"mxid"`, `{"x":null,"mxid"`), identity.ErrNotSigned},
+		"a member left out":  {replace(`,"medium":"email"`, ``), identity.ErrNotSigned},
 		// encoding/json takes the last of the two, other parsers the first.
-		"a member twice":        {replace(`{"mxid"`, `{"mxid":"@mallory:a.example","mxid"`), homeserver.ErrBadSignature},
-		"a member signed over":  {replace(`{"mxid"`, `{"unsigned":{},"mxid"`), homeserver.ErrBadSignature},
-		"no content":            {func(r *homeserver.VerifyRequest, _ string) { r.Content = nil }, homeserver.ErrBadSignature},
-		"content not JSON":      {replace(`}}`, `}`), homeserver.ErrBadSignature},
-		"content not Unicode":   {replace(`@alice`, "@\xff"), homeserver.ErrBadSignature},
-		"two contents":          {replace(`}}`, `}}{}`), homeserver.ErrBadSignature},
-		"a fraction in content": {replace(`"@alice:a.example"`, `1.5`), homeserver.ErrBadSignature},
+		"a member twice":        {replace(`{"mxid"`, `{"mxid":"@mallory:a.example","mxid"`), identity.ErrNotSigned},
+		"a member signed over":  {replace(`{"mxid"`, `{"unsigned":{},"mxid"`), identity.ErrNotSigned},
+		"no content":            {func(r *homeserver.VerifyRequest, _ string) { r.Content = nil }, identity.ErrNotSigned},
+		"content not JSON":      {replace(`}}`, `}`), identity.ErrNotSigned},
+		"content not Unicode":   {replace(`@alice`, "@\xff"), identity.ErrNotSigned},
+		"two contents":          {replace(`}}`, `}}{}`), identity.ErrNotSigned},
+		"a fraction in content": {replace(`"@alice:a.example"`, `1.5`), identity.ErrNotSigned},
 		"a nest in content": {
-			replace(`"@alice:a.example"`, strings.Repeat("[", 100)+strings.Repeat("]", 100)), homeserver.ErrBadSignature,
+			replace(`"@alice:a.example"`, strings.Repeat("[", 100)+strings.Repeat("]", 100)), identity.ErrNotSigned,
 		},
 		"the key of another server": {
-			func(r *homeserver.VerifyRequest, origin string) { *r = unbind(origin, stranger) }, homeserver.ErrBadSignature,
+			func(r *homeserver.VerifyRequest, origin string) { *r = unbind(origin, stranger) }, identity.ErrNotSigned,
 		},
 		"a key the server does not have": {
-			func(r *homeserver.VerifyRequest, origin string) { *r = unbind(origin, newSigner("a_2", 1)) }, homeserver.ErrBadSignature,
+			func(r *homeserver.VerifyRequest, origin string) { *r = unbind(origin, newSigner("a_2", 1)) }, identity.ErrNotSigned,
 		},
 		"a signature of something else": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				header(r, authorization(origin, key.id, key.sign("{}"), "is.example"))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"a signature for no destination": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(fmt.Sprintf(`{"content":%s,"method":"POST","origin":%q,"uri":%q}`, unbindContent, origin, unbindURI))
 				header(r, authorization(origin, key.id, sig, "is.example"))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"a signature for another server, which the header does not say": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(canonicalUnbind("destination_is", "other.example", origin))
 				header(r, fmt.Sprintf(`X-Matrix origin="%s",key="%s",sig="%s"`, origin, key.id, sig))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"a signature for another server, which the header denies": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(canonicalUnbind("destination_is", "other.example", origin))
 				header(r, authorization(origin, key.id, sig, "is.example"))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"a signature for one of our names and a header with the other": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(canonicalUnbind("destination_is", "is.example", origin))
 				header(r, authorization(origin, key.id, sig, "is.example:443"))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"a signature that names another origin": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(canonicalUnbind("destination_is", "is.example", "b.example"))
 				header(r, authorization(origin, key.id, sig, "is.example"))
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"two origins": {
 			func(r *homeserver.VerifyRequest, _ string) {
 				r.Headers = append(r.Headers, unbind("b.example", stranger).Headers...)
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"more than eight authorizations": {
 			func(r *homeserver.VerifyRequest, _ string) {
 				for range 8 {
 					r.Headers = append(r.Headers, r.Headers[0])
 				}
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
 		"no name of our own": {
 			func(r *homeserver.VerifyRequest, origin string) {
 				sig := key.sign(canonicalUnbind("destination_is", "", origin))
 				header(r, fmt.Sprintf(`X-Matrix origin="%s",key="%s",sig="%s"`, origin, key.id, sig))
 				r.OwnNames = nil
-			}, homeserver.ErrBadSignature,
+			}, identity.ErrNotSigned,
 		},
-		"another destination": {replace(`destination="is.example"`, `destination="other.example"`), homeserver.ErrWrongDestination},
+		"another destination": {replace(`destination="is.example"`, `destination="other.example"`), identity.ErrWrongDestination},
 		"a destination in capitals": {
-			replace(`destination="is.example"`, `destination="IS.example"`), homeserver.ErrWrongDestination,
+			replace(`destination="is.example"`, `destination="IS.example"`), identity.ErrWrongDestination,
 		},
 		"a destination of ours with a port": {
-			replace(`destination="is.example"`, `destination="is.example:8448"`), homeserver.ErrWrongDestination,
+			replace(`destination="is.example"`, `destination="is.example:8448"`), identity.ErrWrongDestination,
 		},
-		"an empty destination": {replace(`destination="is.example"`, `destination=""`), homeserver.ErrWrongDestination},
+		"an empty destination": {replace(`destination="is.example"`, `destination=""`), identity.ErrWrongDestination},
 		"another destination beside ours": {
 			func(r *homeserver.VerifyRequest, _ string) {
 				r.Headers = append(r.Headers, strings.Replace(r.Headers[0], "is.example", "other.example", 1))
-			}, homeserver.ErrWrongDestination,
+			}, identity.ErrWrongDestination,
 		},
 	}
 	for name, tc := range tests {
@@ -220,7 +221,7 @@ func TestVerifyRequestRefuses(t *testing.T) {
 			if origin != (homeserver.ServerName{}) {
 				t.Errorf("an error and the origin %s", origin)
 			}
-			if errors.Is(err, homeserver.ErrUnreachable) {
+			if errors.Is(err, identity.ErrUnreachable) {
 				t.Error("the server is called unreachable as well")
 			}
 		})
@@ -241,7 +242,7 @@ func TestVerifyRequestKeepsServersApart(t *testing.T) {
 		}
 	}
 	_, err := c.VerifyRequest(t.Context(), unbind(a.name, mallory))
-	wantError(t, err, homeserver.ErrBadSignature)
+	wantError(t, err, identity.ErrNotSigned)
 }
 
 func TestVerifyRequestAsksNobodyInVain(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/matrix-herald/herald/identity"
 )
 
 const (
@@ -34,7 +36,7 @@ type entry struct {
 
 // wellKnown returns the server name that host delegates to, the zero one if it does
 // not. The answer, or the lack of one, comes from the cache where possible. It
-// fails with ErrBusy.
+// fails with identity.ErrBusy.
 func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, error) {
 	key := strings.ToLower(host)
 	e, ok := r.cache.get(key, r.now())
@@ -66,8 +68,8 @@ func (r *Resolver) fetchWellKnown(ctx context.Context, host string) (entry, erro
 		return failed, nil
 	}
 	resp, err := r.http.DoAt(req, joinHostPort(host, r.wellKnownPort))
-	if errors.Is(err, ErrBusy) {
-		return entry{}, ErrBusy
+	if errors.Is(err, identity.ErrBusy) {
+		return entry{}, identity.ErrBusy
 	}
 	if err != nil {
 		return failed, nil

@@ -220,7 +220,7 @@ func TestOnlyMessagesThatAreSentCountForTheirCap(t *testing.T) {
 		w.send(t, textTo(t, token, "GB", "07700900001", fmt.Sprint("s", i))).refused(t, 400, "M_DESTINATION_REJECTED")
 	}
 	w.sms.fail(&threepid.BusyError{RetryAfter: time.Second})
-	w.send(t, textTo(t, token, "GB", "07700900001", "s3")).limited(t, time.Second)
+	w.send(t, textTo(t, token, "GB", "07700900001", "s3")).refused(t, 429, "M_LIMIT_EXCEEDED") // all slots are taken
 	w.sms.fail(nil)
 	w.send(t, textTo(t, token, "GB", "07700900001", "s4")).object(t)
 	w.send(t, textTo(t, token, "GB", "07700900002", "s5")).limited(t, time.Hour)

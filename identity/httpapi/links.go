@@ -81,9 +81,9 @@ func (a *api) confirmLink(medium threepid.Medium) handler {
 func (a *api) prove(w http.ResponseWriter, r *http.Request, medium threepid.Medium, l link, redirect int) error {
 	s, err := a.Sessions.Submit(r.Context(), medium, l.sid, l.clientSecret, l.token)
 	switch {
-	case errors.Is(err, validation.ErrExpired):
+	case errors.Is(err, threepid.ErrSessionExpired):
 		return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonExpired)
-	case errors.Is(err, validation.ErrTokenIncorrect) || errors.Is(err, validation.ErrNoSession):
+	case errors.Is(err, validation.ErrTokenIncorrect) || errors.Is(err, threepid.ErrNoSession):
 		return a.pages(r).failure(w, http.StatusBadRequest, medium, reasonVoid)
 	case err != nil && r.Context().Err() != nil:
 		return err // nobody is there any more to look at a page

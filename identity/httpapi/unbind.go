@@ -3,21 +3,12 @@ package httpapi
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/internal/mxhttp"
 	"github.com/matrix-herald/herald/threepid/validation"
-)
-
-// Errors of Homeservers.
-var (
-	// ErrWrongDestination means a request is signed for another server.
-	ErrWrongDestination = errors.New("request is meant for another server")
-	// ErrNotSigned means a request does not prove which homeserver made it.
-	ErrNotSigned = errors.New("request is not signed by a homeserver")
 )
 
 // SignedRequest is a request that a homeserver is said to have signed
@@ -32,8 +23,8 @@ type SignedRequest struct {
 // Homeservers knows the signatures of homeservers.
 type Homeservers interface {
 	// Signer returns the name of the homeserver that signed r. It returns
-	// ErrWrongDestination, ErrNotSigned, and identity.ErrUnreachable or
-	// identity.ErrBusy while that cannot be found out.
+	// identity.ErrWrongDestination, identity.ErrNotSigned, and identity.ErrUnreachable
+	// or identity.ErrBusy while that cannot be found out.
 	Signer(ctx context.Context, r SignedRequest) (origin string, err error)
 }
 

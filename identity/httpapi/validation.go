@@ -20,7 +20,7 @@ import (
 var (
 	// errMailNotSent is threepid.ErrSend for mails, which has its own code.
 	errMailNotSent = errors.New("mail not sent")
-	// errNothingToSubmit is validation.ErrNoSession for submitToken, which has
+	// errNothingToSubmit is threepid.ErrNoSession for submitToken, which has
 	// another code than elsewhere.
 	errNothingToSubmit = errors.New("no session to submit the token to")
 )
@@ -215,7 +215,7 @@ func (a *api) submit(w http.ResponseWriter, r *http.Request, by caller, medium t
 	}
 	s, err := a.Sessions.Submit(r.Context(), medium, *req.SID, *req.ClientSecret, *req.Token)
 	switch {
-	case errors.Is(err, validation.ErrNoSession):
+	case errors.Is(err, threepid.ErrNoSession):
 		return errNothingToSubmit
 	case err != nil:
 		return err

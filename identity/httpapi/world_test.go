@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -158,14 +157,6 @@ func (p proofs) Proven(ctx context.Context, sid, secret string) (identity.Proof,
 }
 
 func proven(s validation.Session, err error) (identity.Proof, error) {
-	switch {
-	case errors.Is(err, validation.ErrNoSession):
-		err = identity.ErrNoSession
-	case errors.Is(err, validation.ErrNotValidated):
-		err = identity.ErrNotValidated
-	case errors.Is(err, validation.ErrExpired):
-		err = identity.ErrSessionExpired
-	}
 	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}, err
 }
 
@@ -230,13 +221,13 @@ func (f *federation) Signer(_ context.Context, r httpapi.SignedRequest) (string,
 	header := strings.Join(r.Authorization, ",")
 	switch header {
 	case "elsewhere":
-		return "", httpapi.ErrWrongDestination
+		return "", identity.ErrWrongDestination
 	case "unreachable":
 		return "", identity.ErrUnreachable
 	}
 	origin, ok := strings.CutPrefix(header, "signed ")
 	if !ok {
-		return "", httpapi.ErrNotSigned
+		return "", identity.ErrNotSigned
 	}
 	return origin, nil
 }

@@ -86,7 +86,7 @@ func progress(row scanner) (sid string, p validation.Progress, err error) {
 func (db *DB) SendProgress(ctx context.Context, sid string) (validation.Progress, error) {
 	_, p, err := progress(db.read.QueryRowContext(ctx, selectProgress+` WHERE sid = $1`, sid))
 	if errors.Is(err, sql.ErrNoRows) {
-		return p, validation.ErrNoSession
+		return p, threepid.ErrNoSession
 	}
 	if err != nil {
 		return p, fmt.Errorf("read a session's progress: %w", err)
@@ -160,7 +160,7 @@ func (db *DB) GuessCode(ctx context.Context, g validation.Guess) (r validation.R
 		return err
 	})
 	switch {
-	case errors.Is(err, validation.ErrNoSession), errors.Is(err, validation.ErrExpired):
+	case errors.Is(err, threepid.ErrNoSession), errors.Is(err, threepid.ErrSessionExpired):
 		return validation.Record{}, v, err
 	case err != nil:
 		return validation.Record{}, v, fmt.Errorf("guess a session's code: %w", err)
@@ -255,11 +255,11 @@ func record(row scanner) (validation.Record, error) {
 	err := row.Scan(&medium, &r.ID.Address, &r.Owner, &r.Given, &r.NextLink, &validated, &expired)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return validation.Record{}, validation.ErrNoSession
+		return validation.Record{}, threepid.ErrNoSession
 	case err != nil:
 		return validation.Record{}, err
 	case expired:
-		return validation.Record{}, validation.ErrExpired
+		return validation.Record{}, threepid.ErrSessionExpired
 	}
 	r.ID.Medium, r.Validated = threepid.Medium(medium), millis(validated)
 	return r, nil
@@ -268,7 +268,7 @@ func record(row scanner) (validation.Record, error) {
 // FindSession implements validation.Store.
 func (db *DB) FindSession(ctx context.Context, sid string, secret validation.Hash, now time.Time) (validation.Record, error) {
 	r, err := record(db.read.QueryRowContext(ctx, selectRecord, sid, secret[:], now.UnixMilli()))
-	if err != nil && !errors.Is(err, validation.ErrNoSession) && !errors.Is(err, validation.ErrExpired) {
+	if err != nil && !errors.Is(err, threepid.ErrNoSession) && !errors.Is(err, threepid.ErrSessionExpired) {
 		err = fmt.Errorf("find a session: %w", err)
 	}
 	return r, err

@@ -105,7 +105,7 @@ func oldService(t *testing.T, db *sqlstore.DB, keys identity.KeyStore) {
 	if r, err := db.FindSession(ctx, "validated", sum("secret"), then); r.Validated.IsZero() || err != nil {
 		t.Errorf("the validated session: %+v, %v", r, err)
 	}
-	if _, err := db.FindSession(ctx, "retired", sum("secret"), then); !errors.Is(err, validation.ErrExpired) {
+	if _, err := db.FindSession(ctx, "retired", sum("secret"), then); !errors.Is(err, threepid.ErrSessionExpired) {
 		t.Errorf("the retired session: %v", err)
 	}
 	_, verdict, err := db.GuessCode(ctx, validation.Guess{

@@ -55,7 +55,7 @@ func guessWrong(t *testing.T, s Store, sid string, medium threepid.Medium) {
 func sessionExists(t *testing.T, s Store, sid string) bool {
 	t.Helper()
 	_, err := s.FindSession(t.Context(), sid, digest("secret"), begin())
-	if err != nil && !errors.Is(err, validation.ErrNoSession) {
+	if err != nil && !errors.Is(err, threepid.ErrNoSession) {
 		t.Fatal(err)
 	}
 	return err == nil

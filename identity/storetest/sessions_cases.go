@@ -91,7 +91,7 @@ func submitCases() sessionCases {
 	return sessionCases{
 		"a session is validated when the token comes back": func(t *testing.T, v *Validation) {
 			c := v.Sent(t, Email("s", 1))
-			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, threepid.ErrNotValidated) {
 				t.Fatalf("before: %v", err)
 			}
 			v.Clock.Advance(3*time.Hour + 1234*time.Millisecond)
@@ -113,7 +113,7 @@ func submitCases() sessionCases {
 				t.Errorf("%d right and %d repeated guesses", right, repeated)
 			}
 			v.Clock.Advance(time.Hour)
-			v.refuses(t, c, validation.ErrExpired)
+			v.refuses(t, c, threepid.ErrSessionExpired)
 		},
 		"a new token validates again": func(t *testing.T, v *Validation) {
 			v.accepts(t, v.Sent(t, Email("s", 1)))
@@ -137,13 +137,13 @@ func submitCases() sessionCases {
 			} {
 				_, err := v.Submit(t.Context(), submit.medium, submit.sid, submit.secret, c.Token)
 				//nolint:errorlint // not even a wrapping may tell the cases apart
-				if err != validation.ErrNoSession {
+				if err != threepid.ErrNoSession {
 					t.Errorf("wrong %s: %v", name, err)
 				}
 			}
 			for name, pair := range map[string][2]string{"sid": {"x", "s"}, "secret": {c.SID, "x"}} {
 				//nolint:errorlint // as above
-				if _, err := v.Validated(t.Context(), Owner, pair[0], pair[1]); err != validation.ErrNoSession {
+				if _, err := v.Validated(t.Context(), Owner, pair[0], pair[1]); err != threepid.ErrNoSession {
 					t.Errorf("wrong %s: %v", name, err)
 				}
 			}
@@ -167,7 +167,7 @@ func submitCases() sessionCases {
 			}
 			for range 2 { // before it is validated and afterwards
 				//nolint:errorlint // as above
-				if _, err := v.Validated(t.Context(), Owner, theirs.SID, "s"); err != validation.ErrNoSession {
+				if _, err := v.Validated(t.Context(), Owner, theirs.SID, "s"); err != threepid.ErrNoSession {
 					t.Errorf("somebody else's session: %v", err)
 				}
 				v.accepts(t, theirs)
@@ -231,7 +231,7 @@ func submitCases() sessionCases {
 			if wrong, spent := v.Count(t, "guesses", "msisdn", "wrong"), v.Count(t, "guesses", "msisdn", "spent"); wrong != 10 || spent != 1 {
 				t.Errorf("%d wrong guesses, %d of a spent code", wrong, spent)
 			}
-			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, threepid.ErrNotValidated) {
 				t.Errorf("the session: %v", err)
 			}
 			c = v.Sent(t, SMS("s", 2))
@@ -281,7 +281,7 @@ func lifeCases() sessionCases {
 			if c.ValidFor != time.Millisecond {
 				t.Errorf("the second message says %v", c.ValidFor)
 			}
-			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, threepid.ErrNotValidated) {
 				t.Errorf("a millisecond before: %v", err)
 			}
 			v.Clock.Advance(time.Millisecond)
@@ -305,7 +305,7 @@ func lifeCases() sessionCases {
 				t.Error("the old session lives on")
 			}
 			v.expired(t, old)
-			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, validation.ErrNotValidated) {
+			if _, err := v.Validated(t.Context(), Owner, c.SID, "s"); !errors.Is(err, threepid.ErrNotValidated) {
 				t.Errorf("the new session: %v", err)
 			}
 			v.refuses(t, threepid.Challenge{ID: c.ID, SID: c.SID, ClientSecret: "s", Token: old.Token}, validation.ErrTokenIncorrect)
@@ -327,7 +327,7 @@ func lifeCases() sessionCases {
 			v.Clock.Advance(7 * time.Millisecond)
 			v.sweep(t)
 			for _, c := range []threepid.Challenge{a, b} {
-				v.refuses(t, c, validation.ErrNoSession)
+				v.refuses(t, c, threepid.ErrNoSession)
 			}
 			v.sweep(t)
 			if retired, gone := v.Count(t, "sessions", "expired"), v.Count(t, "sessions", "deleted"); retired != 2 || gone != 2 {
@@ -400,12 +400,12 @@ func (v *Validation) refuses(t *testing.T, c threepid.Challenge, want error) {
 
 func (v *Validation) expired(t *testing.T, c threepid.Challenge) {
 	t.Helper()
-	v.refuses(t, c, validation.ErrExpired)
-	v.refuses(t, wrong(c), validation.ErrExpired)
-	if _, err := v.Validated(t.Context(), Owner, c.SID, c.ClientSecret); !errors.Is(err, validation.ErrExpired) {
+	v.refuses(t, c, threepid.ErrSessionExpired)
+	v.refuses(t, wrong(c), threepid.ErrSessionExpired)
+	if _, err := v.Validated(t.Context(), Owner, c.SID, c.ClientSecret); !errors.Is(err, threepid.ErrSessionExpired) {
 		t.Errorf("read: %v", err)
 	}
-	if _, err := v.Validated(t.Context(), Owner, c.SID, "x"+c.ClientSecret); !errors.Is(err, validation.ErrNoSession) {
+	if _, err := v.Validated(t.Context(), Owner, c.SID, "x"+c.ClientSecret); !errors.Is(err, threepid.ErrNoSession) {
 		t.Errorf("read with a wrong secret: %v", err)
 	}
 }

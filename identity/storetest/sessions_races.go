@@ -18,7 +18,7 @@ func sendingCases() sessionCases {
 		"a first message that fails leaves nothing behind": func(t *testing.T, v *Validation) {
 			v.fails(t, Email("s", 1))
 			c := v.Outbox.All()[0]
-			v.refuses(t, c, validation.ErrNoSession)
+			v.refuses(t, c, threepid.ErrNoSession)
 			if again := v.Sent(t, Email("s", 1)); again.SID == c.SID || again.Token == c.Token {
 				t.Error("the failed session lives on")
 			}
@@ -251,7 +251,7 @@ func raceCases() sessionCases {
 			_, err := v.Validated(t.Context(), Owner, c.SID, c.ClientSecret)
 			switch {
 			case right == nil && err == nil:
-			case errors.Is(right, validation.ErrTokenIncorrect) && errors.Is(err, validation.ErrNotValidated):
+			case errors.Is(right, validation.ErrTokenIncorrect) && errors.Is(err, threepid.ErrNotValidated):
 			default:
 				t.Errorf("submitted: %v, read: %v", right, err)
 			}

@@ -255,11 +255,11 @@ func (h herald) user(t *testing.T, token string) string {
 type noProofs struct{}
 
 func (noProofs) Proven(context.Context, string, string) (identity.Proof, error) {
-	return identity.Proof{}, identity.ErrNoSession
+	return identity.Proof{}, threepid.ErrNoSession
 }
 
 func (noProofs) Validated(context.Context, string, string, string) (identity.Proof, error) {
-	return identity.Proof{}, identity.ErrNoSession
+	return identity.Proof{}, threepid.ErrNoSession
 }
 
 type noOpenID struct{}

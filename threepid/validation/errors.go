@@ -8,14 +8,6 @@ import (
 // Errors of Sessions. Those of a Messenger (threepid.ErrSend,
 // threepid.ErrDestinationRejected, threepid.ErrBusy) are passed on as they are.
 var (
-	// ErrNoSession means that there is no session with this sid and
-	// client_secret; which of the two is wrong is not told.
-	ErrNoSession = errors.New("no such validation session")
-	// ErrExpired means that the session's last change is too long ago. A new
-	// Request with the same address and client_secret begins another session.
-	ErrExpired = errors.New("the validation session has expired")
-	// ErrNotValidated means that nobody has sent the session's token back yet.
-	ErrNotValidated = errors.New("the validation session has not been completed")
 	// ErrTokenIncorrect means that the token is wrong, has been replaced by a
 	// newer one, is too old, or was guessed at too often. The session lives: a
 	// higher send_attempt brings a new token.

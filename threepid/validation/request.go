@@ -171,7 +171,7 @@ func (s *Sessions) await(ctx context.Context, sid string, held Progress, attempt
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return false, fmt.Errorf("%w: %w", threepid.ErrSend, context.Cause(ctx))
-		case err != nil && !errors.Is(err, ErrNoSession):
+		case err != nil && !errors.Is(err, threepid.ErrNoSession):
 			return false, fmt.Errorf("wait for a message: %w", err)
 		case p.Sent && p.Attempt >= attempt:
 			return false, nil

@@ -106,8 +106,8 @@ func New(opts Options) (*Sessions, error) {
 // Submit proves a session with the token that was sent to its address and
 // returns it. A right token may be submitted again: ValidatedAt stays the same, and
 // there is no NextLink, so that a session of one's own sends nobody else there.
-// Submit returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession (also for a session of
-// another medium), ErrExpired or ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
+// Submit returns ErrInvalidSID, ErrInvalidSecret, threepid.ErrNoSession (also for a session of
+// another medium), threepid.ErrSessionExpired or ErrTokenIncorrect, which is ErrSpent if another guess is in vain.
 func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clientSecret, token string) (Session, error) {
 	if err := checkSession(sid, clientSecret); err != nil {
 		return Session{}, err
@@ -137,8 +137,8 @@ func (s *Sessions) Submit(ctx context.Context, medium threepid.Medium, sid, clie
 }
 
 // Validated returns a session of owner that was validated and has not expired. It
-// returns ErrInvalidSID, ErrInvalidSecret, ErrNoSession, also for a session of
-// somebody else, ErrExpired or ErrNotValidated.
+// returns ErrInvalidSID, ErrInvalidSecret, threepid.ErrNoSession, also for a session of
+// somebody else, threepid.ErrSessionExpired or threepid.ErrNotValidated.
 func (s *Sessions) Validated(ctx context.Context, owner, sid, clientSecret string) (Session, error) {
 	return s.validated(ctx, sid, clientSecret, func(by string) bool { return by == owner })
 }
@@ -158,9 +158,9 @@ func (s *Sessions) validated(ctx context.Context, sid, clientSecret string, mayB
 	}
 	switch {
 	case !mayBeOf(record.Owner):
-		return Session{}, ErrNoSession
+		return Session{}, threepid.ErrNoSession
 	case record.Validated.IsZero():
-		return Session{}, ErrNotValidated
+		return Session{}, threepid.ErrNotValidated
 	}
 	return session(sid, record), nil
 }

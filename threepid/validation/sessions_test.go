@@ -302,7 +302,7 @@ func TestAnotherKeyKnowsNoSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Submit(t.Context(), c.ID.Medium, c.SID, "s", c.Token); !errors.Is(err, validation.ErrNoSession) {
+	if _, err := s.Submit(t.Context(), c.ID.Medium, c.SID, "s", c.Token); !errors.Is(err, threepid.ErrNoSession) {
 		t.Error(err)
 	}
 }
@@ -324,7 +324,7 @@ func TestErrorsOfTheStoreAreNoneOfTheProtocol(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
-		for _, known := range []error{threepid.ErrSend, validation.ErrNoSession, validation.ErrExpired, validation.ErrTokenIncorrect} {
+		for _, known := range []error{threepid.ErrSend, threepid.ErrNoSession, threepid.ErrSessionExpired, validation.ErrTokenIncorrect} {
 			if errors.Is(err, known) {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -36,7 +36,7 @@ type Store interface {
 	// is in the way.
 	ClaimSession(ctx context.Context, c Claim) (ClaimResult, error)
 	// SendProgress tells how far sending has come for a session. It returns
-	// ErrNoSession if there is none.
+	// threepid.ErrNoSession if there is none.
 	SendProgress(ctx context.Context, sid string) (Progress, error)
 	// PromoteSession records that the message of a claim was sent: its attempt,
 	// spelling and next_link become the session's, its code replaces the current
@@ -49,16 +49,16 @@ type Store interface {
 	// GuessCode compares one code with those of a session that may still be
 	// guessed at, counts a wrong one against each of them, and marks the session
 	// validated by a right one. A right code of a claim also promotes the claim:
-	// whoever knows it has read the message. GuessCode returns ErrNoSession or
-	// ErrExpired, comparing nothing. A short guess counts against its address, in all
+	// whoever knows it has read the message. GuessCode returns threepid.ErrNoSession or
+	// threepid.ErrSessionExpired, comparing nothing. A short guess counts against its address, in all
 	// sessions together, before it is compared, so that simultaneous ones are no more
 	// than allowed.
 	GuessCode(ctx context.Context, g Guess) (Record, Verdict, error)
 	// WrongGuesses returns how many short guesses at an address were wrong, if the
 	// first of them was after since.
 	WrongGuesses(ctx context.Context, id threepid.ID, since time.Time) (int, error)
-	// FindSession returns the session with this sid and client_secret, ErrNoSession
-	// or, if it has expired at now, ErrExpired.
+	// FindSession returns the session with this sid and client_secret, threepid.ErrNoSession
+	// or, if it has expired at now, threepid.ErrSessionExpired.
 	FindSession(ctx context.Context, sid string, secret Hash, now time.Time) (Record, error)
 	// RetireSessions retires up to limit sessions that expired at or before a
 	// time, and returns how many.
