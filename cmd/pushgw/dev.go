@@ -139,13 +139,12 @@ func printable(s string) string {
 // kindsOf returns the names of the payloads that a pushkey like d's can get.
 func kindsOf(d *push.Device) []string {
 	_, subscription := d.Data["endpoint"]
-	_, err := apns.DeviceToken(d.PushKey, apns.PushKeyAuto)
 	switch {
 	case strings.HasPrefix(d.PushKey, "https://"):
 		return []string{"unifiedpush"}
 	case subscription:
 		return []string{"webpush", "declarative"}
-	case err == nil:
+	case apns.DeviceToken(d.PushKey, apns.PushKeyAuto) != "":
 		return []string{"apns", "fcm"}
 	}
 	return []string{"fcm", "dart", "hms", "harmonyos"}
@@ -156,11 +155,7 @@ func kindsOf(d *push.Device) []string {
 func preview(kind string, d push.Delivery, now time.Time) ([]byte, push.Outcome) {
 	switch kind {
 	case "apns":
-		payload, err := apns.NewPayload(d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true}, now)
-		out := push.Outcome{Reason: push.ReasonNothingToSend}
-		if err != nil {
-			out.Reason = push.ReasonMalformedData
-		}
+		payload, out := apns.NewPayload(d, apns.PayloadOptions{BadgeCounts: true, BadgeAlone: true}, now)
 		return payload.JSON, out
 	case "webpush":
 		return webpush.Config{}.Preview(d, now)

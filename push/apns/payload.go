@@ -2,7 +2,6 @@ package apns
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"time"
 
@@ -16,9 +15,14 @@ const (
 	MaxVoIPPayload = 5120
 )
 
-// ErrMalformedData says that the pusher's default_payload cannot become an APNs
+// malformed is the outcome where the pusher's default_payload cannot become an APNs
 // payload, or is so long that it leaves no room for an event.
-var ErrMalformedData = errors.New("default_payload unusable")
+func malformed(why string) push.Outcome {
+	return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData, Err: errors.New("default_payload: " + why)}
+}
+
+// nothing is the outcome where there is nothing to send.
+var nothing = push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 
 // PayloadOptions are the settings of an app that shape its payloads.
 type PayloadOptions struct {
@@ -58,9 +62,9 @@ type Payload struct {
 // "event_id_only") the payload is the default_payload and the ids; otherwise
 // the notification becomes a localised alert, a badge, or both.
 //
-// Texts are cut so that the payload fits. The error wraps ErrMalformedData. d is
-// not changed.
-func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, error) {
+// Texts are cut so that the payload fits. Without a payload the outcome says why. d
+// is not changed.
+func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, push.Outcome) {
 	call := d.Call(now)
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification, call) })
 	if further := d.Notification.Further; further != nil && e.countsOnly { // the app finds the event in them
@@ -70,14 +74,14 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 	}
 	base, ok := d.Device.DefaultPayload()
 	if !ok {
-		return Payload{}, fmt.Errorf("%w: not an object", ErrMalformedData)
+		return Payload{}, malformed("not an object")
 	}
 	limit := MaxPayload
 	if o.VoIP {
 		// An app that takes a VoIP push and shows no call is killed, and gets no
 		// more of them in the end.
 		if !e.idOnly && call.Left(now) == 0 {
-			return Payload{}, nil
+			return Payload{}, nothing
 		}
 		limit = MaxVoIPPayload
 	}
@@ -88,16 +92,16 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 	if !o.BadgeCounts || d.Device.BadgeDisabled() || e.countsOnly && !o.BadgeAlone {
 		counts = push.Counts{}
 		if e.countsOnly {
-			return Payload{}, nil
+			return Payload{}, nothing
 		}
 	}
 	var root map[string]any
 	if e.idOnly {
 		root = e.idPayload(base, counts)
 	} else {
-		var err error
-		if root, err = e.fullPayload(base, counts); err != nil || root == nil {
-			return Payload{}, err
+		var out push.Outcome
+		if root, out = e.fullPayload(base, counts); root == nil {
+			return Payload{}, out
 		}
 	}
 	if o.Tweaks {
@@ -113,12 +117,13 @@ func NewPayload(d push.Delivery, o PayloadOptions, now time.Time) (Payload, erro
 			root[name] = v
 		}
 	}
-	var err error
-	p.JSON, err = fit(root, limit)
-	if err != nil && len(d.Notification.Further) > 0 { // which are of strangers
+	switch p.JSON = fit(root, limit); {
+	case p.JSON != nil:
+		return p, push.Outcome{}
+	case len(d.Notification.Further) > 0: // which are of strangers
 		return NewPayload(d.WithoutFurther(), o, now)
 	}
-	return p, err
+	return p, malformed("it cannot be cut and leaves no room")
 }
 
 // idPayload is the payload of a notification that names nothing but ids. It
@@ -139,10 +144,10 @@ func (e *event) idPayload(base map[string]any, counts push.Counts) map[string]an
 // fullPayload is the payload of a notification with its event, or of counts
 // alone, where those that are 0 may be missing. It is nil when there is neither
 // an alert nor a badge to show.
-func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string]any, error) {
+func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string]any, push.Outcome) {
 	badge := counts.Known() || e.countsOnly
 	if e.alertKey == "" && !badge {
-		return nil, nil
+		return nil, nothing
 	}
 	root := make(map[string]any, len(base)+3)
 	aps := make(map[string]any, 2)
@@ -151,7 +156,7 @@ func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string
 		if v, there := base["aps"]; there {
 			m, ok := v.(map[string]any)
 			if !ok {
-				return nil, fmt.Errorf("%w: aps is not an object", ErrMalformedData)
+				return nil, malformed("aps is not an object")
 			}
 			maps.Copy(aps, m)
 		}
@@ -172,7 +177,7 @@ func (e *event) fullPayload(base map[string]any, counts push.Counts) (map[string
 		aps["alert"] = alert
 		e.addIDs(root)
 	}
-	return root, nil
+	return root, push.Outcome{}
 }
 
 func (e *event) addIDs(root map[string]any) {

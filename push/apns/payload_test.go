@@ -90,17 +90,20 @@ func checkGolden(t *testing.T, c *goldenCase) {
 	}
 }
 
+var errMalformed = errors.New("malformed data")
+
 // newPayload makes the payload of n for d at a time that does not matter.
 func newPayload(n *push.Notification, d *push.Device, o apns.PayloadOptions) (apns.Payload, error) {
-	return apns.NewPayload(push.Delivery{Notification: n, Device: d}, o, time.Unix(1_800_000_000, 0))
+	p, out := apns.NewPayload(push.Delivery{Notification: n, Device: d}, o, time.Unix(1_800_000_000, 0))
+	if out.Reason == push.ReasonMalformedData {
+		return p, errMalformed
+	}
+	return p, nil
 }
 
 func kindOf(err error) string {
-	switch {
-	case err == nil:
+	if err == nil {
 		return ""
-	case errors.Is(err, apns.ErrMalformedData):
-		return "malformed data"
 	}
 	return err.Error()
 }
@@ -182,17 +185,17 @@ func TestVoIPTopicsCarryCallsThatRing(t *testing.T) {
 		text := `{"event_id":"$e","devices":[{}]` + strings.TrimSuffix(","+test.notification, ",") + `}`
 		n, d := parse(t, []byte(text))
 		common := new(push.Common)
-		got, err := apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true, BadgeCounts: true, BadgeAlone: true}, now)
-		if err != nil || (got.JSON != nil) != (test.rings != 0) {
-			t.Errorf("%s: %s, %v", name, got.JSON, err)
+		got, out := apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true, BadgeCounts: true, BadgeAlone: true}, now)
+		if out.Kind != push.Accepted || (got.JSON != nil) != (test.rings != 0) {
+			t.Errorf("%s: %s, %v", name, got.JSON, out)
 		}
 		if until := got.Call.RingsUntil; test.rings > 0 && until.Sub(now) != test.rings || test.rings < 0 && !until.IsZero() {
 			t.Errorf("%s: rings until %v, want for %v", name, until, test.rings)
 		}
 		// Another attempt does not make it ring longer.
-		got, err = apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true}, now.Add(max(test.rings, 0)))
-		if sent := got.JSON != nil; err != nil || sent != (test.rings < 0) {
-			t.Errorf("%s: when it is over, %s, %v", name, got.JSON, err)
+		got, out = apns.NewPayload(push.Delivery{Notification: n, Device: d, Common: common}, apns.PayloadOptions{VoIP: true}, now.Add(max(test.rings, 0)))
+		if sent := got.JSON != nil; out.Kind != push.Accepted || sent != (test.rings < 0) {
+			t.Errorf("%s: when it is over, %s, %v", name, got.JSON, out)
 		}
 	}
 }

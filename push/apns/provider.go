@@ -17,11 +17,6 @@ import (
 	"github.com/matrix-herald/herald/push"
 )
 
-// sendTimeout bounds an attempt whose context has no deadline.
-const sendTimeout = 30 * time.Second
-
-var errSendTimeout = errors.New("APNs did not answer in time")
-
 // Provider delivers to the devices of one app through APNs. Its methods are
 // safe for concurrent use.
 type Provider struct {
@@ -58,35 +53,24 @@ func (p *Provider) Destination(*push.Device) string { return p.destination }
 
 // Address returns the device token that the pushkey stands for.
 func (p *Provider) Address(d *push.Device) string {
-	token, _ := DeviceToken(d.PushKey, p.cfg.PushKeyFormat)
-	return token
+	return DeviceToken(d.PushKey, p.cfg.PushKeyFormat)
 }
 
 // Send implements push.Provider. It makes one request; a second one only when
 // Apple refused the first for an expired provider token and there is a newer.
 func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	token, err := DeviceToken(d.Device.PushKey, p.cfg.PushKeyFormat)
-	if err != nil {
+	token := p.Address(d.Device)
+	if token == "" {
 		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 	}
-	payload, err := NewPayload(d, p.payload, p.now())
-	switch {
-	case errors.Is(err, ErrMalformedData):
-		return push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData, Err: err}
-	case err != nil:
-		return push.Outcome{Kind: push.Temporary, Reason: push.ReasonInternal, Err: err}
-	case payload.JSON == nil:
-		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
+	payload, out := NewPayload(d, p.payload, p.now())
+	if payload.JSON == nil {
+		return out
 	}
 	if err := p.pool.Hold(); err != nil {
 		return failure(ctx, err)
 	}
 	defer p.pool.Release()
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, sendTimeout, errSendTimeout)
-		defer cancel()
-	}
 	r := request{token: token, header: p.header(d, payload, p.now()), body: payload.JSON}
 	out, bearer := p.attempt(ctx, r, d.Device)
 	if out.Status != http.StatusForbidden || out.Detail != apns2.ReasonExpiredProviderToken || p.tokens == nil {

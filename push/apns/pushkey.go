@@ -3,7 +3,6 @@ package apns
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"strings"
 )
 
@@ -28,14 +27,11 @@ const (
 	minAutoHex = 64
 )
 
-// ErrPushKey says that a pushkey holds no device token.
-var ErrPushKey = errors.New("pushkey is not a device token")
-
 // DeviceToken returns the device token that pushkey stands for as lower-case
 // hexadecimal digits, the only form that may enter the path of a request. Both
 // base64 alphabets are read, with or without padding, and white space is passed
-// over. The error is ErrPushKey.
-func DeviceToken(pushkey string, format PushKeyFormat) (string, error) {
+// over. It is "" where the pushkey is not a device token.
+func DeviceToken(pushkey string, format PushKeyFormat) string {
 	pushkey = strings.Join(strings.Fields(pushkey), "")
 	isHex := format == PushKeyHex
 	if format == PushKeyAuto || format == "" {
@@ -49,9 +45,9 @@ func DeviceToken(pushkey string, format PushKeyFormat) (string, error) {
 		token, err = decodeBase64(pushkey)
 	}
 	if err != nil || len(token) < minToken || len(token) > maxToken {
-		return "", ErrPushKey
+		return ""
 	}
-	return hex.EncodeToString(token), nil
+	return hex.EncodeToString(token)
 }
 
 func onlyHex(s string) bool {

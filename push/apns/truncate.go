@@ -1,7 +1,6 @@
 package apns
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -20,20 +19,18 @@ const eventRoom = 2*maxID + maxSound + 130
 
 // fit encodes root in at most limit bytes, counted as they are sent: a quote is
 // two. To make room the longest texts of the alert are cut to one length,
-// without an ellipsis. The work grows linearly with the payload.
-func fit(root map[string]any, limit int) ([]byte, error) {
+// without an ellipsis. The work grows linearly with the payload. It returns nil where
+// the app's own part is too long.
+func fit(root map[string]any, limit int) []byte {
 	texts, set := alertTexts(root)
 	lengths, total := encodedLens(texts)
 	if total <= limit {
-		if body, err := encode(root); err != nil || len(body) <= limit {
-			return body, err
+		if body := encode(root); len(body) <= limit {
+			return body
 		}
 	}
 	set(make([]string, len(texts)))
-	empty, err := encode(root)
-	if err != nil {
-		return nil, err
-	}
+	empty := encode(root)
 	if len(empty) > limit {
 		set(texts)
 		return fitWithoutIDs(root, len(empty), limit)
@@ -42,26 +39,21 @@ func fit(root map[string]any, limit int) ([]byte, error) {
 	return encode(root)
 }
 
-func encode(root map[string]any) ([]byte, error) {
-	body, err := push.EncodeJSON(root)
-	if err != nil {
-		return nil, fmt.Errorf("encode payload: %w", err)
-	}
-	return body, nil
+func encode(v any) []byte {
+	text, _ := push.EncodeJSON(v) // what was decoded from JSON cannot fail
+	return text
 }
 
 // fitWithoutIDs is for a payload that has size bytes without its texts, more than
 // limit. Where that is the fault of the app's own part, the pusher is useless;
 // else it is that of ids full of characters that need escapes.
-func fitWithoutIDs(root map[string]any, size, limit int) ([]byte, error) {
+func fitWithoutIDs(root map[string]any, size, limit int) []byte {
 	for _, name := range []string{"room_id", "event_id"} {
-		if v, err := push.EncodeJSON(root[name]); err == nil {
-			size -= len(v)
-		}
+		size -= len(encode(root[name]))
 		delete(root, name)
 	}
 	if size > limit-eventRoom {
-		return nil, fmt.Errorf("%w: %d bytes that cannot be cut", ErrMalformedData, size)
+		return nil
 	}
 	return fit(root, limit)
 }

@@ -168,14 +168,14 @@ func TestTooLongPayloads(t *testing.T) {
 		d    *push.Device
 		want error
 	}{
-		"a default payload that is too long is the pusher's fault":          {message("a", "r", "b"), bulky(4096), apns.ErrMalformedData},
-		"a default payload that leaves no room is, too":                     {message("a", "r", "b"), bulky(4050), apns.ErrMalformedData},
-		"a default payload that leaves no room for the longest ids is, too": {&push.Notification{EventID: push.NewMember(long[:255]), RoomID: push.NewMember(long[:255])}, bulky(3600), apns.ErrMalformedData},
+		"a default payload that is too long is the pusher's fault":          {message("a", "r", "b"), bulky(4096), errMalformed},
+		"a default payload that leaves no room is, too":                     {message("a", "r", "b"), bulky(4050), errMalformed},
+		"a default payload that leaves no room for the longest ids is, too": {&push.Notification{EventID: push.NewMember(long[:255]), RoomID: push.NewMember(long[:255])}, bulky(3600), errMalformed},
 		"a default payload that leaves room for ids is fine":                {message("a", "r", long), bulky(3000), nil},
 		"a sound beyond measure is not the pusher's fault":                  {message("a", "r", "b"), &push.Device{Tweaks: push.Tweaks{Sound: long}}, nil},
 		"ids that need escapes are not the pusher's fault":                  {&push.Notification{EventID: push.NewMember(strings.Repeat("\x01", 255)), RoomID: push.NewMember(strings.Repeat("\x01", 255))}, bulky(3000), nil},
 		"a default payload whose texts can be cut is fine":                  {message("a", "r", "b"), &push.Device{Data: map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": long}}}}, nil},
-		"a default payload with endless arguments is the pusher's fault":    {&push.Notification{EventID: push.NewMember("$e")}, &push.Device{Data: map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": map[string]any{"loc-args": make([]any, 5000)}}}}}, apns.ErrMalformedData},
+		"a default payload with endless arguments is the pusher's fault":    {&push.Notification{EventID: push.NewMember("$e")}, &push.Device{Data: map[string]any{"default_payload": map[string]any{"aps": map[string]any{"alert": map[string]any{"loc-args": make([]any, 5000)}}}}}, errMalformed},
 	} {
 		_, err := newPayload(test.n, test.d, apns.PayloadOptions{Tweaks: true})
 		if !errors.Is(err, test.want) {
