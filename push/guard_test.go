@@ -21,7 +21,7 @@ var (
 	malformed      = push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedPushKey}
 )
 
-// Conformance (answers): wrong pushkeys before the first accepted push: BadDeviceToken, DeviceTokenNotForTopic, SENDER_ID_MISMATCH, FCM's invalid token (≠ Sygnal: rejected) | 502 (also TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted)
+// Conformance (answers): wrong pushkeys before the first accepted push: BadDeviceToken, DeviceTokenNotForTopic, SENDER_ID_MISMATCH, FCM's invalid token (≠ Sygnal: rejected) | 502
 // Conformance (attacks): having pushkeys called dead, by a wrong setting or an outage | believed once a push was accepted; when most are dead, none is given up (also TestTheGuardTripsAndRecovers)
 func TestWrongPushkeysAreBelievedOnceAPushWasAccepted(t *testing.T) {
 	t.Parallel()
@@ -119,7 +119,7 @@ func (c *crowd) die(pushKey string) push.Outcome {
 	return c.g.Deliver(c.t.Context(), event("$dead"), devices(pushKey))[0]
 }
 
-// Conformance (answers): most pushes of an app come back dead (≠ Sygnal: all pushers are deleted) | 502 until they are accepted again; what was remembered is forgotten (also TestBackends, TestCluster, TestAFleetKeepsPushersTogetherWhileMostLookDead)
+// Conformance (answers): most pushes of an app come back dead (≠ Sygnal: all pushers are deleted) | 502 until they are accepted again; what was remembered is forgotten (also TestBackends, TestCluster)
 func TestTheGuardTripsAndRecovers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -26,7 +26,7 @@ func (h homeserver) post(t *testing.T, within time.Duration, pushKeys ...string)
 	return h.g.Deliver(ctx, &push.Notification{Source: h.name}, devices(pushKeys...))
 }
 
-// Conformance (answers): an app at `max_in_flight` that a homeserver floods | the others' pushes get through, up to their share; the flood gets 503 (also TestAHomeserverGetsItsShareOfAFullApp, TestSharesOfAnApp, TestSources)
+// Conformance (answers): an app at `max_in_flight` that a homeserver floods | the others' pushes get through, up to their share; the flood gets 503 (also TestSharesOfAnApp, TestSources)
 func TestAFloodLeavesOthersTheirShare(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -144,34 +143,6 @@ func TestFromRegistrationToLogout(t *testing.T) {
 	}
 	for _, secret := range []string{address, second, c.token, "monkeys", link.Query().Get("token"), "openid-alice"} {
 		if strings.Contains(strings.ToLower(p.Log.String()), strings.ToLower(secret)) {
-			t.Errorf("the log has %q:\n%s", secret, p.Log)
-		}
-	}
-}
-
-func TestATextMessageProvesANumber(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, storetest.SQLite(t))
-	p := w.start(t)
-	c := w.register(t, w.front.URL, "alice")
-	const request = `{"client_secret":"monkeys","country":%q,"phone_number":%q,"send_attempt":1}`
-	if status, refusal := c.ask(t, http.MethodPost, "/validate/msisdn/requestToken", fmt.Sprintf(request, "FR", "0601020304")); status != http.StatusBadRequest || refusal["errcode"] != "M_DESTINATION_REJECTED" {
-		t.Errorf("a country that is not allowed: %d %v", status, refusal)
-	}
-	sid := c.post(t, "/validate/msisdn/requestToken", request, "GB", "07700900001")["sid"]
-	message := w.gateway.Wait(t, 1)[0].JSON(t)
-	code := regexp.MustCompile(`\d{6}`).FindString(message["text"].(string))
-	if message["to"] != "447700900001" || code == "" {
-		t.Fatalf("sent %v", message)
-	}
-	c.post(t, "/validate/msisdn/submitToken", `{"sid":%q,"client_secret":"monkeys","token":%q}`, sid, code)
-	bound := c.post(t, "/3pid/bind", `{"sid":%q,"client_secret":"monkeys","mxid":%q}`, sid, "@alice:"+w.homeserver)
-	c.verify(t, bound)
-	if bound["address"] != "447700900001" || bound["medium"] != "msisdn" {
-		t.Errorf("bound: %v", bound)
-	}
-	for _, secret := range []string{"7700900001", "7700 900001", "07700"} {
-		if strings.Contains(p.Log.String(), secret) {
 			t.Errorf("the log has %q:\n%s", secret, p.Log)
 		}
 	}

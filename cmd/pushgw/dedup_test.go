@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -86,89 +85,6 @@ func TestReplicasPushAnEventOnce(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestWrongPushkeysAreNotGivenUpBeforeAPushWasAccepted(t *testing.T) {
-	t.Parallel()
-	var sandbox atomic.Bool // the app's tokens are of the other environment
-	sandbox.Store(true)
-	s := startServices(t, pushtest.APNsOptions{Answer: func(r pushtest.APNsRequest) pushtest.APNsAnswer {
-		if sandbox.Load() || r.Token == fmt.Sprintf("%x", fmt.Appendf(nil, "%032d", 1)) {
-			return pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}
-		}
-		return pushtest.APNsAnswer{}
-	}}, pushtest.FCMOptions{})
-	g := startGateway(t, s.client, "-config", s.config)
-	post := func(n int) (int, string) {
-		t.Helper()
-		status, answer, err := g.notify(t.Context(), fmt.Sprintf(
-			`{"notification":{"event_id":"$e:x","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`, iosApp, iosKey(n)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status, answer
-	}
-	if status, answer := post(1); status != 502 {
-		t.Errorf("a wrong token before any was right: %d %s", status, answer)
-	}
-	sandbox.Store(false)
-	if status, answer := post(0); status != 200 || answer != `{"rejected":[]}` {
-		t.Errorf("a right token: %d %s", status, answer)
-	}
-	if status, answer := post(1); status != 200 || answer != `{"rejected":["`+iosKey(1)+`"]}` {
-		t.Errorf("a wrong token after one was right: %d %s", status, answer)
-	}
-}
-
-func TestAFleetKeepsPushersTogetherWhileMostLookDead(t *testing.T) {
-	t.Parallel()
-	section := redisSection(t)
-	var dying atomic.Bool
-	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
-		if n, _ := strconv.Atoi(strings.TrimPrefix(r.Message.Token, "phone")); dying.Load() && n < 60 {
-			return pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone")
-		}
-		return pushtest.FCMAnswer{}
-	}})
-	replicas := s.startReplicas(t, section)
-	events := 0
-	post := func(replica, from, to, wantStatus, wantRejected int) {
-		t.Helper()
-		var devices []string
-		for n := from; n < to; n++ {
-			devices = append(devices, fmt.Sprintf(`{"app_id":%q,"pushkey":"phone%d"}`, androidApp, n))
-		}
-		events++
-		status, answer, err := replicas[replica].notify(t.Context(), fmt.Sprintf(
-			`{"notification":{"event_id":"$%d:x","type":"m.room.message","devices":[%s]}}`, events, strings.Join(devices, ",")))
-		if err != nil || status != wantStatus || strings.Count(answer, `"phone`) != wantRejected {
-			t.Errorf("phones %d to %d at replica %d: %d %s %v, want %d and %d rejected", from, to, replica, status, answer, err, wantStatus, wantRejected)
-		}
-	}
-	tripped := func(want string) {
-		t.Helper()
-		for i, replica := range replicas {
-			if !strings.Contains(replica.get(t, replica.Admin+"/metrics"), `herald_push_guard_tripped{app="org.example.android*",provider="fcm"} `+want) {
-				t.Errorf("/metrics of replica %d does not say that the guard is %s", i, want)
-			}
-		}
-	}
-
-	post(0, 0, 80, 200, 0)
-	post(1, 80, 160, 200, 0)
-	dying.Store(true)
-	post(0, 60, 100, 200, 0)
-	post(1, 0, 59, 200, 59)
-	post(0, 59, 60, 502, 0) // sixty of a hundred
-	replicas[0].Await(t, "most pushes of an app come back dead")
-	post(1, 0, 1, 502, 0) // what was believed before is not any more
-	tripped("1")
-
-	post(1, 60, 160, 200, 0)
-	post(0, 1, 2, 200, 1)
-	post(1, 2, 3, 200, 1)
-	replicas[1].Await(t, "an app's pushes are accepted again")
-	tripped("0")
 }
 
 func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {

@@ -261,21 +261,3 @@ func TestTestPush(t *testing.T) {
 		}
 	}
 }
-
-func TestBrokenCredentialsAreReportedTogether(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "not-a-key"), "hunter2hunter2")
-	config := writeFile(t, filepath.Join(dir, "pushgw.yaml"), `
-apps:
-  one: {type: apns, topic: org.example.one, cert_file: not-a-key}
-  two: {type: apns, topic: org.example.two, cert_file: missing}
-`)
-	code, _, stderr := command(t, nil, "-config", config, "-check")
-	if code != 1 || !strings.Contains(stderr, `apps["one"]`) || !strings.Contains(stderr, `apps["two"]`) {
-		t.Errorf("exit status %d\n%s", code, stderr)
-	}
-	if strings.Contains(stderr, "hunter2") {
-		t.Errorf("an error shows a secret:\n%s", stderr)
-	}
-}

@@ -143,6 +143,7 @@ func TestTextedLinkRedirectsToo(t *testing.T) {
 	}
 }
 
+// Conformance (attacks): an open redirect: by the link, or by one's own link that has done its work | next_link is stored with the session, http or https only; only the proof itself leads there, once (also TestLinkRedirectsToTheStoredNextLink, FuzzCheckNextLink)
 func TestLinkNeverSaysWhereItLeads(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

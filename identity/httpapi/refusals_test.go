@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/identity/httpapi/httpapitest"
 )
 
 // Conformance (endpoints): JSON in and out; the Content-Type of a request does not matter, that of an answer is `application/json` (also TestReadJSON)
-// Conformance (endpoints): `errcode` and `error` are both in every error (also TestEveryEndpointKeepsToTheSpecification)
+// Conformance (endpoints): `errcode` and `error` are both in every error (also TestEveryEndpointIsThere)
 // Conformance (endpoints): a body that is no JSON, no object, no UTF-8, goes on, is a form | 400 `M_NOT_JSON`, `M_BAD_JSON` (also TestReadJSON)
 // Conformance (endpoints): a body over 64 KiB, a lookup over 6 MiB | 413 `M_TOO_LARGE`
 // Conformance (endpoints): parameters that are missing | 400 `M_MISSING_PARAMS` that names them, after authentication (≠ Sydent: before, for some)
@@ -137,7 +138,7 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// Conformance (sessions): getValidated3pid: not validated, expired, unknown | 400 `M_SESSION_NOT_VALIDATED`, 400 `M_SESSION_EXPIRED`, 404 `M_NO_VALID_SESSION` (also TestRefusals, TestEveryEndpointKeepsToTheSpecification)
+// Conformance (sessions): getValidated3pid: not validated, expired, unknown | 400 `M_SESSION_NOT_VALIDATED`, 400 `M_SESSION_EXPIRED`, 404 `M_NO_VALID_SESSION` (also TestRefusals)
 // Conformance (bind): unknown sid or wrong secret, not told apart; not validated; expired | 404 `M_NO_VALID_SESSION`, 400 `M_SESSION_NOT_VALIDATED`, 400 `M_SESSION_EXPIRED` (also TestRefusals)
 func TestBindOfSessionsThatProveNothing(t *testing.T) {
 	t.Parallel()
@@ -166,6 +167,23 @@ func TestRetryAfterBusyHomeservers(t *testing.T) {
 	a := w.send(t, post("/_matrix/identity/v2/account/register", "", `{"access_token":"busy","matrix_server_name":"example.org"}`))
 	if got := a.refused(t, 429, "M_LIMIT_EXCEEDED")["retry_after_ms"]; got != 5000.0 || a.header.Get("Retry-After") != "5" {
 		t.Errorf("retry_after_ms %v, Retry-After %q", got, a.header.Get("Retry-After"))
+	}
+}
+
+// TestEveryEndpointIsThere asks each endpoint of the OpenAPI files for nothing. All
+// answers to these tests are held against those files, and so are those of the real
+// binary to its own.
+//
+// Conformance (endpoints): every endpoint of the OpenAPI files answers as they say
+func TestEveryEndpointIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for _, endpoint := range httpapitest.Endpoints(t) {
+		method, path, _ := strings.Cut(endpoint, " ")
+		a := w.send(t, request{method: method, path: strings.Replace(path, "{keyId}", "ed25519:x", 1)})
+		if strings.Contains(string(a.body), "M_UNRECOGNIZED") {
+			t.Errorf("%s: %d %s", endpoint, a.status, a.body)
+		}
 	}
 }
 

@@ -76,7 +76,8 @@ var special6 = map[string]string{
 }
 
 // Conformance (hostile input): addresses that others choose | public ones only, by one package only
-// Conformance (attacks): naming a private, loopback, link-local, multicast, reserved or metadata address, in any notation | refused after the name is looked up, right before connecting (also TestGuardRefusesEverySpecialPurposeAddress)
+// Conformance (attacks): naming a private, loopback, link-local, multicast, reserved or metadata address, in any notation | refused after the name is looked up, right before connecting
+// Conformance (security): no request into private networks, after DNS, at each redirect, in every form of an address (CVE-2021-29431); the operator's list overrides, and the log names it (`homeservers.allow_networks`) (also TestGuardRefusesEveryAddressThatEmbedsAnother, TestEveryRedirectIsChecked, TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup, TestPrivateNetworksAreReachedOnlyWhenListed, TestHomeserversCannotBeUsedToExploreNetworks)
 func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T) {
 	t.Parallel()
 	g, err := newGuard(nil)
@@ -88,6 +89,9 @@ func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T)
 		if err := g.control(network(addr.String()), net.JoinHostPort(addr.String(), "443"), nil); !errors.Is(err, ErrBlocked) {
 			t.Errorf("%s: %s: got %v, want ErrBlocked", name, addr, err)
 		}
+	}
+	for _, addr := range []string{"2606:4700:4700::1111%eth0", "fe80::1%eth0", "8000::1", "fdff::", "2a00::5efe:808:808"} {
+		refused("a zone, or space that nobody has", netip.MustParseAddr(addr))
 	}
 	for _, registry := range []map[string]string{special4, special6} {
 		for prefix, name := range registry {

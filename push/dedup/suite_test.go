@@ -157,6 +157,9 @@ var cases = map[string]func(t *testing.T, a, b process){
 				t.Fatalf("%+v after good pushes", g)
 			}
 		}
+		if _, claimed := b.claim("proven", "phone", 2); !claimed.Guard.Proven {
+			t.Error("who has had no push accepted does not know of the others'")
+		}
 		for i := range 3 {
 			b.end("f", fmt.Sprint("phone", i), 2, sent)
 		}
