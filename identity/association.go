@@ -10,7 +10,7 @@ import (
 
 // Association returns the association of an address, signed, as version 1 of the
 // API looks addresses up: one at a time and in clear. It returns ErrNotFound for
-// an address that is not bound, or is none.
+// an address that is not bound, and for text that is not an address.
 func (d *Directory) Association(ctx context.Context, medium, address string) (a Association, err error) {
 	defer func() {
 		d.opts.Metrics.lookedUp(LookupRequest{Algorithm: AlgorithmNone, Addresses: []string{address}}, unlessNotFound(err))

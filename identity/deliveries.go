@@ -136,7 +136,7 @@ func (d *Deliveries) Run(ctx context.Context) error {
 	}
 }
 
-// claim takes what is due to one homeserver, nothing if there is none.
+// claim takes the deliveries that are due to one homeserver; none if nothing is due.
 func (d *Deliveries) claim(ctx context.Context) []Delivery {
 	now := d.opts.Now()
 	most := min(maxEach, 1+max(0, maxMore-int(d.more.Load())))

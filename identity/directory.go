@@ -174,10 +174,10 @@ type UnbindRequest struct {
 }
 
 // UnbindBySession removes the binding of an address to a user if the session
-// proves that very address. An address that is bound to nobody or to another
-// user stays as it is, without an error. Every fault of the proof, an address
-// that is none included, is ErrForbidden: the requester may be anybody, and have
-// lost the account that bound the address.
+// proves that very address. An address that is not bound, or bound to another
+// user, stays as it is, without an error. Every fault of the proof is ErrForbidden,
+// also text that is not an address: the requester may be anybody, and may have lost
+// the account that bound the address.
 func (d *Directory) UnbindBySession(ctx context.Context, r UnbindRequest) (err error) {
 	removed := false
 	defer func() { d.opts.Metrics.unbound(removed, err) }()

@@ -30,8 +30,9 @@ type AccountStore interface {
 	// ErrNotFound.
 	DeleteToken(ctx context.Context, token Digest, idleSince time.Time, by Removal) error
 	// SweepAccounts removes up to limit tokens that were not used after
-	// idleSince, and what up to limit users accepted before then who have
-	// neither a token nor a binding. It returns how many rows went.
+	// idleSince. Of up to limit users who have neither a token nor a binding it
+	// also removes the terms that they accepted before then. It returns how many
+	// rows it removed.
 	SweepAccounts(ctx context.Context, idleSince time.Time, limit int) (int, error)
 }
 

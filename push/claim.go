@@ -101,9 +101,9 @@ func (o *Outcome) verdict() Verdict {
 	}
 }
 
-// observe tells people how far an app's push service is believed, when that
-// changes. What is believed about pushkeys that anybody can make up is not a metric:
-// a stranger must not wake the operator.
+// observe tells the operator when an app's push service is no longer believed, or is
+// again. Pushkeys that anybody can make up change no metric: a stranger must not
+// wake the operator.
 func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
 	if d.state.proven.Load() != guard.Proven {
 		d.state.proven.Store(guard.Proven)

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// Dedup keeps an event from reaching a device twice, and remembers dead
-// pushkeys and how far an app's push service is believed about them. Its
-// implementations are in package dedup. It always has an answer, and it is safe
+// Dedup keeps an event from reaching a device twice. It also remembers dead
+// pushkeys, and whether an app's push service is believed when it calls pushkeys
+// dead. Its implementations are in package dedup. It always answers, and it is safe
 // for concurrent use.
 type Dedup interface {
-	// Claim asks, before the push services are, for the right to send to each
-	// device of a request. It answers in their order. What is Granted must be
-	// given to Complete, or it is held until the end of its lease.
+	// Claim asks for the right to send to each device of a request, before any
+	// push service is asked. The answers are in the order of the claims. A granted
+	// claim must be given to Complete, or it lasts until the end of its lease.
 	Claim(ctx context.Context, claims []Claim) []Claimed
-	// Complete records what became of devices that were claimed, and returns how
-	// far each one's app is believed now, in their order.
+	// Complete records the results of granted claims, and returns the guard of each
+	// one's app as it is now, in their order.
 	Complete(ctx context.Context, results []Result) []Guard
 }
 
@@ -69,29 +69,29 @@ type Claimed struct {
 	State ClaimState
 	// Counts is the digest of the counts that were delivered, if it is Delivered.
 	Counts uint32
-	// Accepted says that the push service has ever accepted a push for the pushkey.
-	// Nobody can make that up.
+	// Accepted says that the push service once accepted a push for the pushkey. A
+	// stranger cannot make up such a pushkey.
 	Accepted bool
 	// Dead says that the pushkey was called dead since its last accepted push. Only
 	// the first time counts. Rejected says that this is believed; PushKeyTS is the
 	// pushkey_ts that it had, in seconds.
 	Dead, Rejected bool
 	PushKeyTS      int64
-	// Guard says how far the app's push service is believed.
+	// Guard says whether the app's push service is believed.
 	Guard Guard
 	// Shared says that the claim is known to all processes, not to this one alone.
 	Shared bool
 }
 
-// Guard says how far an app's push service is believed when it calls pushkeys
-// dead. Pushkeys that have had an accepted push are counted apart from all
-// others, which anybody can make up.
+// Guard says whether an app's push service is believed when it calls pushkeys dead.
+// Pushkeys that have had an accepted push are counted apart from all others, which
+// anybody can make up.
 type Guard struct {
 	// Proven: it has accepted a push with the current settings.
 	Proven bool
-	// Tripped: it calls more of the pushkeys of this kind dead than can be.
+	// Tripped: it calls so many pushkeys of this kind dead that it is not believed.
 	Tripped bool
-	// Trips counts how often that was so. Rejections of before are forgotten.
+	// Trips counts how often the guard tripped. Older rejections are forgotten.
 	Trips uint32
 }
 

@@ -113,9 +113,9 @@ func fixPepper(ctx context.Context, db *store) error {
 	return err
 }
 
-// loopbackOnly refuses who does not ask for this machine by its own name: a web
-// page may make a browser here ask for a host name of its own that leads to the
-// loopback, and read what it gets.
+// loopbackOnly refuses requests for any other host name than this machine's own: a
+// web page can make a browser ask for a name that resolves to the loopback, and read
+// the answer.
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)

@@ -147,7 +147,7 @@ func (w words) choose(homeserver, brand, preferences string) (string, string) {
 	return brand, templates.Prefer(preferences, s.Language)
 }
 
-// branded words challenges as the homeserver of who asked for them has it.
+// branded sends messages in the words of the homeserver whose user asked for them.
 type branded struct {
 	validation.Messenger
 	words words

@@ -18,7 +18,7 @@ import (
 // terminal.
 const logEvery = 10 * time.Second
 
-// errStopped is what an operator who stops something long is told.
+// errStopped tells an operator who stopped a long command how to go on.
 var errStopped = errors.New("stopped; what was done stays done, and the same command goes on from there")
 
 // stopped puts errStopped in place of an error that comes of the end of ctx.

@@ -43,7 +43,7 @@ type places struct {
 	known *cache[int] // sites that answered, with their failures since
 }
 
-// holder is who holds places for a purpose: all together, the strangers among
+// holder holds places for a purpose. It is all servers together, the strangers among
 // them, a site, or an address.
 type holder struct {
 	purpose purpose

@@ -129,8 +129,8 @@ func New(opts Options) (http.Handler, error) {
 
 // routes is the whole API. What stands in static and open needs no access token, in
 // account one, and in signed also that its user accepted the terms of service:
-// MSC2140 lists which is which. What is static asks nobody, and so costs less than
-// a limit would.
+// MSC2140 lists which is which. Static answers need no database, and so cost less
+// than a limit would.
 func (a *api) routes(g *gin.RouterGroup) {
 	static := mxhttp.Wrap
 	open := func(h handler) gin.HandlerFunc { return mxhttp.Wrap(a.open(h)) }

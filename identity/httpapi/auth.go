@@ -37,8 +37,8 @@ type caller struct {
 // accountHandler is a handler for requests with a valid access token.
 type accountHandler func(w http.ResponseWriter, r *http.Request, by caller) error
 
-// authenticated looks up whose access token the request has before h sees the
-// request: who may not ask learns nothing about the parameters.
+// authenticated looks up the account of the access token before h sees the request,
+// so that a caller without one learns nothing about the parameters.
 func (a *api) authenticated(token func(*http.Request) string, h accountHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		account, err := a.Accounts.Account(r.Context(), token(r))

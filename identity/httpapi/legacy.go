@@ -73,8 +73,8 @@ var (
 	errNoLookup = errors.New("lookups by version 1 are off")
 )
 
-// legacyRoutes are those of version 1. They have no handlers of their own but
-// the lookups: what differs is where the parameters are and who may ask.
+// legacyRoutes are the routes of version 1. Only the lookups have handlers of their
+// own; the others differ in where the parameters are and in who may ask.
 func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
 	keys := v1.Group("", unlessOff(a.V1.Keys, "v1.keys"))
 	keys.GET("", mxhttp.Wrap(a.ping)) // with which clients look whether there is a service

@@ -55,9 +55,8 @@ func LimitNames() []string {
 	}
 }
 
-// Limits are how often who may ask for what. The zero Limits let everything
-// through. A homeserver in them is all names below the domain that somebody
-// registered ([ratelimit.Site]).
+// Limits are the rate limits of the API. The zero Limits let everything through. A
+// homeserver stands for all names below a registered domain ([ratelimit.Site]).
 type Limits struct {
 	// OpenIP limits what needs no access token, and requests with one that is not
 	// valid.
@@ -203,8 +202,8 @@ func (a *api) lookupAsks(ctx context.Context, by caller, addresses []string) []r
 		perAccount(lookupAccount, a.Limits.LookupAccount, by), a.perIP(ctx, lookupIP, a.Limits.LookupIP))
 }
 
-// associationAsks are the limits of a lookup by version 1. Its homeserver has no
-// token that says who asks, so each that may be at its address pays.
+// associationAsks are the limits of a lookup by version 1. No token says which
+// homeserver asks, so every homeserver that may be at the address pays.
 func (a *api) associationAsks(ctx context.Context, ids []threepid.ID) []ratelimit.Ask {
 	ip := mxhttp.ClientAddr(ctx)
 	var asks []ratelimit.Ask
@@ -265,9 +264,9 @@ func (a *api) smsTo(region string) ratelimit.Limit {
 	return a.Limits.SMSCountry
 }
 
-// shares are those of the caps that the homeserver of who begins a session has: a
-// quarter of each for messages whose codes have not been submitted. A code that is
-// submitted gives its message back, so that they shrink where none is.
+// shares limit each homeserver to a quarter of each cap, for messages whose codes
+// have not been submitted. A code that is submitted gives its message back, so a
+// homeserver whose users submit their codes is not limited.
 func (a *api) shares(owner, region string) []ratelimit.Ask {
 	server, ok := identity.UserServer(owner)
 	if !ok {

@@ -42,8 +42,8 @@ func (db *DB) fingerprints(all []removed) []identity.Digest {
 	return prints
 }
 
-// note remembers that something was removed. Owners who do the same again and
-// again change one row.
+// note remembers that something was removed. Removing the same thing again changes
+// the same row.
 func (db *DB) note(ctx context.Context, tx *sql.Tx, by identity.Removal, all ...removed) error {
 	for _, r := range all {
 		f := db.fingerprint(r)
