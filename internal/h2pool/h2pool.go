@@ -40,12 +40,6 @@ type Options struct {
 	// environment's proxies are never used. An https proxy is verified against
 	// TLS.RootCAs and never sees the client certificate.
 	Proxy *url.URL
-	// MaxConns bounds the connections that take requests. One that the server
-	// has asked to leave (GOAWAY) does not count while it finishes the requests
-	// it still carries. The default, 0, is as many as the requests need: another
-	// is opened only while all are full, so that whoever bounds the requests
-	// bounds the connections.
-	MaxConns int
 	// MaxStreamsPerConn bounds the requests on one connection, below whatever
 	// the server allows; default 900.
 	MaxStreamsPerConn int
@@ -64,6 +58,11 @@ type Options struct {
 	// fields differ from request to request, as at APNs, they only drive one
 	// another out of it.
 	FullHeaders bool
+
+	// maxConns bounds the connections that take requests, for tests alone: 0 is as
+	// many as the requests need. Another is opened only while all are full, so that
+	// whoever bounds the requests bounds the connections.
+	maxConns int
 }
 
 const (
@@ -122,8 +121,7 @@ func New(opts Options) (*Pool, error) {
 	if u := opts.Proxy; u != nil && (u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New("h2pool: the proxy must be an http:// or https:// URL with a host")
 	}
-	if min(opts.MaxConns, opts.MaxStreamsPerConn) < 0 ||
-		min(opts.DialTimeout, opts.PingAfter, opts.PingTimeout, opts.IdleTimeout) < 0 {
+	if opts.MaxStreamsPerConn < 0 || min(opts.DialTimeout, opts.PingAfter, opts.PingTimeout, opts.IdleTimeout) < 0 {
 		return nil, errors.New("h2pool: limits and durations must not be negative")
 	}
 	opts.MaxStreamsPerConn = cmp.Or(opts.MaxStreamsPerConn, 900)

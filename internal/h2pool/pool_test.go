@@ -301,7 +301,6 @@ func TestNewRefusesUnusableOptions(t *testing.T) {
 		{"an address without host", h2pool.Options{Addr: ":443"}},
 		{"a SOCKS proxy", h2pool.Options{Addr: "a:1", Proxy: mustURL(t, "socks5://proxy:1080")}},
 		{"a proxy without host", h2pool.Options{Addr: "a:1", Proxy: mustURL(t, "http://")}},
-		{"negative connections", h2pool.Options{Addr: "a:1", MaxConns: -1}},
 		{"negative streams", h2pool.Options{Addr: "a:1", MaxStreamsPerConn: -1}},
 		{"a negative timeout", h2pool.Options{Addr: "a:1", DialTimeout: -1}},
 	}

@@ -135,7 +135,7 @@ func (p *Pool) serve() {
 		p.take(c)
 		p.answer(grant{conn: c})
 	}
-	mayDial := !p.dialing && !p.closed && (p.opts.MaxConns == 0 || len(p.conns) < p.opts.MaxConns)
+	mayDial := !p.dialing && !p.closed && (p.opts.maxConns == 0 || len(p.conns) < p.opts.maxConns)
 	if p.waiters.Len() > 0 && mayDial {
 		p.dialing = true
 		p.wg.Go(p.dial)

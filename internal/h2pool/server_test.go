@@ -136,7 +136,7 @@ func newPool(t testing.TB, addr string, roots *x509.CertPool, change ...func(*h2
 }
 
 func maxConns(n int) func(*h2pool.Options) {
-	return func(o *h2pool.Options) { o.MaxConns = n }
+	return func(o *h2pool.Options) { h2pool.SetMaxConns(o, n) }
 }
 
 // post sends one request and reads the answer to its end.
