@@ -46,6 +46,7 @@ type reply struct {
 	apns    pushtest.APNsAnswer
 	fcm     pushtest.FCMAnswer
 	web     pushtest.FCMAnswer // of Web Push, and of UnifiedPush
+	hms     pushtest.FCMAnswer // of Push Kit; what happens to a connection is as with FCM
 }
 
 // account keeps what was posted and what the push services have accepted. Its
@@ -174,7 +175,8 @@ func (a *account) arrive(id string) reply {
 	}
 	e.refused = e.refused || r.refuses
 	r.apns.Delay = time.Duration(e.lot>>8%64) * serviceLatency / 64
-	r.fcm.Delay, r.web.Delay = r.apns.Delay, r.apns.Delay
+	r.fcm.Delay, r.web.Delay, r.hms.Delay = r.apns.Delay, r.apns.Delay, r.apns.Delay
+	r.hms.Cut, r.hms.Hang, r.hms.GoAway = r.fcm.Cut, r.fcm.Hang, r.fcm.GoAway
 	return r
 }
 
@@ -205,14 +207,23 @@ func (a *account) web(r pushtest.WebPushRequest) pushtest.FCMAnswer {
 	return a.arrive(cmp.Or(payload.EventID, payload.Notification.EventID)).web
 }
 
+// hms is the answer of a fake Push Kit.
+func (a *account) hms(r pushtest.HMSRequest) pushtest.FCMAnswer {
+	var data map[string]string
+	_ = json.Unmarshal([]byte(r.Message.Message.Data), &data) // what is no JSON is of no event
+	return a.arrive(data["event_id"]).hms
+}
+
 // death is how push services call a device dead.
 func death(lot uint32) reply {
-	return pick(lot, []reply{
+	r := pick(lot, []reply{
 		{apns: pushtest.APNsAnswer{Status: 410, Reason: "Unregistered", Timestamp: (pushKeyTS + 1) * 1000}, fcm: pushtest.FCMError(404, "NOT_FOUND", "UNREGISTERED", "gone"), web: pushtest.FCMAnswer{Status: 404}},
 		{apns: pushtest.APNsAnswer{Status: 410, Reason: "ExpiredToken"}, fcm: pushtest.FCMBadToken(), web: pushtest.FCMAnswer{Status: 410}},
 		{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "another sender"), web: pushtest.FCMAnswer{Status: 410}},
 		{apns: pushtest.APNsAnswer{Status: 400, Reason: "DeviceTokenNotForTopic"}, fcm: pushtest.FCMBadField("message.token"), web: pushtest.FCMAnswer{Status: 404}},
 	})
+	r.hms = pushtest.HMSCode("80300007", "All the tokens are invalid")
+	return r
 }
 
 func pick[T any](lot uint32, of []T) T { return of[lot%uint32(len(of))] }

@@ -236,6 +236,7 @@ type fleet struct {
 	apns     *pushtest.APNs
 	fcm      *pushtest.FCM
 	web      *pushtest.WebPush // and a push server of UnifiedPush
+	hms      *pushtest.HMS
 	account  *account
 	pushers  int // that there have been
 }
@@ -244,6 +245,7 @@ func (f *fleet) closeConnections() {
 	f.apns.CloseConnections()
 	f.fcm.CloseConnections()
 	f.web.CloseConnections()
+	f.hms.CloseConnections()
 }
 
 // fleetOptions say how a fleet is built.
@@ -269,9 +271,9 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 	f.fcm = pushtest.StartFCM(t, pushtest.FCMOptions{
 		Discard: true, Latency: serviceLatency / 8, MaxConcurrentStreams: 100, Answer: f.account.fcm,
 	})
-	f.web = pushtest.StartWebPush(t, f.account.web)
+	f.web, f.hms = pushtest.StartWebPush(t, f.account.web), pushtest.StartHMS(t, f.account.hms)
 	dir := shortDir(t)
-	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.apns.CA().PEM())+string(f.fcm.CA().PEM())+string(f.web.CA().PEM()))
+	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.apns.CA().PEM())+string(f.fcm.CA().PEM())+string(f.web.CA().PEM())+string(f.hms.CA().PEM()))
 	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	writeFile(t, filepath.Join(dir, "key.p8"), string(key.P8(t)))
 	writeFile(t, filepath.Join(dir, "firebase.json"), string(f.fcm.ServiceAccount("example")))
@@ -304,7 +306,9 @@ apps:
     {type: webpush, vapid_key_file: vapid.pem, vapid_contact: "mailto:push@example.org", allowed_endpoints: [%[7]q], allow_networks: [127.0.0.1]}
   org.example.unified:
     {type: unifiedpush, allowed_endpoints: [%[7]q], allow_networks: [127.0.0.1]}
-`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL(), f.web.Addr()))
+  org.example.huawei:
+    {type: hms, client_id: %[8]q, client_secret: %[9]s, endpoint: %[10]q}
+`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL(), f.web.Addr(), pushtest.HMSApp, pushtest.HMSSecret, f.hms.URL()))
 	for n := range o.replicas {
 		f.replicas = append(f.replicas, newReplica(t, dir, config, n))
 	}

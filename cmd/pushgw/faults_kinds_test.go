@@ -71,7 +71,7 @@ func wrongSettings() fault {
 		}
 		wrong--
 		return reply{apns: pushtest.APNsAnswer{Status: 400, Reason: "BadDeviceToken"}, fcm: pushtest.FCMBadToken(),
-			web: pushtest.FCMAnswer{Status: 403, Body: `{"reason":"VapidPkHashMismatch"}`}}
+			web: pushtest.FCMAnswer{Status: 403, Body: `{"reason":"VapidPkHashMismatch"}`}, hms: pushtest.HMSCode("80300007", "All the tokens are invalid")}
 	}}
 }
 
@@ -120,7 +120,7 @@ func hungStreams() fault {
 // slowTLS lets no connection be made until pushes have failed for it.
 func slowTLS() fault {
 	return fault{name: "TLS handshakes that do not end", play: func(r *round) {
-		release := []func(){r.apns.HoldHandshakes(), r.fcm.HoldHandshakes(), r.web.HoldHandshakes()}
+		release := []func(){r.apns.HoldHandshakes(), r.fcm.HoldHandshakes(), r.web.HoldHandshakes(), r.hms.HoldHandshakes()}
 		r.closeConnections()
 		r.failures(2 * pushersOfEach)
 		for _, f := range release {
@@ -144,7 +144,9 @@ func errorClasses() fault {
 		return errors[0]
 	}, play: func(r *round) {
 		r.account.mu.Lock()
-		left = map[string][]reply{iosApp: apnsErrors(), androidApp: fcmErrors(), "org.example.web": webErrors(), "org.example.unified": webErrors()}
+		left = map[string][]reply{
+			iosApp: apnsErrors(), androidApp: fcmErrors(), "org.example.web": webErrors(), "org.example.unified": webErrors(), "org.example.huawei": hmsErrors(),
+		}
 		r.account.mu.Unlock()
 		none := func() bool {
 			for _, errors := range left {
@@ -170,6 +172,20 @@ func webErrors() []reply {
 	}
 	for _, status := range []int{301, 401, 403, 405, 406, 418, 500, 502, 503, 507} {
 		all = append(all, reply{web: pushtest.FCMAnswer{Status: status, Body: "<html>", Location: "https://127.0.0.1/"}})
+	}
+	return all
+}
+
+func hmsErrors() []reply {
+	var all []reply
+	for _, code := range []string{
+		"80100001", "80100003", "80100016", "80300008", "80300011", "80100004", "80200001", "80200003", "80300002", "80300037", "81000001", "89999999",
+	} {
+		refuses := code == "80100001" || code == "80100003" || code == "80100016" // the others may be taken the next time
+		all = append(all, reply{refuses: refuses, hms: pushtest.HMSCode(code, "refused")})
+	}
+	for _, status := range []int{301, 400, 401, 404, 429, 500, 502, 503} {
+		all = append(all, reply{hms: pushtest.FCMAnswer{Status: status, Body: "<html>", Location: "https://127.0.0.1/"}})
 	}
 	return all
 }

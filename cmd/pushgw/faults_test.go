@@ -141,6 +141,7 @@ func (f *fleet) devices() []*pusher {
 		all = append(all,
 			&pusher{app: iosApp, pushKey: iosKey(f.pushers), data: "{}", dead: dead},
 			&pusher{app: androidApp, pushKey: fmt.Sprint("android:", f.pushers), data: "{}", dead: dead},
+			&pusher{app: "org.example.huawei", pushKey: fmt.Sprint("huawei:", f.pushers), data: "{}", dead: dead},
 			&pusher{app: "org.example.unified", pushKey: fmt.Sprint(f.web.URL(), "/up", f.pushers), data: "{}", dead: dead},
 			&pusher{
 				app: "org.example.web", pushKey: f.web.Subscription.PushKey(), dead: dead,
