@@ -17,11 +17,11 @@ import (
 type UnknownApp string
 
 const (
-	// UnknownAppFail answers Temporary: the homeserver keeps the pusher and
+	// UnknownAppKeep answers Temporary: the homeserver keeps the pusher and
 	// tries again. A forgotten app costs delays, not pushers.
-	UnknownAppFail UnknownApp = "fail"
-	// UnknownAppReject answers Rejected: the homeserver deletes the pusher.
-	UnknownAppReject UnknownApp = "reject"
+	UnknownAppKeep UnknownApp = "keep_pusher"
+	// UnknownAppDelete answers Rejected: the homeserver deletes the pusher.
+	UnknownAppDelete UnknownApp = "delete_pusher"
 )
 
 // Options configure a Gateway. All but the times are required.
@@ -66,7 +66,7 @@ type appState struct {
 // NewGateway returns a gateway for apps.
 func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 	switch {
-	case opts.UnknownApp != UnknownAppFail && opts.UnknownApp != UnknownAppReject:
+	case opts.UnknownApp != UnknownAppKeep && opts.UnknownApp != UnknownAppDelete:
 		return nil, errors.New("unknown app policy: neither fail nor reject")
 	case opts.Dedup == nil || opts.Health == nil || opts.Log == nil || opts.Metrics == nil:
 		return nil, errors.New("a gateway needs Dedup, Health, Log and Metrics")
@@ -206,7 +206,7 @@ func (g *Gateway) refuse(d *delivery) Outcome {
 	switch {
 	case d.push.Device.impossible():
 		return Outcome{Kind: Rejected, Reason: ReasonMalformedPushKey}
-	case d.app == nil && g.opts.UnknownApp == UnknownAppReject:
+	case d.app == nil && g.opts.UnknownApp == UnknownAppDelete:
 		return Outcome{Kind: Rejected, Reason: ReasonUnknownApp}
 	case d.app == nil:
 		return Outcome{Kind: Temporary, Reason: ReasonUnknownApp}

@@ -89,7 +89,7 @@ func newGateway(t *testing.T, reg prometheus.Registerer, s *service, change func
 		t.Fatal(err)
 	}
 	opts := push.Options{
-		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail,
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep,
 		AttemptTimeout: 10 * time.Second, RetryWait: 100 * time.Millisecond,
 		Dedup: newMemory(t, dedup.Options{}), Health: health.New(health.Options{}),
 	}
@@ -254,7 +254,7 @@ func TestDeliverOncePerDevice(t *testing.T) {
 // Conformance (answers): unknown app_id (≠ Sygnal: rejected) | 502 by default, rejected where `unknown_app: reject`
 func TestUnknownApp(t *testing.T) {
 	t.Parallel()
-	for policy, want := range map[push.UnknownApp]push.Kind{push.UnknownAppFail: push.Temporary, push.UnknownAppReject: push.Rejected} {
+	for policy, want := range map[push.UnknownApp]push.Kind{push.UnknownAppKeep: push.Temporary, push.UnknownAppDelete: push.Rejected} {
 		s := &service{}
 		g := newGateway(t, prometheus.NewRegistry(), s, func(o *push.Options) { o.UnknownApp = policy })
 		got := g.Deliver(t.Context(), &push.Notification{}, []push.Device{{AppID: "other", PushKey: "k"}, {AppID: "app", PushKey: "k"}})
@@ -356,7 +356,7 @@ func TestDevicesInTheLogAreShort(t *testing.T) {
 	}
 }
 
-// Conformance (answers): an app at `max_in_flight` (≠ Sygnal: 502) | 503 with Retry-After at once (also TestAnswers, TestBeyondItsLimitAnAppIsRefused)
+// Conformance (answers): an app at `concurrency` (≠ Sygnal: 502) | 503 with Retry-After at once (also TestAnswers, TestBeyondItsLimitAnAppIsRefused)
 // Conformance (attacks): a flood of notifications, of one app or one device | 503 at the bound of an app; limits by app and address where switched on (also TestBeyondItsLimitAnAppIsRefused, TestLimits)
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
@@ -410,7 +410,7 @@ func TestNewGatewayRefusesOptionsThatCannotWork(t *testing.T) {
 	}
 	for name, opts := range map[string]push.Options{
 		"no policy": {Dedup: newMemory(t, dedup.Options{}), Health: health.New(health.Options{})},
-		"no memory": {UnknownApp: push.UnknownAppFail, Health: health.New(health.Options{})},
+		"no memory": {UnknownApp: push.UnknownAppKeep, Health: health.New(health.Options{})},
 	} {
 		if _, err := push.NewGateway(apps, opts); err == nil {
 			t.Errorf("%s: no error", name)

@@ -50,7 +50,7 @@ const (
 
 // Reasons of temporary outcomes. ReasonUnknownApp is one of them too.
 const (
-	ReasonBusy        Reason = "busy"         // the app's max_in_flight is reached, or this source's share of it
+	ReasonBusy        Reason = "busy"         // the app's concurrency is reached, or this source's share of it
 	ReasonInFlight    Reason = "in_flight"    // another request still delivers the same, and this one's time is over
 	ReasonRateLimited Reason = "rate_limited" // the push service wants fewer pushes (429)
 	ReasonPaused      Reason = "paused"       // it has just sent Retry-After for all who share the app's quota, and is not asked

@@ -75,7 +75,7 @@ func (s *appSet) closeAll() {
 // firstApps makes the apps of cfg, or the one that prints in development.
 func (p *program) firstApps(cfg *Config, dev bool, shared *connections) (*appSet, error) {
 	if dev {
-		apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "dev", Provider: newPrinter(p.stdout), MaxInFlight: defaultMaxInFlight,
+		apps, err := push.NewApps([]push.App{{Name: "*", ProviderName: "dev", Provider: newPrinter(p.stdout), MaxInFlight: defaultConcurrency,
 			PassOn: []string{"ciphertext", "ephemeral", "mac"}}})
 		return &appSet{apps: apps}, err
 	}
@@ -108,7 +108,7 @@ func openApps(cfg *Config, shared *connections) (*appSet, error) {
 }
 
 func openApp(name string, a App, shared *connections) (push.App, func(), error) {
-	app := push.App{Name: name, ProviderName: a.Type, MaxInFlight: a.maxInFlight(), PassOn: a.PassOn}
+	app := push.App{Name: name, ProviderName: a.Type, MaxInFlight: a.concurrency(), PassOn: a.PassOn}
 	switch {
 	case a.APNs != nil:
 		provider, err := shared.apns.Open(name, *a.APNs)
@@ -124,7 +124,7 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		}
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		if a.FCM.UnifiedPush {
-			unified, err := shared.web.Open(name, a.unifiedPush(), a.maxInFlight())
+			unified, err := shared.web.Open(name, a.unifiedPush(), a.concurrency())
 			if err != nil {
 				provider.Close()
 				return push.App{}, nil, err
@@ -140,14 +140,14 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, provider.Close, nil
 	case a.WebPush != nil:
-		provider, err := shared.web.Open(name, *a.WebPush, a.maxInFlight())
+		provider, err := shared.web.Open(name, *a.WebPush, a.concurrency())
 		if err != nil {
 			return push.App{}, nil, err
 		}
 		app.Provider, app.Fingerprint = provider, provider.Fingerprint()
 		return app, func() {}, nil
 	case a.UnifiedPush != nil:
-		provider, err := shared.web.Open(name, *a.UnifiedPush, a.maxInFlight())
+		provider, err := shared.web.Open(name, *a.UnifiedPush, a.concurrency())
 		if err != nil {
 			return push.App{}, nil, err
 		}

@@ -48,7 +48,7 @@ func delivery(t *testing.T, notification, device map[string]any) push.Delivery {
 		t.Fatal(err)
 	}
 	g, err := push.NewGateway(apps, push.Options{
-		Log: log, Metrics: push.NewMetrics(registry), UnknownApp: push.UnknownAppFail, Dedup: memory, Health: health.New(health.Options{}),
+		Log: log, Metrics: push.NewMetrics(registry), UnknownApp: push.UnknownAppKeep, Dedup: memory, Health: health.New(health.Options{}),
 	})
 	if err != nil {
 		t.Fatal(err)

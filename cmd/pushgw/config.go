@@ -31,15 +31,17 @@ const envPrefix = "PUSHGW_"
 // Config is the configuration of pushgw, as pushgw.example.yaml shows it.
 type Config struct {
 	HTTP serve.Config `yaml:"http"`
-	// UnknownApp is what becomes of devices whose app_id has no app: "fail"
-	// (502, the homeserver keeps the pusher) or "reject" (it deletes it).
+	// UnknownApp is what becomes of devices whose app_id has no app: "keep_pusher"
+	// (502, the homeserver tries again for a day) or "delete_pusher" (it deletes it).
 	UnknownApp push.UnknownApp `yaml:"unknown_app"`
 	// Delivery says how long attempts may take.
 	Delivery DeliveryConfig `yaml:",inline"`
-	// Duplicates, Rejections and Redis say what is remembered, and where.
-	Duplicates DuplicatesConfig `yaml:"duplicates"`
-	Rejections RejectionsConfig `yaml:"rejections"`
-	Redis      redisconn.Config `yaml:"redis"`
+	// RememberEvents is how many delivered events the process itself remembers, so
+	// that they reach a device once; a million take about 60 MB.
+	RememberEvents int              `yaml:"remember_events"`
+	Rejections     RejectionsConfig `yaml:"rejections"`
+	// Redis is what several processes share.
+	Redis redisconn.Config `yaml:"redis"`
 	// Limits bound how many requests are taken.
 	Limits LimitsConfig `yaml:"limits"`
 	// Proxy is the http or https URL of a CONNECT proxy to the push services,
@@ -65,14 +67,34 @@ type Config struct {
 
 // gone says what became of options of former versions, and of other programs'.
 var gone = map[string]string{
-	"trouble":                "is gone: pushgw finds out by itself how long to leave a push service alone; remove it",
-	"delivery":               "is gone: an attempt at a device takes 10 s at most and is repeated soon, and homeservers always have their shares of an app; remove it",
-	"discovery":              "is gone: UnifiedPush's discovery is answered while there is an app of type unifiedpush; remove it",
-	"reload_interval":        "is gone: the apps' key files are looked at every 10 s; remove it",
-	"duplicates.lifetime":    "is gone: events are remembered for as long as homeservers repeat them; remove it",
-	"rejections.lifetime":    "is gone: dead pushkeys are remembered for as long as homeservers keep them; remove it",
-	"rejections.guard.*":     "is one switch now: write guard: true or guard: false, and nothing below it",
-	"apps.*.max_connections": "is gone: there are as many connections as the app's pushes in flight need, and max_in_flight bounds those; remove it",
+	"trouble":                        "is gone: pushgw finds out by itself how long to leave a push service alone; remove it",
+	"delivery":                       "is gone: an attempt at a device takes 10 s at most and is repeated soon, and homeservers always have their shares of an app; remove it",
+	"discovery":                      "is gone: UnifiedPush's discovery is answered while there is an app of type unifiedpush; remove it",
+	"reload_interval":                "is gone: the apps' key files are looked at every 10 s; remove it",
+	"duplicates":                     "is gone: events are remembered for as long as homeservers repeat them; remember_events at the top is how many",
+	"rejections.lifetime":            "is gone: dead pushkeys are remembered for as long as homeservers keep them; remove it",
+	"rejections.guard.*":             "is one switch now: write guard: true or guard: false, and nothing below it",
+	"apps.*.max_connections":         "is gone: there are as many connections as the app's pushes in flight need, and concurrency bounds those; remove it",
+	"apps.*.max_in_flight":           "is concurrency now",
+	"apps.*.tweaks":                  "is sound_and_highlight now",
+	"apps.*.expiration":              "is keep_for now",
+	"apps.*.ttl":                     "is keep_for now",
+	"apps.*.send_badge_counts":       "is badge now: write badge: off for false, and nothing for true",
+	"apps.*.send_badge_alone":        "is badge now: write badge: with_events for false, and nothing for true",
+	"apps.*.send_badge_zero":         "is badge now: write badge: all for true, and nothing for false",
+	"apps.*.key":                     "is gone: name the .p8 file in key_file",
+	"apps.*.service_account":         "is gone: name the JSON key's file in service_account_file",
+	"apps.*.client_secret":           "is gone: name a file that holds it in client_secret_file",
+	"apps.*.vapid_key":               "is gone: name a file that holds it in vapid_key_file",
+	"apps.*.cert_key_file":           "is gone: append the key to the PEM file that cert_file names",
+	"apps.*.pushkey_format":          "is gone: device tokens are read in every form; remove it",
+	"apps.*.priority":                "is gone: it follows from the notification; remove it",
+	"apps.*.urgency":                 "is gone: it follows from the notification; remove it",
+	"apps.*.reject_topic_disallowed": "is gone: it is a fault of the settings, for which no pusher is given up; remove it",
+	"apps.*.reject_sender_mismatch":  "is gone: such pushkeys are given up, unless most are; remove it",
+	"apps.*.reject_key_mismatch":     "is gone: add the key to those in vapid_key_file; remove it",
+	"apps.*.type=unsupported":        "is type: hold now",
+	"limits.trusted_sources":         "is limits.exempt now",
 	"apps.*.type=gcm": "Google has switched GCM off: write type: fcm, and name the JSON key of a service account of the app's Firebase project " +
 		"in service_account_file (Firebase console, Project settings, Service accounts)",
 }
@@ -106,14 +128,14 @@ type MetricsConfig struct {
 func defaultConfig() *Config {
 	c := &Config{
 		HTTP:       serve.DefaultConfig(), // a request ends after 25 s, before the 30 s after which Dendrite gives a notification up for good
-		UnknownApp: push.UnknownAppFail,
+		UnknownApp: push.UnknownAppKeep,
 		Delivery: DeliveryConfig{
 			AttemptTimeout: conf.Duration(10 * time.Second), RetryWait: conf.Duration(250 * time.Millisecond),
 		},
-		Duplicates: DuplicatesConfig{MemoryEvents: dedup.DefaultEvents},
-		Rejections: RejectionsConfig{Guard: true},
-		Limits:     LimitsConfig{BytesInFlight: 64 << 20},
-		Redis:      redisconn.DefaultConfig("herald:push:"),
+		RememberEvents: dedup.DefaultEvents,
+		Rejections:     RejectionsConfig{Guard: true},
+		Limits:         LimitsConfig{BytesInFlight: 64 << 20},
+		Redis:          redisconn.DefaultConfig("herald:push:"),
 
 		Log: telemetry.LogConfig{Level: "info", Format: "text"},
 
@@ -157,9 +179,7 @@ func readConfig(name string, environ []string) (*Config, error) {
 
 func (c *Config) validate(p *conf.Problems) {
 	c.HTTP.Validate("http", p)
-	if c.UnknownApp != push.UnknownAppFail && c.UnknownApp != push.UnknownAppReject {
-		p.Add("unknown_app", c.UnknownApp, "use fail or reject")
-	}
+	p.OneOf("unknown_app", c.UnknownApp, "use keep_pusher (which was fail) or delete_pusher (which was reject)", push.UnknownAppKeep, push.UnknownAppDelete)
 	c.validateDedup(p)
 	c.Limits.validate("limits", p)
 	if c.CAFile != "" {
@@ -219,9 +239,9 @@ func (c *Config) proxyURL() (*url.URL, error) {
 // App is one app. Its type decides which further options it has.
 type App struct {
 	Type string `yaml:"type"`
-	// MaxInFlight bounds how many of its deliveries may be under way at once.
-	// Default 1000.
-	MaxInFlight *int `yaml:"max_in_flight"`
+	// Concurrency bounds how many of its deliveries may be under way at once; beyond
+	// it 503. Default 1000.
+	Concurrency *int `yaml:"concurrency"`
 	// PassOn names further members of notifications that go to the app as they are,
 	// such as ciphertext, ephemeral and mac of encrypted ones (MSC3013).
 	PassOn      []string             `yaml:"pass_on"`
@@ -230,26 +250,26 @@ type App struct {
 	HMS         *hms.Config          `yaml:",inline" conf:"type=hms"`
 	WebPush     *webpush.Config      `yaml:",inline" conf:"type=webpush"`
 	UnifiedPush *webpush.UnifiedPush `yaml:",inline" conf:"type=unifiedpush"`
-	// Unsupported stands for an app that Herald cannot deliver for (yet). Its
+	// Hold stands for an app that Herald cannot deliver for (yet). Its
 	// devices are answered 502, so that their pushers live on.
-	Unsupported *Unsupported `yaml:",inline" conf:"type=unsupported"`
+	Hold *Hold `yaml:",inline" conf:"type=hold"`
 }
 
-// Unsupported has no options.
-type Unsupported struct{}
+// Hold has no options.
+type Hold struct{}
 
-const defaultMaxInFlight = 1000
+const defaultConcurrency = 1000
 
-func (a App) maxInFlight() int {
-	if a.MaxInFlight == nil {
-		return defaultMaxInFlight
+func (a App) concurrency() int {
+	if a.Concurrency == nil {
+		return defaultConcurrency
 	}
-	return *a.MaxInFlight
+	return *a.Concurrency
 }
 
 func (a App) validate(path string, p *conf.Problems) {
-	if n := a.maxInFlight(); n < 1 {
-		p.Add(path+".max_in_flight", n, "use a number of at least 1")
+	if n := a.concurrency(); n < 1 {
+		p.Add(path+".concurrency", n, "use a number of at least 1")
 	}
 	for i, name := range a.PassOn {
 		if !eventdata.Passable(name) {

@@ -103,15 +103,15 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
 	t.Parallel()
-	name := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"), "http: {stop_within: 20s}\nunknown_app: fail\n")
-	cfg, err := loadConfig(name, []string{"PUSHGW_UNKNOWN_APP=reject", "PUSHGW_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"})
+	name := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"), "http: {stop_within: 20s}\nunknown_app: keep_pusher\n")
+	cfg, err := loadConfig(name, []string{"PUSHGW_UNKNOWN_APP=delete_pusher", "PUSHGW_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.UnknownApp != "reject" || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.StopWithin.Std().Seconds() != 20 {
+	if cfg.UnknownApp != "delete_pusher" || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.StopWithin.Std().Seconds() != 20 {
 		t.Errorf("%+v", cfg)
 	}
-	if _, err := loadConfig(name, []string{"PUSHGW_UNKOWN_APP=reject"}); err == nil {
+	if _, err := loadConfig(name, []string{"PUSHGW_UNKOWN_APP=delete_pusher"}); err == nil {
 		t.Error("a misspelt variable is accepted")
 	}
 	if cfg, err := loadConfig(name, []string{"PUSHGW_REDIS_SERVICE_HOST=10.0.0.1"}); err != nil || len(cfg.Warnings) != 1 {

@@ -12,12 +12,6 @@ import (
 	"github.com/matrix-herald/herald/push/dedup"
 )
 
-// DuplicatesConfig says how events are kept from reaching a device twice.
-type DuplicatesConfig struct {
-	// MemoryEvents bounds the delivered events that the process itself remembers.
-	MemoryEvents int `yaml:"memory_events"`
-}
-
 // RejectionsConfig says how far push services are believed that call pushkeys
 // dead.
 type RejectionsConfig struct {
@@ -29,8 +23,8 @@ type RejectionsConfig struct {
 const maxMemoryEvents = 10_000_000
 
 func (c *Config) validateDedup(p *conf.Problems) {
-	if n := c.Duplicates.MemoryEvents; n < dedup.MinEvents || n > maxMemoryEvents {
-		p.Add("duplicates.memory_events", n, "use a number from 1000 to 10000000")
+	if n := c.RememberEvents; n < dedup.MinEvents || n > maxMemoryEvents {
+		p.Add("remember_events", n, "use a number from 1000 to 10000000")
 	}
 	c.Redis.Validate("redis", p)
 }
@@ -47,7 +41,7 @@ func openRedis(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheu
 
 // newDedup makes what the gateway remembers in.
 func newDedup(cfg *Config, conn *redisconn.Conn) (push.Dedup, error) {
-	own, err := dedup.NewMemory(dedup.Options{Events: cfg.Duplicates.MemoryEvents, NoGuard: !cfg.Rejections.Guard})
+	own, err := dedup.NewMemory(dedup.Options{Events: cfg.RememberEvents, NoGuard: !cfg.Rejections.Guard})
 	if err != nil || conn == nil {
 		return own, err
 	}

@@ -115,7 +115,7 @@ func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {
 func TestBrokenRedisFilesAreReported(t *testing.T) {
 	t.Parallel()
 	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"),
-		"apps: {org.example.web: {type: unsupported}}\nredis: {url: 'rediss://127.0.0.1:1', cert_file: missing.pem, key_file: missing.pem}\n")
+		"apps: {org.example.web: {type: hold}}\nredis: {url: 'rediss://127.0.0.1:1', cert_file: missing.pem, key_file: missing.pem}\n")
 	code, _, stderr := command(t, nil, "-config", config, "-check")
 	if code != 1 || !strings.Contains(stderr, "redis.cert_file") {
 		t.Errorf("exit status %d\n%s", code, stderr)

@@ -144,7 +144,7 @@ func kindsOf(d *push.Device) []string {
 		return []string{"unifiedpush"}
 	case subscription:
 		return []string{"webpush", "declarative"}
-	case apns.DeviceToken(d.PushKey, apns.PushKeyAuto) != "":
+	case apns.DeviceToken(d.PushKey) != "":
 		return []string{"apns", "fcm"}
 	}
 	return []string{"fcm", "dart", "hms", "harmonyos"}

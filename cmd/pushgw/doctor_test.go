@@ -59,14 +59,14 @@ func TestDoctor(t *testing.T) {
 		"app org.example.android* (fcm): answers 400 INVALID_ARGUMENT to a made-up device", public.URL+notifyPath+": pushgw answers")
 
 	well = false
-	s.configure(t, "ANOTHERKEY", "TEAM567890", "  org.example.web: {type: unsupported}\n")
+	s.configure(t, "ANOTHERKEY", "TEAM567890", "  org.example.web: {type: hold}\n")
 	code, out, errs = look("127.0.0.1:1")
 	if code != 1 {
 		t.Errorf("exit status %d", code)
 	}
 	check(errs, "4 of 5 checks failed")
 	check(out, "redis 127.0.0.1:1: dial tcp", "app org.example.ios (apns): answers 403 InvalidProviderToken (credentials)",
-		"app org.example.android* (fcm): answers 403 PERMISSION_DENIED", "app org.example.web (unsupported): there is nothing to ask",
+		"app org.example.android* (fcm): answers 403 PERMISSION_DENIED", "app org.example.web (hold): there is nothing to ask",
 		public.URL+notifyPath+": something else answers 405", "test-push shows the whole answer")
 	if code, _, errs := command(t, nil, "-config", s.config, "doctor", "x", "y"); code != 2 || !strings.Contains(errs, "usage:") {
 		t.Errorf("wrong arguments: exit status %d\n%s", code, errs)

@@ -377,7 +377,7 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, s.config, "unknown_app: reject\n"+string(again))
+	writeFile(t, s.config, "unknown_app: delete_pusher\n"+string(again))
 	g.Signal(t, syscall.SIGHUP)
 	g.Await(t, "options outside apps changed: restart to use them")
 	g.Await(t, "apps reloaded")

@@ -56,7 +56,6 @@ type battle struct {
 // attack is what a stranger tries.
 type attack struct {
 	latency time.Duration // of the push services; 0 is usualLatency
-	options string        // of the app of FCM
 	redis   bool
 	// apns and fcm are what the push services answer for a stranger's devices.
 	apns pushtest.APNsAnswer
@@ -167,7 +166,7 @@ func attacks() map[string]attack {
 				return b.stranger("", devicesOf("ios", 2, func(i int) string { return strangersAPNs(int(b.events.Load()) + i) }, `,"data":{"default_payload":{"aps":{"content-available":1.0}}}`))
 			})
 		}},
-		"tokens of another project": {options: ", reject_sender_mismatch: false", fcm: pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "x"),
+		"tokens of another project": {fcm: pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "x"),
 			run: func(ctx context.Context, b *battle) {
 				b.flood(ctx, 50, 5, func() string { return b.stranger("", b.made("android", 2, strangersFCM)) })
 			}},
@@ -321,8 +320,8 @@ func startBattle(tb testing.TB, a attack) *battle {
 	}})
 	dir := tb.TempDir()
 	android, _ := fcmApp(tb, dir, b.fcm)
-	const places = ", max_in_flight: 100"
-	apps := "{ios: " + strings.TrimSuffix(apnsApp(tb, dir, b.apns, key), "}") + places + "}, android: " + strings.TrimSuffix(android, "}") + places + a.options + "}}"
+	const places = ", concurrency: 100"
+	apps := "{ios: " + strings.TrimSuffix(apnsApp(tb, dir, b.apns, key), "}") + places + "}, android: " + strings.TrimSuffix(android, "}") + places + "}}"
 	if a.redis {
 		b.redis = miniredis.RunT(tb)
 		apps += fmt.Sprintf("\nredis: {addresses: [%q]}", b.redis.Addr())

@@ -126,7 +126,7 @@ func TestImportSaysWhatKeepsTheResultFromLoading(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file := writeFile(t, filepath.Join(t.TempDir(), "sygnal.yaml"), "apps:\n  "+tt.apps+"\n")
-			code, config, stderr := command(t, []string{"PUSHGW_UNKNOWN_APP=reject"}, "import-sygnal", "-dir", dir, file)
+			code, config, stderr := command(t, []string{"PUSHGW_UNKNOWN_APP=delete_pusher"}, "import-sygnal", "-dir", dir, file)
 			if code != 0 || !strings.Contains(config, "\napps:\n") {
 				t.Errorf("exit status %d, result:\n%s", code, config)
 			}

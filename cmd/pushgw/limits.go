@@ -19,9 +19,8 @@ import (
 type LimitsConfig struct {
 	httpapi.Limits `yaml:",inline"`
 
-	// TrustedSources are addresses and ranges of homeservers to which the limits
-	// do not apply.
-	TrustedSources []string `yaml:"trusted_sources"`
+	// Exempt are addresses and ranges of homeservers to which the limits do not apply.
+	Exempt []string `yaml:"exempt"`
 	// BytesInFlight bounds what requests hold in memory at once.
 	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
@@ -30,9 +29,9 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 	if c.BytesInFlight < httpapi.LeastBytesInFlight {
 		p.Add(path+".bytes_in_flight", c.BytesInFlight, fmt.Sprintf("use at least %d: a source may hold a quarter, and must have room for one request", httpapi.LeastBytesInFlight))
 	}
-	for i, s := range c.TrustedSources {
+	for i, s := range c.Exempt {
 		if _, err := conf.ParseNetwork(s); err != nil {
-			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
+			p.Add(fmt.Sprintf("%s.exempt[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
 		}
 	}
 }
@@ -40,7 +39,7 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 // networks returns the trusted sources, which are validated.
 func (c LimitsConfig) networks() []netip.Prefix {
 	var networks []netip.Prefix
-	for _, s := range c.TrustedSources {
+	for _, s := range c.Exempt {
 		if n, err := conf.ParseNetwork(s); err == nil {
 			networks = append(networks, n)
 		}

@@ -60,7 +60,7 @@ func (c *crowded) answer(r pushtest.APNsRequest) pushtest.APNsAnswer {
 }
 
 // busyApp is an app of apns with room for 50.
-const busyApp = "{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q, max_in_flight: 50}"
+const busyApp = "{type: apns, topic: org.example.ios, key_file: key.p8, key_id: %s, team_id: %s, endpoint: %q, concurrency: 50}"
 
 // startBusy runs the program with such an app.
 func startBusy(tb testing.TB, apns *pushtest.APNs) *contender {

@@ -30,7 +30,7 @@ func TestPageOfMetrics(t *testing.T) {
 		}
 		return p.run(ctx, args)
 	})
-	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"), "apps: {org.example.app: {type: unsupported}}\n")
+	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"), "apps: {org.example.app: {type: hold}}\n")
 	measured.Serve(t, ephemeral("PUSHGW_REDIS_URL=redis://127.0.0.1:1"), "-config", config)
 	table := harness.MetricsTable(t, metrics, "herald_http_", "herald_push_")
 	harness.CheckPage(t, "../../docs/monitor.md", "metrics of pushgw", table, *update)

@@ -28,7 +28,7 @@ func TestTroubleshootingExplainsEveryReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := push.Options{
-		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(registry), UnknownApp: push.UnknownAppFail,
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(registry), UnknownApp: push.UnknownAppKeep,
 		Dedup: remembered, Health: health.New(health.Options{}),
 	}
 	gateway, err := push.NewGateway(apps, options)

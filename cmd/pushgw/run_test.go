@@ -60,7 +60,7 @@ func TestDevPrintsWhatAPhoneWouldShow(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	good := writeFile(t, filepath.Join(dir, "good.yaml"), "apps: {org.example.web: {type: unsupported}}\n")
+	good := writeFile(t, filepath.Join(dir, "good.yaml"), "apps: {org.example.web: {type: hold}}\n")
 	empty := writeFile(t, filepath.Join(dir, "empty.yaml"), "log: {level: info}\n")
 	tests := map[string]struct {
 		args   []string

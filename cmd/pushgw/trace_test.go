@@ -153,7 +153,7 @@ func TestNothingCapsWhatIsInFlight(t *testing.T) {
 		}
 		patient := strings.Replace(string(config), "drain_delay: 100ms", "drain_delay: 100ms\n  test_request_timeout: 29s", 1)
 		// New pushkeys have half of the places.
-		patient = strings.ReplaceAll(patient, "    type: ", "    max_in_flight: 1100\n    type: ")
+		patient = strings.ReplaceAll(patient, "    type: ", "    concurrency: 1100\n    type: ")
 		writeFile(t, s.config, "test_attempt_timeout: 28s\n"+patient)
 		g := startGateway(t, s.client, "-config", s.config)
 		var wg sync.WaitGroup

@@ -76,7 +76,7 @@ func (l *loader) decodeStruct(node ast.Node, dst reflect.Value, at place) {
 	fields := fieldsOf(dst)
 	for _, e := range entries {
 		f, found := find(fields, e.key)
-		if !found {
+		if !found || f.inFile {
 			remedy := "unknown option: correct its name or remove it; known here: " + names(fields)
 			if what, gone := l.Gone[pattern(join(at.path, e.key))]; gone {
 				remedy = what

@@ -17,7 +17,7 @@ func envName(prefix, name string) string {
 // variable was set.
 func (l *loader) overrideFields(v reflect.Value, prefix, path string) (set bool) {
 	for _, f := range fieldsOf(v) {
-		if !f.expand && l.override(v.FieldByIndex(f.index), envName(prefix, f.name), join(path, f.name)) {
+		if !f.expand && !f.inFile && l.override(v.FieldByIndex(f.index), envName(prefix, f.name), join(path, f.name)) {
 			set = true
 		}
 	}

@@ -19,7 +19,8 @@ type field struct {
 	index  []int  // for reflect.Value.FieldByIndex
 	typ    reflect.Type
 	expand bool // tagged `conf:"expand"`
-	hidden bool // tagged `conf:"hidden"`
+	hidden bool // tagged `conf:"hidden"` or `conf:"file"`
+	inFile bool // tagged `conf:"file"`
 }
 
 // variant is a field tagged `yaml:",inline" conf:"type=NAME"`.
@@ -45,7 +46,8 @@ func fieldsOf(v reflect.Value) []field {
 				index:  sf.Index,
 				typ:    sf.Type,
 				expand: sf.Tag.Get("conf") == "expand",
-				hidden: sf.Tag.Get("conf") == "hidden",
+				hidden: sf.Tag.Get("conf") == "hidden" || sf.Tag.Get("conf") == "file",
+				inFile: sf.Tag.Get("conf") == "file",
 			})
 		}
 	}

@@ -62,7 +62,8 @@ type loader struct {
 // environment variable, and $${ stands for ${ itself.
 //
 // Fields tagged `conf:"hidden"` are for tests: they are read like others, and
-// neither listed by [Options] nor named in faults.
+// neither listed by [Options] nor named in faults. A Secret that is tagged
+// `conf:"file"` stands in a file of its own alone.
 //
 // Last, string options whose name ends in _file become absolute paths, and
 // where a sibling of type Secret has the same name without _file, it is filled

@@ -21,13 +21,17 @@ const (
 	CollapseNone  = "none"
 	CollapseRoom  = "room"
 	CollapseEvent = "event"
+
+	BadgeAll        = "all"
+	BadgeWithEvents = "with_events"
+	BadgeOff        = "off"
 )
 
 const (
-	// maxExpiration is how long Apple keeps a notification for a device that
+	// maxKeepFor is how long Apple keeps a notification for a device that
 	// is offline.
-	maxExpiration = 30 * 24 * time.Hour
-	voipSuffix    = ".voip"
+	maxKeepFor = 30 * 24 * time.Hour
+	voipSuffix = ".voip"
 )
 
 // Config are the settings of one app that is reached through APNs. It has
@@ -37,8 +41,8 @@ type Config struct {
 	// default; App Store and TestFlight) or "sandbox" (run from Xcode).
 	Platform string `yaml:"platform"`
 
-	// Key is the text of the .p8 file of an APNs authentication key.
-	Key     conf.Secret `yaml:"key"`
+	// Key is the text of KeyFile, the .p8 file of an APNs authentication key.
+	Key     conf.Secret `yaml:"key" conf:"file"`
 	KeyFile string      `yaml:"key_file"`
 	// KeyID and TeamID are the ids, ten characters each, that Apple shows for
 	// the key and for the developer team.
@@ -48,8 +52,6 @@ type Config struct {
 	// CertFile is the certificate of the app's provider with its private key,
 	// in PEM or PKCS #12 (.p12) form.
 	CertFile string `yaml:"cert_file"`
-	// CertKeyFile holds the private key when a PEM CertFile does not.
-	CertKeyFile string `yaml:"cert_key_file"`
 	// CertPassword decrypts a .p12 file.
 	CertPassword     conf.Secret `yaml:"cert_password"`
 	CertPasswordFile string      `yaml:"cert_password_file"`
@@ -60,36 +62,25 @@ type Config struct {
 	// PushType is the apns-push-type of every push. By default it follows from
 	// the topic and the payload: voip, background or alert.
 	PushType string `yaml:"push_type"`
-	// PushKeyFormat is how the app writes its device token into the pushkey:
-	// "auto" (the default), "hex" or "base64".
-	PushKeyFormat PushKeyFormat `yaml:"pushkey_format"`
-	// SendBadgeCounts puts the counts into the pushes. Default true.
-	SendBadgeCounts *bool `yaml:"send_badge_counts"`
-	// SendBadgeAlone also sends counts that come without an event, as when
-	// messages were read elsewhere. Default true.
-	SendBadgeAlone *bool `yaml:"send_badge_alone"`
-	// Tweaks passes sound and highlight of the push rule on. Default false.
-	Tweaks bool `yaml:"tweaks"`
+	// Badge is which counts of unread messages and missed calls are sent: "all"
+	// (the default), "with_events" for none that come without an event, as when
+	// messages were read elsewhere, or "off".
+	Badge string `yaml:"badge"`
+	// SoundAndHighlight passes sound and highlight of the push rule on. Default
+	// false.
+	SoundAndHighlight bool `yaml:"sound_and_highlight"`
 	// DefaultSound is the sound of an alert that the pusher's default_payload
 	// shows without one, in the format event_id_only. Default none.
 	DefaultSound string `yaml:"default_sound"`
-	// Expiration is how long Apple keeps a push for a device that is offline,
-	// up to 30 days; 0 is to try once. Without it Apple decides.
-	Expiration *conf.Duration `yaml:"expiration"`
+	// KeepFor is how long Apple keeps a push for a device that is offline, up to
+	// 30d; 0s is to try once. Without it Apple decides.
+	KeepFor *conf.Duration `yaml:"keep_for"`
 	// Collapse makes a push replace an earlier one on the device: of the same
 	// "room", of the same "event", or "none" (the default).
 	Collapse string `yaml:"collapse"`
-	// Priority is the apns-priority of every push: 10, 5 or 1. By default, 0,
-	// it follows the notification: 10, or 5 for low priority, badge and
-	// background pushes.
-	Priority int `yaml:"priority"`
-	// Endpoint is the https URL of another host than the platform's, such as
-	// one with port 2197.
-	Endpoint string `yaml:"endpoint"`
-	// RejectTopicDisallowed gives pushkeys up when Apple answers
-	// TopicDisallowed, as Sygnal does. By default that is taken for the fault
-	// of the settings that it is.
-	RejectTopicDisallowed bool `yaml:"reject_topic_disallowed"`
+	// Endpoint is the https URL of another host than the platform's. It is for
+	// tests.
+	Endpoint string `yaml:"endpoint" conf:"hidden"`
 }
 
 var (
@@ -107,14 +98,13 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	c.validateCredentials(path, p)
 	c.validateTopic(path, p)
 	p.OneOf(path+".platform", c.Platform, "use production or sandbox", "", PlatformProduction, PlatformSandbox)
-	p.OneOf(path+".pushkey_format", c.PushKeyFormat, "use auto, hex or base64", PushKeyFormat(""), PushKeyAuto, PushKeyHex, PushKeyBase64)
+	p.OneOf(path+".badge", c.Badge, "use all, with_events or off", "", BadgeAll, BadgeWithEvents, BadgeOff)
 	p.OneOf(path+".collapse", c.Collapse, "use none, room or event", "", CollapseNone, CollapseRoom, CollapseEvent)
-	p.OneOf(path+".priority", c.Priority, "use 10, 5 or 1, or leave it out", 0, 1, 5, 10)
 	if encodedLen(c.DefaultSound) > maxSound {
 		add("default_sound", nil, "use the name of a sound file in the app, or default")
 	}
-	if c.Expiration != nil && (c.Expiration.Std() < 0 || c.Expiration.Std() > maxExpiration) {
-		add("expiration", *c.Expiration, "use a time from 0s to 30d")
+	if c.KeepFor != nil && (c.KeepFor.Std() < 0 || c.KeepFor.Std() > maxKeepFor) {
+		add("keep_for", *c.KeepFor, "use a time from 0s to 30d")
 	}
 	if _, err := c.host(); err != nil {
 		add("endpoint", nil, "use a URL such as https://api.push.apple.com:2197, without a path")
@@ -138,7 +128,7 @@ func (c Config) validateCredentials(path string, p *conf.Problems) {
 	}
 	if c.Key != "" {
 		if _, err := parseKey(c.Key.Reveal()); err != nil {
-			p.Add(path+".key", nil, err.Error()+"; use the .p8 file as it came from Apple")
+			p.Add(path+".key_file", nil, err.Error()+"; use the .p8 file as it came from Apple")
 		}
 	}
 	if !tenCharacters.MatchString(c.KeyID) {
@@ -147,8 +137,8 @@ func (c Config) validateCredentials(path string, p *conf.Problems) {
 	if !tenCharacters.MatchString(c.TeamID) {
 		p.Add(path+".team_id", c.TeamID, "use the team's id, ten capital letters and digits")
 	}
-	if c.CertKeyFile != "" || c.CertPassword != "" || c.CertPasswordFile != "" {
-		p.Add(path+".cert_file", nil, "set it, or leave cert_key_file and cert_password out")
+	if c.CertPassword != "" || c.CertPasswordFile != "" {
+		p.Add(path+".cert_file", nil, "set it, or leave cert_password out")
 	}
 }
 
@@ -163,8 +153,6 @@ func (c Config) validateTopic(path string, p *conf.Problems) {
 	case c.PushType == "":
 	case !slices.Contains(pushTypes, apns2.EPushType(c.PushType)):
 		p.Add(path+".push_type", c.PushType, "use one of Apple's push types, such as alert, background or voip, or leave it out")
-	case c.PushType == string(apns2.PushTypeBackground) && c.Priority == apns2.PriorityHigh:
-		p.Add(path+".priority", c.Priority, "use 5: Apple refuses background pushes of priority 10")
 	case c.PushType == string(apns2.PushTypeVOIP) && c.Topic != "" && !strings.HasSuffix(c.Topic, voipSuffix):
 		p.Add(path+".topic", c.Topic, "append .voip: VoIP pushes have a topic of their own")
 	}

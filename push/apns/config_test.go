@@ -25,39 +25,37 @@ func TestConfigFaults(t *testing.T) {
 		"a provider token": {func(*apns.Config) {}, ""},
 		"a certificate":    {func(c *apns.Config) { *c = apns.Config{CertFile: "x.pem"} }, ""},
 		"everything set": {func(c *apns.Config) {
-			c.Platform, c.PushType, c.PushKeyFormat, c.Collapse, c.Priority, c.Expiration = "sandbox", "alert", "hex", "room", 5, days(30)
+			c.Platform, c.PushType, c.Badge, c.Collapse, c.KeepFor = "sandbox", "alert", "with_events", "room", days(30)
 		}, ""},
-		"an unknown platform":                {func(c *apns.Config) { c.Platform = "development" }, "platform"},
-		"no credentials":                     {func(c *apns.Config) { c.Key = "" }, "key_file"},
-		"a key file that could not be read":  {func(c *apns.Config) { c.Key, c.KeyFile = "", "/none" }, ""}, // internal/conf reports it
-		"two credentials":                    {func(c *apns.Config) { c.CertFile = "x.pem" }, "cert_file"},
-		"a key that is none":                 {func(c *apns.Config) { c.Key = "topsecret" }, "key"},
-		"no key id":                          {func(c *apns.Config) { c.KeyID = "" }, "key_id"},
-		"a key id of other form":             {func(c *apns.Config) { c.KeyID = "abc" }, "key_id"},
-		"no team id":                         {func(c *apns.Config) { c.TeamID = "" }, "team_id"},
-		"a team id of other form":            {func(c *apns.Config) { c.TeamID = "TEAM 67890" }, "team_id"},
-		"a password without a certificate":   {func(c *apns.Config) { c.CertPassword = "topsecret" }, "cert_file"},
-		"a key id for a certificate":         {func(c *apns.Config) { *c = apns.Config{CertFile: "x.pem", KeyID: key.KeyID} }, "key_id"},
-		"no topic":                           {func(c *apns.Config) { c.Topic = "" }, "topic"},
-		"a topic that is no bundle id":       {func(c *apns.Config) { c.Topic = "org.example\r\nx: y" }, "topic"},
-		"an unknown push type":               {func(c *apns.Config) { c.PushType = "silent" }, "push_type"},
-		"a push type of iOS 18":              {func(c *apns.Config) { c.PushType = "controls" }, ""},
-		"a sound that is no name of one":     {func(c *apns.Config) { c.DefaultSound = strings.Repeat("x", 65) }, "default_sound"},
-		"VoIP pushes to another topic":       {func(c *apns.Config) { c.PushType = "voip" }, "topic"},
-		"VoIP pushes to their topic":         {func(c *apns.Config) { c.PushType, c.Topic = "voip", topic+".voip" }, ""},
-		"background pushes of high priority": {func(c *apns.Config) { c.PushType, c.Priority = "background", 10 }, "priority"},
-		"an unknown pushkey format":          {func(c *apns.Config) { c.PushKeyFormat = "binary" }, "pushkey_format"},
-		"an unknown collapse":                {func(c *apns.Config) { c.Collapse = "all" }, "collapse"},
-		"an unknown priority":                {func(c *apns.Config) { c.Priority = 7 }, "priority"},
-		"a negative expiration":              {func(c *apns.Config) { c.Expiration = days(-1) }, "expiration"},
-		"too long an expiration":             {func(c *apns.Config) { c.Expiration = days(31) }, "expiration"},
-		"an endpoint without TLS":            {func(c *apns.Config) { c.Endpoint = "http://localhost" }, "endpoint"},
-		"an endpoint with a path":            {func(c *apns.Config) { c.Endpoint = "https://localhost/3/device" }, "endpoint"},
-		"an endpoint with a password":        {func(c *apns.Config) { c.Endpoint = "https://u:topsecret@localhost" }, "endpoint"},
-		"an endpoint with a query":           {func(c *apns.Config) { c.Endpoint = "https://localhost?x" }, "endpoint"},
-		"an endpoint that is no URL":         {func(c *apns.Config) { c.Endpoint = "https://local host" }, "endpoint"},
-		"an endpoint without a host":         {func(c *apns.Config) { c.Endpoint = "https://:443" }, "endpoint"},
-		"an endpoint with a port":            {func(c *apns.Config) { c.Endpoint = "https://api.push.apple.com:2197" }, ""},
+		"an unknown platform":               {func(c *apns.Config) { c.Platform = "development" }, "platform"},
+		"no credentials":                    {func(c *apns.Config) { c.Key = "" }, "key_file"},
+		"a key file that could not be read": {func(c *apns.Config) { c.Key, c.KeyFile = "", "/none" }, ""}, // internal/conf reports it
+		"two credentials":                   {func(c *apns.Config) { c.CertFile = "x.pem" }, "cert_file"},
+		"a key that is none":                {func(c *apns.Config) { c.Key = "topsecret" }, "key_file"},
+		"no key id":                         {func(c *apns.Config) { c.KeyID = "" }, "key_id"},
+		"a key id of other form":            {func(c *apns.Config) { c.KeyID = "abc" }, "key_id"},
+		"no team id":                        {func(c *apns.Config) { c.TeamID = "" }, "team_id"},
+		"a team id of other form":           {func(c *apns.Config) { c.TeamID = "TEAM 67890" }, "team_id"},
+		"a password without a certificate":  {func(c *apns.Config) { c.CertPassword = "topsecret" }, "cert_file"},
+		"a key id for a certificate":        {func(c *apns.Config) { *c = apns.Config{CertFile: "x.pem", KeyID: key.KeyID} }, "key_id"},
+		"no topic":                          {func(c *apns.Config) { c.Topic = "" }, "topic"},
+		"a topic that is no bundle id":      {func(c *apns.Config) { c.Topic = "org.example\r\nx: y" }, "topic"},
+		"an unknown push type":              {func(c *apns.Config) { c.PushType = "silent" }, "push_type"},
+		"a push type of iOS 18":             {func(c *apns.Config) { c.PushType = "controls" }, ""},
+		"a sound that is no name of one":    {func(c *apns.Config) { c.DefaultSound = strings.Repeat("x", 65) }, "default_sound"},
+		"VoIP pushes to another topic":      {func(c *apns.Config) { c.PushType = "voip" }, "topic"},
+		"VoIP pushes to their topic":        {func(c *apns.Config) { c.PushType, c.Topic = "voip", topic+".voip" }, ""},
+		"another choice of counts":          {func(c *apns.Config) { c.Badge = "nonzero" }, "badge"},
+		"an unknown collapse":               {func(c *apns.Config) { c.Collapse = "all" }, "collapse"},
+		"a negative expiration":             {func(c *apns.Config) { c.KeepFor = days(-1) }, "keep_for"},
+		"too long an expiration":            {func(c *apns.Config) { c.KeepFor = days(31) }, "keep_for"},
+		"an endpoint without TLS":           {func(c *apns.Config) { c.Endpoint = "http://localhost" }, "endpoint"},
+		"an endpoint with a path":           {func(c *apns.Config) { c.Endpoint = "https://localhost/3/device" }, "endpoint"},
+		"an endpoint with a password":       {func(c *apns.Config) { c.Endpoint = "https://u:topsecret@localhost" }, "endpoint"},
+		"an endpoint with a query":          {func(c *apns.Config) { c.Endpoint = "https://localhost?x" }, "endpoint"},
+		"an endpoint that is no URL":        {func(c *apns.Config) { c.Endpoint = "https://local host" }, "endpoint"},
+		"an endpoint without a host":        {func(c *apns.Config) { c.Endpoint = "https://:443" }, "endpoint"},
+		"an endpoint with a port":           {func(c *apns.Config) { c.Endpoint = "https://api.push.apple.com:2197" }, ""},
 	} {
 		cfg := tokenConfig(t, key, "")
 		test.change(&cfg)
@@ -76,9 +74,9 @@ func TestConfigFaults(t *testing.T) {
 func TestAllConfigFaultsAtOnce(t *testing.T) {
 	t.Parallel()
 	var problems conf.Problems
-	apns.Config{Platform: "x", Priority: 3, Collapse: "x", Endpoint: "x", PushKeyFormat: "x"}.Validate("app", &problems)
-	if problems.Len() != 7 { // no topic and no credentials, too
-		t.Errorf("%d faults: %v, want 7", problems.Len(), problems.Err())
+	apns.Config{Platform: "x", Collapse: "x", Endpoint: "x", Badge: "x"}.Validate("app", &problems)
+	if problems.Len() != 6 { // no topic and no credentials, too
+		t.Errorf("%d faults: %v, want 6", problems.Len(), problems.Err())
 	}
 }
 
@@ -101,19 +99,14 @@ apps:
     team_id: TEAM567890
     topic: org.example.app
     push_type: alert
-    pushkey_format: hex
-    send_badge_counts: false
-    send_badge_alone: false
-    tweaks: true
+    badge: off
+    sound_and_highlight: true
     default_sound: ping
-    expiration: 0s
+    keep_for: 0s
     collapse: room
-    priority: 5
     endpoint: https://localhost
-    reject_topic_disallowed: true
   org.example.cert:
     cert_file: cert.p12
-    cert_key_file: cert.key
     cert_password: secret
 `)}, &got)
 	if err != nil {
@@ -122,11 +115,10 @@ apps:
 	want := map[string]apns.Config{
 		"org.example.app": {
 			Platform: "sandbox", Key: "the key", KeyFile: filepath.Join(dir, "key.p8"), KeyID: "KEY4567890", TeamID: "TEAM567890",
-			Topic: "org.example.app", PushType: "alert", PushKeyFormat: apns.PushKeyHex, SendBadgeCounts: new(false), SendBadgeAlone: new(false), Tweaks: true, DefaultSound: "ping",
-			Expiration: new(conf.Duration(0)), Collapse: apns.CollapseRoom, Priority: 5, Endpoint: "https://localhost",
-			RejectTopicDisallowed: true,
+			Topic: "org.example.app", PushType: "alert", Badge: apns.BadgeOff, SoundAndHighlight: true, DefaultSound: "ping",
+			KeepFor: new(conf.Duration(0)), Collapse: apns.CollapseRoom, Endpoint: "https://localhost",
 		},
-		"org.example.cert": {CertFile: filepath.Join(dir, "cert.p12"), CertKeyFile: filepath.Join(dir, "cert.key"), CertPassword: "secret"},
+		"org.example.cert": {CertFile: filepath.Join(dir, "cert.p12"), CertPassword: "secret"},
 	}
 	if diff := cmp.Diff(want, got.Apps); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

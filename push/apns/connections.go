@@ -77,8 +77,8 @@ func (c *Connections) Open(name string, cfg Config) (*Provider, error) {
 		p.cfg.PushType = string(apns2.PushTypeVOIP)
 	}
 	p.payload = PayloadOptions{
-		BadgeCounts: cfg.SendBadgeCounts == nil || *cfg.SendBadgeCounts, BadgeAlone: cfg.SendBadgeAlone == nil || *cfg.SendBadgeAlone,
-		Tweaks: cfg.Tweaks, DefaultSound: cfg.DefaultSound, VoIP: voip || p.cfg.PushType == string(apns2.PushTypeVOIP),
+		BadgeCounts: cfg.Badge != BadgeOff, BadgeAlone: cfg.Badge != BadgeOff && cfg.Badge != BadgeWithEvents,
+		Tweaks: cfg.SoundAndHighlight, DefaultSound: cfg.DefaultSound, VoIP: voip || p.cfg.PushType == string(apns2.PushTypeVOIP),
 	}
 	p.fingerprint = push.Fingerprint(strings.Join([]string{host.Host, cred.id, p.cfg.Topic}, "\x00"))
 	p.destination = push.Fingerprint(strings.Join([]string{"apns", host.Host, cred.id}, "\x00"))

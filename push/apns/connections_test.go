@@ -187,7 +187,7 @@ func TestFingerprint(t *testing.T) {
 	}
 	for name, change := range map[string]func(*apns.Config){
 		"the platform's own endpoint": func(c *apns.Config) { c.Endpoint = "https://api.push.apple.com/" },
-		"what shapes the payload":     func(c *apns.Config) { c.Tweaks, c.Collapse, c.Priority = true, apns.CollapseRoom, 5 },
+		"what shapes the payload":     func(c *apns.Config) { c.SoundAndHighlight, c.Collapse = true, apns.CollapseRoom },
 	} {
 		if fingerprint(change) != same {
 			t.Errorf("%s: changes the fingerprint", name)
@@ -224,7 +224,6 @@ func TestCertificates(t *testing.T) {
 		"PEM with its key":                {file: slices.Concat(cert.CertPEM(), cert.KeyPEM(t))},
 		"PEM after its key":               {file: slices.Concat([]byte("Bag Attributes\n"), cert.KeyPEM(t), cert.CertPEM())},
 		"PEM with an EC key":              {file: slices.Concat(cert.CertPEM(), ecKey(t, cert.Key))},
-		"PEM with its key in a file":      {file: cert.CertPEM(), key: cert.KeyPEM(t)},
 		"PEM with its chain":              {file: slices.Concat(cert.CertPEM(), ca.PEM(), cert.KeyPEM(t))},
 		"PKCS #12 with a password":        {file: cert.P12(t, "secret"), password: "secret"},
 		"PKCS #12 with an empty password": {file: cert.P12(t, "")},
@@ -232,9 +231,6 @@ func TestCertificates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := apns.Config{CertFile: write(t, test.file), CertPassword: test.password, Endpoint: fake.URL()}
-			if test.key != nil {
-				cfg.CertKeyFile = write(t, test.key)
-			}
 			provider := open(t, connect(t, apns.Options{RootCAs: fake.CA().Pool()}), cfg)
 			if got := provider.NotAfter(); !got.Equal(notAfter) {
 				t.Errorf("the certificate expires %v, want %v", got, notAfter)
@@ -292,7 +288,6 @@ func TestUnusableCredentials(t *testing.T) {
 		want string
 	}{
 		"no such file":                  {apns.Config{CertFile: filepath.Join(t.TempDir(), "none.pem")}, "no such file"},
-		"no such key file":              {apns.Config{CertFile: write(t, cert.CertPEM()), CertKeyFile: filepath.Join(t.TempDir(), "none.pem")}, "no such file"},
 		"no certificate at all":         {certFile([]byte("hello")), "no certificate"},
 		"an empty file":                 {certFile(), "no certificate"},
 		"a key without a certificate":   {certFile(cert.KeyPEM(t)), "no certificate"},

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
@@ -91,13 +90,6 @@ func loadCertificate(c Config) (*tls.Certificate, error) {
 			return nil, fmt.Errorf("read cert_file %s: %w", c.CertFile, err)
 		}
 		return cert, nil
-	}
-	if c.CertKeyFile != "" {
-		key, err := os.ReadFile(c.CertKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read cert_key_file: %w", err)
-		}
-		data = slices.Concat(data, []byte("\n"), key)
 	}
 	cert, err := parsePEM(data)
 	if err != nil {

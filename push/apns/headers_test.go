@@ -46,9 +46,6 @@ func TestHeaders(t *testing.T) {
 		"background by configuration":  {change: func(c *apns.Config) { c.PushType = "background" }, n: msg, kind: "background", priority: "5"},
 		"alert by configuration of a background push": {
 			change: func(c *apns.Config) { c.PushType = "alert" }, n: eventOnly, data: background, kind: "alert", priority: "5"},
-		"a priority by configuration":                {change: func(c *apns.Config) { c.Priority = 1 }, n: msg, kind: "alert", priority: "1"},
-		"a high priority for a badge":                {change: func(c *apns.Config) { c.Priority = 10 }, n: badge, kind: "alert", priority: "10"},
-		"a high priority is not for background push": {change: func(c *apns.Config) { c.Priority = 10 }, n: eventOnly, data: background, kind: "background", priority: "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,7 +82,7 @@ func send(t *testing.T, a app, d push.Delivery) pushtest.APNsRequest {
 func TestExpiration(t *testing.T) {
 	t.Parallel()
 	expire := func(d time.Duration) func(*apns.Config) {
-		return func(c *apns.Config) { c.Expiration = new(conf.Duration(d)) }
+		return func(c *apns.Config) { c.KeepFor = new(conf.Duration(d)) }
 	}
 	msg := message("@a:x", "", "hi")
 	if got := send(t, start(t, pushtest.APNsOptions{}, expire(0)), delivery(msg)); got.Header.Get("apns-expiration") != "0" {
@@ -161,9 +158,9 @@ func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
 		from, to time.Duration // 0 is to try once
 	}{
 		"an alert":                 {nil, time.Minute, 90 * time.Second},
-		"a VoIP push":              {func(c *apns.Config) { c.Topic += ".voip"; c.Expiration = new(conf.Duration(24 * time.Hour)) }, time.Minute, 90 * time.Second},
-		"an app that expires soon": {func(c *apns.Config) { c.Expiration = new(conf.Duration(10 * time.Second)) }, 0, 10 * time.Second},
-		"an app that tries once":   {func(c *apns.Config) { c.Expiration = new(conf.Duration(0)) }, 0, 0},
+		"a VoIP push":              {func(c *apns.Config) { c.Topic += ".voip"; c.KeepFor = new(conf.Duration(24 * time.Hour)) }, time.Minute, 90 * time.Second},
+		"an app that expires soon": {func(c *apns.Config) { c.KeepFor = new(conf.Duration(10 * time.Second)) }, 0, 10 * time.Second},
+		"an app that tries once":   {func(c *apns.Config) { c.KeepFor = new(conf.Duration(0)) }, 0, 0},
 	} {
 		got := send(t, start(t, pushtest.APNsOptions{}, func(c *apns.Config) {
 			c.Collapse = apns.CollapseRoom
@@ -183,7 +180,7 @@ func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
 
 func TestWhatIsSentIsThePayload(t *testing.T) {
 	t.Parallel()
-	a := start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.SendBadgeCounts, c.Tweaks = new(false), true })
+	a := start(t, pushtest.APNsOptions{}, func(c *apns.Config) { c.Badge, c.SoundAndHighlight = apns.BadgeOff, true })
 	unread := int64(1)
 	n := message("@a:x", "", "<&>\u2028")
 	n.Counts.Unread = &unread

@@ -56,7 +56,9 @@ func FuzzWhatAMemberOfARoomWrites(f *testing.F) {
 		f.Add(content, "Alice", "Room", "#room:x", "!r:x", "$e:x", uint8(i), i%2 == 0, i%3 == 0)
 	}
 	f.Add(`{}`, strings.Repeat("\x01", 255), family, scotland, strings.Repeat("\"", 255), strings.Repeat("\x00", 255), uint8(0), true, true)
-	app := newOffline(f, func(c *apns.Config) { c.Tweaks, c.DefaultSound, c.Collapse = true, "default", apns.CollapseRoom })
+	app := newOffline(f, func(c *apns.Config) {
+		c.SoundAndHighlight, c.DefaultSound, c.Collapse = true, "default", apns.CollapseRoom
+	})
 	f.Fuzz(func(t *testing.T, content, sender, room, alias, roomID, eventID string, kind uint8, low, further bool) {
 		decoder := json.NewDecoder(strings.NewReader(content))
 		decoder.UseNumber()

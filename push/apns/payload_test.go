@@ -38,7 +38,7 @@ type goldenCase struct {
 // Conformance (APNs): ids that are objects, lists, or longer than 255 bytes (≠ Sygnal: sent) | absent
 // Conformance (APNs): a body that is a number or a boolean (≠ Sygnal: sent as it is) | its text, as Apple has arguments
 // Conformance (APNs): no event and no counts (≠ Sygnal: nothing) | badge 0
-// Conformance (APNs): `disable_badge_count` in the pusher's data; `send_badge_alone: false` | no counts; none without an event
+// Conformance (APNs): `disable_badge_count` in the pusher's data; `badge: with_events` | no counts; none without an event
 // Conformance (APNs): `default_sound`: an alert of the default_payload without a sound, in event_id_only | has that sound
 // Conformance (APNs): `aps.alert` that is a string in the full format (≠ Sygnal: 500) | becomes its body
 // Conformance (APNs): members that `pass_on` names, with an event or without (MSC3013) | beside `aps`, none of them if they leave no room; FCM's data, Web Push and UnifiedPush have them too (also TestMessagesAreWhatAppsExpect, TestPayloadsAreThoseOfSygnal, TestAcceptedNotifications)

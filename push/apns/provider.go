@@ -53,7 +53,7 @@ func (p *Provider) Destination(*push.Device) string { return p.destination }
 
 // Address returns the device token that the pushkey stands for.
 func (p *Provider) Address(d *push.Device) string {
-	return DeviceToken(d.PushKey, p.cfg.PushKeyFormat)
+	return DeviceToken(d.PushKey)
 }
 
 // Send implements push.Provider. It makes one request; a second one only when
@@ -119,7 +119,7 @@ func (p *Provider) attempt(ctx context.Context, r request, d *push.Device) (out 
 	if response.own && response.reason == apns2.ReasonTooManyProviderTokenUpdates && p.tokens != nil {
 		p.tokens.hold()
 	}
-	return response.outcome(d, p.now(), p.cfg.RejectTopicDisallowed), bearer
+	return response.outcome(d, p.now()), bearer
 }
 
 // header returns the header of a push at now, without the provider token
@@ -133,12 +133,9 @@ func (p *Provider) header(d push.Delivery, payload Payload, now time.Time) http.
 	default:
 		pushType = apns2.PushTypeAlert
 	}
-	priority := p.cfg.Priority
-	if priority == 0 {
-		priority = apns2.PriorityHigh
-		if d.Notification.Low && !payload.Call.Rings() || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
-			priority = apns2.PriorityLow
-		}
+	priority := apns2.PriorityHigh
+	if d.Notification.Low && !payload.Call.Rings() || payload.BadgeOnly && pushType == apns2.PushTypeAlert {
+		priority = apns2.PriorityLow
 	}
 	// Apple refuses background pushes of high priority, whatever they are
 	// called.
@@ -189,8 +186,8 @@ func (p *Provider) collapseID(d push.Delivery, call push.Call) string {
 // once, "" to leave it to Apple.
 func (p *Provider) expirationHeader(payload Payload, now time.Time) string {
 	until := payload.Call.RingsUntil
-	if p.cfg.Expiration != nil {
-		latest := now.Add(p.cfg.Expiration.Std())
+	if p.cfg.KeepFor != nil {
+		latest := now.Add(p.cfg.KeepFor.Std())
 		switch {
 		case !latest.After(now):
 			return "0"

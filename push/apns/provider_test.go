@@ -252,16 +252,6 @@ func indexOf(t *testing.T, name string) int {
 	return 0
 }
 
-// Conformance (APNs): TopicDisallowed (≠ Sygnal: rejected) | 502, switchable
-func TestTopicDisallowedRejectsWhereSet(t *testing.T) {
-	t.Parallel()
-	a := start(t, pushtest.APNsOptions{Topics: []string{"org.example.other"}}, func(c *apns.Config) { c.RejectTopicDisallowed = true })
-	got := a.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Kind != push.Rejected || got.Reason != push.ReasonWrongTopic {
-		t.Errorf("got %+v, want rejected for the topic", got)
-	}
-}
-
 // Conformance (APNs): a provider token that is refused because the clock is wrong | the error names by how much (also TestClockError)
 func TestAWrongClockIsNamed(t *testing.T) {
 	t.Parallel()

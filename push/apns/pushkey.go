@@ -6,44 +6,26 @@ import (
 	"strings"
 )
 
-// PushKeyFormat is how an app writes its device token into the pushkey.
-type PushKeyFormat string
-
-// The formats of a pushkey.
-const (
-	// PushKeyAuto takes an even number of at least 64 hexadecimal digits as
-	// hexadecimal and everything else as base64. It is the default.
-	PushKeyAuto   PushKeyFormat = "auto"
-	PushKeyHex    PushKeyFormat = "hex"
-	PushKeyBase64 PushKeyFormat = "base64"
-)
-
 // Device tokens have 32 bytes today. Apple does not promise that they will
 // ("Registering your app with APNs"), so the bounds only keep out what cannot
 // be one: the longest fills a pushkey of 512 hexadecimal digits.
 const (
-	minToken   = 16
-	maxToken   = 256
-	minAutoHex = 64
+	minToken = 16
+	maxToken = 256
+	minHex   = 64 // digits; what is shorter, or an odd number of them, is base64
 )
 
 // DeviceToken returns the device token that pushkey stands for as lower-case
 // hexadecimal digits, the only form that may enter the path of a request. Both
 // base64 alphabets are read, with or without padding, and white space is passed
 // over. It is "" where the pushkey is not a device token.
-func DeviceToken(pushkey string, format PushKeyFormat) string {
+func DeviceToken(pushkey string) string {
 	pushkey = strings.Join(strings.Fields(pushkey), "")
-	isHex := format == PushKeyHex
-	if format == PushKeyAuto || format == "" {
-		isHex = len(pushkey) >= minAutoHex && len(pushkey)%2 == 0 && onlyHex(pushkey)
+	decode := decodeBase64
+	if len(pushkey) >= minHex && len(pushkey)%2 == 0 && onlyHex(pushkey) {
+		decode = hex.DecodeString
 	}
-	var token []byte
-	var err error
-	if isHex {
-		token, err = hex.DecodeString(pushkey)
-	} else {
-		token, err = decodeBase64(pushkey)
-	}
+	token, err := decode(pushkey)
 	if err != nil || len(token) < minToken || len(token) > maxToken {
 		return ""
 	}

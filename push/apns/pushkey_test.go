@@ -24,42 +24,36 @@ func TestDeviceToken(t *testing.T) {
 	url := strings.NewReplacer("+", "-", "/", "_")
 	for name, test := range map[string]struct {
 		pushkey string
-		format  apns.PushKeyFormat
 		want    string // "" for refused
 	}{
-		"base64":                                {b64Key, apns.PushKeyAuto, hexKey},
-		"base64 without padding":                {strings.TrimRight(b64Key, "="), apns.PushKeyAuto, hexKey},
-		"base64 for URLs":                       {url.Replace(altKey), apns.PushKeyAuto, altHex},
-		"base64 for URLs without padding":       {url.Replace(strings.TrimRight(altKey, "=")), apns.PushKeyAuto, altHex},
-		"base64 with plus and slash":            {altKey, apns.PushKeyAuto, altHex},
-		"base64 of both alphabets":              {"+/-_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxw=", apns.PushKeyAuto, ""},
-		"base64 by default":                     {b64Key, "", hexKey},
-		"hexadecimal":                           {hexKey, apns.PushKeyAuto, hexKey},
-		"hexadecimal by default":                {hexKey, "", hexKey},
-		"capital hexadecimal":                   {strings.ToUpper(hexKey), apns.PushKeyAuto, hexKey},
-		"longer hexadecimal":                    {hexKey + hexKey[:32], apns.PushKeyAuto, hexKey + hexKey[:32]},
-		"hexadecimal where base64 is set":       {hexKey, apns.PushKeyBase64, base64ToHex(t, hexKey)},
-		"base64 where hexadecimal is set":       {b64Key, apns.PushKeyHex, ""},
-		"short hexadecimal where it is set":     {hexKey[:32], apns.PushKeyHex, hexKey[:32]},
-		"hexadecimal below 64 digits is base64": {hexKey[:60], apns.PushKeyAuto, base64ToHex(t, hexKey[:60])},
-		"an odd number of hexadecimal digits":   {hexKey + "0", apns.PushKeyAuto, ""},
-		"the longest":                           {strings.Repeat("ab", 256), apns.PushKeyAuto, strings.Repeat("ab", 256)},
-		"longer than any":                       {strings.Repeat("ab", 257), apns.PushKeyAuto, ""},
-		"shorter than any":                      {"AAECAwQFBgcICQoLDA0O", apns.PushKeyAuto, ""},
-		"nothing":                               {"", apns.PushKeyAuto, ""},
-		"padding alone":                         {"====", apns.PushKeyAuto, ""},
-		"too much padding":                      {b64Key + "=", apns.PushKeyAuto, ""},
-		"a path":                                {"../../x?y#z", apns.PushKeyAuto, ""},
-		"a path in hexadecimal":                 {hexKey + "/..", apns.PushKeyHex, ""},
-		"a space before it":                     {" " + b64Key, apns.PushKeyAuto, hexKey},
-		"a line break in the middle":            {b64Key[:4] + "\n" + b64Key[4:], apns.PushKeyAuto, hexKey},
-		"a line break at the end":               {b64Key + "\r\n", apns.PushKeyBase64, hexKey},
-		"groups of hexadecimal digits":          {hexKey[:32] + " " + hexKey[32:], apns.PushKeyAuto, hexKey},
-		"white space alone":                     {" \t\r\n", apns.PushKeyAuto, ""},
-		"an FCM token":                          {"cXyZ:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx", apns.PushKeyAuto, ""},
-		"a full-width digit":                    {hexKey[:62] + "\uff10", apns.PushKeyAuto, ""},
+		"base64":                                {b64Key, hexKey},
+		"base64 without padding":                {strings.TrimRight(b64Key, "="), hexKey},
+		"base64 for URLs":                       {url.Replace(altKey), altHex},
+		"base64 for URLs without padding":       {url.Replace(strings.TrimRight(altKey, "=")), altHex},
+		"base64 with plus and slash":            {altKey, altHex},
+		"base64 of both alphabets":              {"+/-_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxw=", ""},
+		"hexadecimal":                           {hexKey, hexKey},
+		"capital hexadecimal":                   {strings.ToUpper(hexKey), hexKey},
+		"longer hexadecimal":                    {hexKey + hexKey[:32], hexKey + hexKey[:32]},
+		"hexadecimal below 64 digits is base64": {hexKey[:60], base64ToHex(t, hexKey[:60])},
+		"an odd number of hexadecimal digits":   {hexKey + "0", ""},
+		"the longest":                           {strings.Repeat("ab", 256), strings.Repeat("ab", 256)},
+		"longer than any":                       {strings.Repeat("ab", 257), ""},
+		"shorter than any":                      {"AAECAwQFBgcICQoLDA0O", ""},
+		"nothing":                               {"", ""},
+		"padding alone":                         {"====", ""},
+		"too much padding":                      {b64Key + "=", ""},
+		"a path":                                {"../../x?y#z", ""},
+		"a path in hexadecimal":                 {hexKey + "/..", ""},
+		"a space before it":                     {" " + b64Key, hexKey},
+		"a line break in the middle":            {b64Key[:4] + "\n" + b64Key[4:], hexKey},
+		"a line break at the end":               {b64Key + "\r\n", hexKey},
+		"groups of hexadecimal digits":          {hexKey[:32] + " " + hexKey[32:], hexKey},
+		"white space alone":                     {" \t\r\n", ""},
+		"an FCM token":                          {"cXyZ:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx", ""},
+		"a full-width digit":                    {hexKey[:62] + "\uff10", ""},
 	} {
-		if got := apns.DeviceToken(test.pushkey, test.format); got != test.want {
+		if got := apns.DeviceToken(test.pushkey); got != test.want {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
 		}
 	}
@@ -75,17 +69,17 @@ func base64ToHex(t *testing.T, s string) string {
 }
 
 func FuzzDeviceToken(f *testing.F) {
-	f.Add(b64Key, "auto")
-	f.Add(hexKey, "hex")
-	f.Add(altKey, "base64")
-	f.Add("../../x?y#z", "auto")
+	f.Add(b64Key)
+	f.Add(hexKey)
+	f.Add(altKey)
+	f.Add("../../x?y#z")
 	clean := regexp.MustCompile(`^([0-9a-f]{2}){16,256}$`)
-	f.Fuzz(func(t *testing.T, pushkey, format string) {
-		token := apns.DeviceToken(pushkey, apns.PushKeyFormat(format))
+	f.Fuzz(func(t *testing.T, pushkey string) {
+		token := apns.DeviceToken(pushkey)
 		if token != "" && !clean.MatchString(token) {
 			t.Errorf("%q is not a device token", token)
 		}
-		if again := apns.DeviceToken(token, apns.PushKeyHex); again != token {
+		if again := apns.DeviceToken(token); len(token) >= 64 && again != token {
 			t.Errorf("%q becomes %q", token, again)
 		}
 	})

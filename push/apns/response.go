@@ -143,14 +143,11 @@ func (r *response) rule() rule {
 }
 
 // outcome says what r means for a device.
-func (r *response) outcome(d *push.Device, now time.Time, rejectTopic bool) push.Outcome {
+func (r *response) outcome(d *push.Device, now time.Time) push.Outcome {
 	rule := r.rule()
 	out := push.Outcome{Kind: rule.kind, Reason: rule.why, Evidence: rule.evidence, Status: r.status, Detail: r.reason}
-	switch {
-	case r.status == http.StatusGone && out.Kind == push.Rejected && stale(r.timestamp, d.PushKeyTS):
+	if r.status == http.StatusGone && out.Kind == push.Rejected && stale(r.timestamp, d.PushKeyTS) {
 		out.Kind, out.Reason = push.Temporary, push.ReasonStaleReport
-	case rejectTopic && out.Reason == push.ReasonConfig && r.reason == apns2.ReasonTopicDisallowed:
-		out.Kind, out.Reason = push.Rejected, push.ReasonWrongTopic
 	}
 	if out.Kind != push.Temporary {
 		return out

@@ -24,23 +24,21 @@ func FuzzResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status int, body, retryAfter string, registered int64) {
 		r := response{status: status, retryAfter: retryAfter}
 		r.parse([]byte(body))
-		for _, rejectTopic := range []bool{false, true} {
-			out := r.outcome(&push.Device{PushKeyTS: registered}, now, rejectTopic)
-			if out.Kind == push.Rejected && status != http.StatusBadRequest && status != http.StatusGone && !(rejectTopic && out.Reason == push.ReasonWrongTopic) {
-				t.Errorf("%d %q: rejected", status, body)
-			}
-			if out.Kind == push.Accepted && status != http.StatusOK {
-				t.Errorf("%d %q: accepted", status, body)
-			}
-			if out.Evidence != push.EvidenceUnreachable && !json.Valid([]byte(body)) && body != "" {
-				t.Errorf("%d %q: taken for Apple's own", status, body)
-			}
-			if !isReason(out.Detail) {
-				t.Errorf("%d %q: tells %q", status, body, out.Detail)
-			}
-			if out.RetryAfter < 0 || out.RetryAfter > time.Hour {
-				t.Errorf("%q: wait %v", retryAfter, out.RetryAfter)
-			}
+		out := r.outcome(&push.Device{PushKeyTS: registered}, now)
+		if out.Kind == push.Rejected && status != http.StatusBadRequest && status != http.StatusGone {
+			t.Errorf("%d %q: rejected", status, body)
+		}
+		if out.Kind == push.Accepted && status != http.StatusOK {
+			t.Errorf("%d %q: accepted", status, body)
+		}
+		if out.Evidence != push.EvidenceUnreachable && !json.Valid([]byte(body)) && body != "" {
+			t.Errorf("%d %q: taken for Apple's own", status, body)
+		}
+		if !isReason(out.Detail) {
+			t.Errorf("%d %q: tells %q", status, body, out.Detail)
+		}
+		if out.RetryAfter < 0 || out.RetryAfter > time.Hour {
+			t.Errorf("%q: wait %v", retryAfter, out.RetryAfter)
 		}
 	})
 }

@@ -39,13 +39,10 @@ func TestConfigsThatWork(t *testing.T) {
 		"only the account": ``,
 		"everything": `
 project_id: other-project
-ttl: 28d
+keep_for: 28d
 collapse: room
-send_badge_counts: true
-send_badge_zero: true
-tweaks: true
-reject_sender_mismatch: false
-send_badge_alone: false
+badge: all
+sound_and_highlight: true
 target: fid
 fcm_options:
   notification: {title: New, body: Message, image: "https://example.org/i.png"}
@@ -85,7 +82,7 @@ fcm_options:
 		"an empty alert is one":            `fcm_options: {apns: {headers: {apns-priority: "10"}, payload: {aps: {content-available: 1, alert: ""}}}}`,
 		"a label of the web alone":         "fcm_options: {webpush: {notification: {title: T}, fcm_options: {analytics_label: l}}}",
 		"nothing in the options":           "fcm_options: {}",
-		"now or never, and no collapsing":  "ttl: 0s\ncollapse: none",
+		"now or never, and no collapsing":  "keep_for: 0s\ncollapse: none",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -112,20 +109,20 @@ func TestFaultsOfAConfig(t *testing.T) {
 		yaml string
 		want []string // one part of each fault, in order
 	}{
-		"a ttl that is negative": {"ttl: -1s", []string{`apps.x.ttl: value "-1s": must be from 0s`}},
-		"a ttl over four weeks":  {"ttl: 29d", []string{`apps.x.ttl: value "29d": must be from 0s to 2419200s`}},
-		"two ttls":               {"ttl: 1h\nfcm_options: {android: {ttl: 60s}}", []string{"apps.x.ttl: value \"1h\": is set in fcm_options.android.ttl too"}},
+		"a ttl that is negative": {"keep_for: -1s", []string{`apps.x.keep_for: value "-1s": must be from 0s`}},
+		"a ttl over four weeks":  {"keep_for: 29d", []string{`apps.x.keep_for: value "29d": must be from 0s to 2419200s`}},
+		"two ttls":               {"keep_for: 1h\nfcm_options: {android: {ttl: 60s}}", []string{"apps.x.keep_for: value \"1h\": is set in fcm_options.android.ttl too"}},
 		"a ttl in the options over four weeks": {"fcm_options: {android: {ttl: 2419201s}}",
 			[]string{"apps.x.fcm_options.android.ttl: "}},
 		"an unknown way to collapse": {"collapse: event", []string{`apps.x.collapse: value "event": must be "none" or "room"`}},
 		"two ways to collapse": {"collapse: room\nfcm_options: {android: {collapse_key: k}}",
 			[]string{"apps.x.collapse: value \"room\": contradicts fcm_options.android.collapse_key"}},
-		"zero counts without counts": {"send_badge_counts: false\nsend_badge_zero: true", []string{"apps.x.send_badge_zero: "}},
-		"an unknown way to address":  {"target: topic", []string{`apps.x.target: value "topic": must be "auto", "token" or "fid"`}},
-		"a project that is a path":   {"project_id: ../x", []string{"apps.x.project_id: "}},
-		"a project in capitals":      {"project_id: Demo", []string{"apps.x.project_id: "}},
-		"several faults at once": {"ttl: 29d\ncollapse: x\nproject_id: X\ntarget: x\nfcm_options: {a: 1, b: {}, android: {ttl: 1, sticky: 1}}",
-			[]string{"project_id", "target", "fcm_options.a", "fcm_options.android.", "fcm_options.b", "ttl", "collapse"}},
+		"another choice of counts":  {"badge: some", []string{"apps.x.badge: "}},
+		"an unknown way to address": {"target: topic", []string{`apps.x.target: value "topic": must be "auto", "token" or "fid"`}},
+		"a project that is a path":  {"project_id: ../x", []string{"apps.x.project_id: "}},
+		"a project in capitals":     {"project_id: Demo", []string{"apps.x.project_id: "}},
+		"several faults at once": {"keep_for: 29d\ncollapse: x\nproject_id: X\ntarget: x\nfcm_options: {a: 1, b: {}, android: {ttl: 1, sticky: 1}}",
+			[]string{"project_id", "target", "fcm_options.a", "fcm_options.android.", "fcm_options.b", "keep_for", "collapse"}},
 
 		"an option FCM does not know":         {"fcm_options: {andriod: {}}", []string{"apps.x.fcm_options.andriod: FCM knows no such member here; it knows android, apns"}},
 		"an android option FCM does not know": {"fcm_options: {android: {collapseKey: k}}", []string{"apps.x.fcm_options.android.collapseKey: "}},
@@ -197,9 +194,9 @@ func TestFaultsOfAServiceAccount(t *testing.T) {
 		endpoint string
 		want     []string
 	}{
-		"none": {"", "", []string{"apps.x.service_account: is missing: write"}},
+		"none": {"", "", []string{"apps.x.service_account_file: is missing"}},
 		"no JSON": {"-----BEGIN PRIVATE KEY----- secret", fake.URL(),
-			[]string{"apps.x.service_account: is not the JSON key", "project_id"}},
+			[]string{"apps.x.service_account_file: is not the JSON key", "project_id"}},
 		"a user's credentials":    {edit(t, good, "type", "authorized_user"), fake.URL(), []string{"is not the JSON key of a service account", "project_id"}},
 		"no email":                {edit(t, good, "client_email", ""), fake.URL(), []string{"client_email: is missing"}},
 		"a broken key":            {edit(t, good, "private_key", "-----BEGIN PRIVATE KEY-----\nsecret"), fake.URL(), []string{"private_key: is not an RSA key"}},

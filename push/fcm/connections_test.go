@@ -46,7 +46,7 @@ func TestAReloadKeepsTheConnections(t *testing.T) {
 	before := openWith(t, connections, configFor(fake))
 	expect(t, before.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 	cfg := configFor(fake)
-	cfg.SendBadgeZero = true
+	cfg.Badge = fcm.BadgeAll
 	after := openWith(t, connections, cfg)
 	before.Close()
 	expect(t, after.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
@@ -111,7 +111,7 @@ func TestAnotherAccountHasItsOwnConnections(t *testing.T) {
 	}
 }
 
-// What an app may have in flight is bounded by its max_in_flight, and by nothing
+// What an app may have in flight is bounded by its concurrency, and by nothing
 // of ours below that.
 //
 // Conformance (FCM): connections | follow what is in flight

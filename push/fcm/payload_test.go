@@ -48,7 +48,7 @@ type payloadCase struct {
 // Conformance (FCM): counts alone that are 0 or missing (≠ Sygnal: nothing is sent) | `unread` is 0; with events zero counts go out where `send_badge_zero`
 // Conformance (FCM): `payload: dart` | members as matrix-dart-sdk's PushNotification reads them; content gives way first
 // Conformance (FCM): a call that rings; one that ends (≠ Sygnal: any event) | urgent, gone when it has rung, and it replaces nothing; data alone (also TestARingByWayOfAPNsEndsWithItsCall)
-// Conformance (FCM): `disable_badge_count` in the pusher's data (MSC4076), `send_badge_alone: false` | no counts for that device; none without an event
+// Conformance (FCM): `disable_badge_count` in the pusher's data (MSC4076), `badge: with_events` | no counts for that device; none without an event
 func TestMessagesAreWhatAppsExpect(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/payload/*.json")

@@ -26,26 +26,24 @@ const maxResponse = 64 << 10
 // Provider delivers the notifications of one app through FCM. It implements
 // push.Provider.
 type Provider struct {
-	link           *h2pool.Use[*link]
-	now            func() time.Time
-	url            string
-	payload        Payload
-	rejectMismatch bool
-	fingerprint    string
-	destination    string
-	close          sync.Once
-	messages       eventdata.Window
+	link        *h2pool.Use[*link]
+	now         func() time.Time
+	url         string
+	payload     Payload
+	fingerprint string
+	destination string
+	close       sync.Once
+	messages    eventdata.Window
 }
 
 func newProvider(l *h2pool.Use[*link], s settings, now func() time.Time) *Provider {
 	return &Provider{
-		link:           l,
-		now:            now,
-		url:            s.endpoint.String() + "/v1/projects/" + s.projectID + "/messages:send",
-		payload:        s.payload,
-		rejectMismatch: s.rejectMismatch,
+		link:    l,
+		now:     now,
+		url:     s.endpoint.String() + "/v1/projects/" + s.projectID + "/messages:send",
+		payload: s.payload,
 		fingerprint: push.Fingerprint(strings.Join([]string{
-			"fcm", s.endpoint.String(), s.projectID, s.account.id, fmt.Sprint(s.rejectMismatch),
+			"fcm", s.endpoint.String(), s.projectID, s.account.id,
 		}, "\n")),
 		destination: push.Fingerprint(strings.Join([]string{"fcm", s.endpoint.String(), s.projectID}, "\n")),
 	}
@@ -134,8 +132,6 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (resp
 func (p *Provider) outcome(r response) push.Outcome {
 	out := r.outcome()
 	switch {
-	case out.Reason == push.ReasonSenderMismatch && !p.rejectMismatch:
-		out = r.temporary(push.ReasonWithheld, out.Evidence)
 	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage:
 		wrong := out.Reason == push.ReasonBadMessage
 		if most := p.messages.Add(wrong); wrong && most { // then it is hardly the messages' fault

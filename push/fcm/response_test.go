@@ -154,24 +154,6 @@ func TestResponses(t *testing.T) {
 func tokenOf(name string) string { return strings.ReplaceAll(name, " ", "+") }
 func caseOf(token string) string { return strings.ReplaceAll(token, "+", " ") }
 
-// Anybody can post foreign tokens: that they are kept says nothing of the app.
-//
-// Conformance (attacks): tokens of another Firebase project, with `reject_sender_mismatch: false` | the same (also TestARefusalIsToldOnceInAWhile)
-func TestForeignTokensCanBeKept(t *testing.T) {
-	t.Parallel()
-	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {
-		return pushtest.FCMError(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "SenderId mismatch")
-	}})
-	cfg := configFor(fake)
-	cfg.RejectSenderMismatch = new(bool)
-	provider := openWith(t, connect(t, fcm.Options{RootCAs: fake.CA().Pool()}), cfg)
-	got := provider.Send(t.Context(), message("token"))
-	expect(t, got, push.Temporary, push.ReasonWithheld)
-	if got.Evidence != push.EvidenceWorks || got.Err == nil {
-		t.Errorf("the evidence is %d, the error %v", got.Evidence, got.Err)
-	}
-}
-
 func TestFaultsOfTheSettingsAreTold(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(pushtest.FCMRequest) pushtest.FCMAnswer {

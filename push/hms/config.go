@@ -31,25 +31,24 @@ var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 // runs: a service account reaches HarmonyOS 5 and later (v3 of the interface), an
 // OAuth client Android with HMS Core and older HarmonyOS (v1, v2).
 type Config struct {
-	// ServiceAccount is the JSON key of a service account, as AppGallery Connect's
-	// API console makes it. ServiceAccountFile is the file that holds it.
-	ServiceAccount     conf.Secret `yaml:"service_account"`
+	// ServiceAccountFile holds the JSON key of a service account, as AppGallery
+	// Connect's API console makes it, which is ServiceAccount.
+	ServiceAccount     conf.Secret `yaml:"service_account" conf:"file"`
 	ServiceAccountFile string      `yaml:"service_account_file"`
-	// ClientID is the app's id, and ClientSecret its secret (AppGallery Connect,
-	// Project settings, OAuth 2.0 client ID). ClientSecretFile is the file that
-	// holds it.
+	// ClientID is the app's id, and ClientSecretFile holds its secret, which is
+	// ClientSecret (AppGallery Connect, Project settings, OAuth 2.0 client ID).
 	ClientID         string      `yaml:"client_id"`
-	ClientSecret     conf.Secret `yaml:"client_secret"`
+	ClientSecret     conf.Secret `yaml:"client_secret" conf:"file"`
 	ClientSecretFile string      `yaml:"client_secret_file"`
 	// ProjectID is the project; default: the service account's. With an OAuth
 	// client it is the project that is asked (v2) in place of the app (v1).
 	ProjectID string `yaml:"project_id"`
-	// TTL is how long Push Kit keeps a message for a device that is offline, 1s to
+	// KeepFor is how long Push Kit keeps a message for a device that is offline, 1s to
 	// 15d; default a day.
-	TTL *conf.Duration `yaml:"ttl"`
-	// Endpoint is the https URL of another host that speaks Huawei's protocols, for
-	// tests and relays.
-	Endpoint string `yaml:"endpoint"`
+	KeepFor *conf.Duration `yaml:"keep_for"`
+	// Endpoint is the https URL of another host that speaks Huawei's protocols. It is
+	// for tests.
+	Endpoint string `yaml:"endpoint" conf:"hidden"`
 }
 
 // Validate adds every fault of c to p, under path.
@@ -77,7 +76,7 @@ func (c Config) resolve(path string, now func() time.Time, p *conf.Problems) set
 	case c.ServiceAccount != "" && c.ClientID != "":
 		p.Add(path+".client_id", c.ClientID, "contradicts service_account: keep the one for the systems that the app runs on, and make two apps for both")
 	case c.ServiceAccount != "":
-		key := parseAccount(path+".service_account", c.ServiceAccount.Reveal(), p)
+		key := parseAccount(path+".service_account_file", c.ServiceAccount.Reveal(), p)
 		project, key.now = cmp.Or(project, key.ProjectID), now
 		s.account, s.url = key, s.url+"/v3/"+project
 	case c.ClientID != "":
@@ -88,14 +87,14 @@ func (c Config) resolve(path string, now func() time.Time, p *conf.Problems) set
 		if c.ClientSecret != "" {
 			s.account = client{cfg}
 		} else if c.ClientSecretFile == "" { // else whoever could not read it has said so
-			p.Add(path+".client_secret", nil, "is missing: write it here or its file's name in client_secret_file (AppGallery Connect, Project settings)")
+			p.Add(path+".client_secret_file", nil, "is missing: name the file that holds it (AppGallery Connect, Project settings)")
 		}
 		s.url += "/v1/" + c.ClientID
 		if project != "" {
 			s.url = host.String() + "/v2/" + project
 		}
 	case c.ServiceAccountFile == "":
-		p.Add(path+".service_account", nil, "is missing: name a service account's JSON key in service_account_file for HarmonyOS 5 and later, "+
+		p.Add(path+".service_account_file", nil, "is missing: name a service account's JSON key in service_account_file for HarmonyOS 5 and later, "+
 			"or client_id and client_secret_file for Android with HMS Core")
 	}
 	for option, value := range map[string]string{".client_id": c.ClientID, ".project_id": project} {
@@ -103,10 +102,10 @@ func (c Config) resolve(path string, now func() time.Time, p *conf.Problems) set
 			p.Add(path+option, value, "must be the id that AppGallery Connect shows in Project settings")
 		}
 	}
-	if c.TTL != nil {
-		s.payload.TTL = c.TTL.Std()
+	if c.KeepFor != nil {
+		s.payload.TTL = c.KeepFor.Std()
 		if s.payload.TTL < time.Second || s.payload.TTL > maxTTL {
-			p.Add(path+".ttl", *c.TTL, "must be from 1s to 15d: Huawei keeps nothing longer")
+			p.Add(path+".keep_for", *c.KeepFor, "must be from 1s to 15d: Huawei keeps nothing longer")
 		}
 	}
 	s.url += "/messages:send"

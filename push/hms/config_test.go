@@ -31,21 +31,21 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		config hms.Config
 		want   []string
 	}{
-		"no credentials":                         {hms.Config{}, []string{"apps.service_account: is missing"}},
-		"no secret":                              {hms.Config{ClientID: "1"}, []string{"apps.client_secret: is missing"}},
+		"no credentials":                         {hms.Config{}, []string{"apps.service_account_file: is missing"}},
+		"no secret":                              {hms.Config{ClientID: "1"}, []string{"apps.client_secret_file: is missing"}},
 		"both":                                   {hms.Config{ServiceAccount: conf.Secret(account), ClientID: "1", ClientSecret: "s"}, []string{"contradicts service_account"}},
-		"not JSON":                               {hms.Config{ServiceAccount: "{"}, []string{"apps.service_account: is not the JSON key"}},
+		"not JSON":                               {hms.Config{ServiceAccount: "{"}, []string{"apps.service_account_file: is not the JSON key"}},
 		"Google's":                               {hms.Config{ServiceAccount: `{"type":"service_account","project_id":"x","private_key":"secret"}`}, []string{"is not the JSON key"}},
 		"no account":                             {hms.Config{ServiceAccount: without("sub_account", "")}, []string{"is not the JSON key"}},
 		"no RSA key":                             {hms.Config{ServiceAccount: without("private_key", "secret")}, []string{"private_key: is not an RSA key"}},
 		"a project that is a path":               {hms.Config{ServiceAccount: without("project_id", "../x")}, []string{"apps.project_id: value"}},
 		"a client that is a path":                {hms.Config{ClientID: "1/2", ClientSecret: "s", ProjectID: "?"}, []string{"apps.client_id: value", "apps.project_id: value"}},
-		"a long ttl":                             {hms.Config{ClientID: "1", ClientSecret: "s", TTL: ttl(16 * 24 * time.Hour)}, []string{"must be from 1s to 15d"}},
-		"a short ttl":                            {hms.Config{ClientID: "1", ClientSecret: "s", TTL: ttl(0)}, []string{"must be from 1s to 15d"}},
+		"a long ttl":                             {hms.Config{ClientID: "1", ClientSecret: "s", KeepFor: ttl(16 * 24 * time.Hour)}, []string{"must be from 1s to 15d"}},
+		"a short ttl":                            {hms.Config{ClientID: "1", ClientSecret: "s", KeepFor: ttl(0)}, []string{"must be from 1s to 15d"}},
 		"an endpoint with a path":                {hms.Config{ClientID: "1", ClientSecret: "s", Endpoint: "https://x/y"}, []string{"apps.endpoint: must be an https URL"}},
 		"an account in a file that was not read": {hms.Config{ServiceAccountFile: "x.json"}, nil},
 		"a secret in a file that was not read":   {hms.Config{ClientID: "1", ClientSecretFile: "x"}, nil},
-		"a service account":                      {hms.Config{ServiceAccount: conf.Secret(account), TTL: ttl(15 * 24 * time.Hour)}, nil},
+		"a service account":                      {hms.Config{ServiceAccount: conf.Secret(account), KeepFor: ttl(15 * 24 * time.Hour)}, nil},
 	} {
 		var p conf.Problems
 		c.config.Validate("apps", &p)

@@ -64,7 +64,7 @@ func newAPI(t testing.TB, p push.Provider, change func(*httpapi.Options)) http.H
 		t.Fatal(err)
 	}
 	opts.Gateway, err = push.NewGateway(apps, push.Options{
-		Log: opts.Log, Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail,
+		Log: opts.Log, Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep,
 		RetryWait: time.Millisecond, Dedup: memory, Health: health.New(health.Options{}),
 	})
 	if err != nil {

@@ -102,7 +102,7 @@ func gatewayFor(t *testing.T, provider push.Provider, trouble Trouble, reg *prom
 	}
 	gateway, err := push.NewGateway(apps, push.Options{
 		Dedup: memory, Health: health.New(health.Options{}),
-		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail,
+		Log: slog.New(slog.DiscardHandler), Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep,
 		AttemptTimeout: timeout, RetryWait: 10 * time.Millisecond,
 	})
 	if err != nil {

@@ -56,9 +56,9 @@ func (c *converter) app(apps *section, name string) {
 	err := c.read(app, &opts)
 	c.out.section(1, name)
 	if err != nil {
-		c.warn(app.path, err.Error()+`. It became "type: unsupported": homeservers get 502 and keep its pushers`)
+		c.warn(app.path, err.Error()+`. It became "type: hold": homeservers get 502 and keep its pushers`)
 		c.out.comment(2, "Answered 502: "+err.Error()+".")
-		opts = options{{"type", "unsupported"}}
+		opts = options{{"type", "hold"}}
 	} else {
 		app.done()
 	}
@@ -101,12 +101,7 @@ func (c *converter) apns(app *section, opts *options) error {
 	if kind := app.text("push_type"); kind != "" {
 		opts.add("push_type", literal(kind))
 	}
-	switch decode, there := app.bool("convert_device_token_to_hex"); {
-	case there && decode:
-		opts.add("pushkey_format", "base64")
-	case there:
-		opts.add("pushkey_format", "hex")
-	}
+	app.ignore("convert_device_token_to_hex") // every form is read
 	c.common(app, opts)
 	return nil
 }
@@ -191,8 +186,7 @@ func (c *converter) webpush(app *section, opts *options) error {
 	if !there {
 		ttl = defaultTTL
 	}
-	opts.add("ttl", fmt.Sprintf("%ds", ttl))
-	opts.add("urgency", "sygnal")
+	opts.add("keep_for", fmt.Sprintf("%ds", ttl))
 	app.ignore("max_connections") // there are as many as are needed
 	c.places(app, opts)
 	return nil
@@ -244,15 +238,15 @@ func withoutNulls(value any) any {
 
 // common adds what all types of apps have.
 func (c *converter) common(app *section, opts *options) {
-	if counts, there := app.bool("send_badge_counts"); there {
-		opts.add("send_badge_counts", counts)
+	if counts, there := app.bool("send_badge_counts"); there && !counts {
+		opts.add("badge", "off")
 	}
 	c.places(app, opts)
 }
 
 func (c *converter) places(app *section, opts *options) {
 	if limit, there := app.integer("inflight_request_limit", 1, math.MaxInt32); there {
-		opts.add("max_in_flight", limit)
+		opts.add("concurrency", limit)
 	}
 }
 

@@ -172,9 +172,9 @@ func isWildcard(address string) bool {
 // unknownApp makes the one choice that Sygnal's file cannot express.
 func (c *converter) unknownApp() {
 	c.out.buf.WriteByte('\n')
-	c.out.comment(0, `Sygnal gives a pushkey up whose app_id it does not know ("reject"), and the homeserver deletes the `+
-		`pusher. "fail" answers 502 instead, so that an app forgotten here costs delays and no pushers.`)
-	c.out.set(0, "unknown_app", "fail")
+	c.out.comment(0, `Sygnal gives a pushkey up whose app_id it does not know ("delete_pusher"), and the homeserver deletes the `+
+		`pusher. keep_pusher answers 502 instead, so that an app forgotten here costs delays and no pushers.`)
+	c.out.set(0, "unknown_app", "keep_pusher")
 }
 
 func (c *converter) proxy(s *section) {

@@ -128,7 +128,7 @@ func TestListenersAndLevelsThatLeaveAChoice(t *testing.T) {
 		"metrics on localhost":                   {"metrics: {prometheus: {enabled: yes, address: localhost}}", `admin_listen: "localhost:8000"`, ""},
 		"metrics on all addresses":               {"metrics: {prometheus: {enabled: yes, address: '::'}}", `admin_listen: "[::]:8000"`, exposed},
 		"metrics on an address that is a number": {"metrics: {prometheus: {enabled: yes, address: 1.5}}", `admin_listen: "127.0.0.1:8000"`, "metrics.prometheus.address: is not a text; left out"},
-		"a level that Python does not know":      {"log: {setup: {root: {level: LOUD}}}", `unknown_app: "fail"`, "log.setup.root.level: is no level of Python's; pushgw logs at info"},
+		"a level that Python does not know":      {"log: {setup: {root: {level: LOUD}}}", `unknown_app: "keep_pusher"`, "log.setup.root.level: is no level of Python's; pushgw logs at info"},
 		"a level in lower case":                  {"log: {setup: {root: {level: critical}}}", `level: "error"`, ""},
 	}
 	for name, tt := range tests {
@@ -235,7 +235,7 @@ func FuzzConvert(f *testing.F) {
 			return
 		}
 		l := load(t, res.Config)
-		if l.UnknownApp != "fail" || len(l.HTTP) == 0 {
+		if l.UnknownApp != "keep_pusher" || len(l.HTTP) == 0 {
 			t.Errorf("the result lacks what all have:\n%s", res.Config)
 		}
 		for _, w := range res.Warnings {

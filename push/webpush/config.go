@@ -16,8 +16,6 @@ import (
 const (
 	PayloadSygnal      = "sygnal"
 	PayloadDeclarative = "declarative"
-	UrgencyPrio        = "prio"
-	UrgencySygnal      = "sygnal"
 	DevicesNone        = "none"
 	DevicesOwn         = "own"
 )
@@ -48,17 +46,17 @@ type Endpoints struct {
 type Common struct {
 	Endpoints `yaml:",inline"`
 
-	// VAPIDKey holds the private key that notifications are signed with, and
-	// after it those that older subscriptions were made with. VAPIDKeyFile is the
-	// file that holds them.
-	VAPIDKey     conf.Secret `yaml:"vapid_key"`
+	// VAPIDKeyFile holds the private key that notifications are signed with
+	// ("pushgw vapid new" makes one), and after it those that older subscriptions
+	// were made with. They are VAPIDKey.
+	VAPIDKey     conf.Secret `yaml:"vapid_key" conf:"file"`
 	VAPIDKeyFile string      `yaml:"vapid_key_file"`
 	// VAPIDContact is where push services reach the operator: a mailto: or
 	// https: URL.
 	VAPIDContact string `yaml:"vapid_contact"`
-	// TTL is how long a push service keeps a notification for a device that is
+	// KeepFor is how long a push service keeps a notification for a device that is
 	// offline, 1s to 28d; default a day.
-	TTL *conf.Duration `yaml:"ttl"`
+	KeepFor *conf.Duration `yaml:"keep_for"`
 }
 
 // Config are the options of an app of type webpush.
@@ -73,12 +71,6 @@ type Config struct {
 	// the sender neither.
 	Navigate string `yaml:"navigate"`
 	Title    string `yaml:"title"`
-	// Urgency is UrgencyPrio, the default, for high where the homeserver says so,
-	// or UrgencySygnal for normal.
-	Urgency string `yaml:"urgency"`
-	// RejectKeyMismatch rejects a pushkey whose subscription was made with none
-	// of the keys. When false it is a fault of the configuration.
-	RejectKeyMismatch bool `yaml:"reject_key_mismatch"`
 }
 
 // UnifiedPush are the options of an app of type unifiedpush.
@@ -100,9 +92,7 @@ type settings struct {
 	unified     bool
 	ownDevice   bool
 	declarative bool
-	likeSygnal  bool
 	page, title string
-	rejectOther bool
 	fingerprint string
 }
 
@@ -115,19 +105,18 @@ func (c UnifiedPush) Validate(path string, p *conf.Problems) { c.resolve(path, p
 func (c Config) resolve(path string, p *conf.Problems) settings {
 	s := c.Common.resolve(path, p)
 	if c.VAPIDKey == "" && c.VAPIDKeyFile == "" {
-		p.Add(path+".vapid_key", nil, "is missing: push services take no notification without; pushgw vapid new makes one")
+		p.Add(path+".vapid_key_file", nil, "is missing: push services take no notification without; pushgw vapid new makes one")
 	}
 	if c.VAPIDContact == "" {
 		p.Add(path+".vapid_contact", nil, "is missing: write a mailto: or https: URL at which push services reach you")
 	}
 	p.OneOf(path+".payload", c.Payload, `must be "sygnal" or "declarative"`, "", PayloadSygnal, PayloadDeclarative)
-	p.OneOf(path+".urgency", c.Urgency, `must be "prio" or "sygnal"`, "", UrgencyPrio, UrgencySygnal)
-	s.declarative, s.likeSygnal, s.rejectOther = c.Payload == PayloadDeclarative, c.Urgency == UrgencySygnal, c.RejectKeyMismatch
+	s.declarative = c.Payload == PayloadDeclarative
 	s.page, s.title = c.Navigate, cmp.Or(c.Title, "Matrix")
 	if u, err := url.Parse(strings.NewReplacer("{", "", "}", "").Replace(c.Navigate)); s.declarative && (err != nil || u.Scheme != "https" || u.Host == "") {
 		p.Add(path+".navigate", nil, `must be an https URL such as "https://app.example.org/#/room/{room_id}/{event_id}" for declarative payloads`)
 	}
-	s.fingerprint = fingerprint("webpush", s.keys, c.RejectKeyMismatch)
+	s.fingerprint = fingerprint("webpush", s.keys)
 	return s
 }
 
@@ -135,7 +124,7 @@ func (c UnifiedPush) resolve(path string, p *conf.Problems) settings {
 	s := c.Common.resolve(path, p)
 	p.OneOf(path+".devices", c.Devices, `must be "none" or "own"`, "", DevicesNone, DevicesOwn)
 	s.unified, s.ownDevice = true, c.Devices == DevicesOwn
-	s.fingerprint = fingerprint("unifiedpush", s.keys, false)
+	s.fingerprint = fingerprint("unifiedpush", s.keys)
 	return s
 }
 
@@ -168,17 +157,17 @@ func (c Common) resolve(path string, p *conf.Problems) settings {
 	if c.VAPIDKey != "" {
 		var err error
 		if s.keys, err = parseVAPIDKeys(c.VAPIDKey.Reveal()); err != nil {
-			p.Add(path+".vapid_key", nil, err.Error())
+			p.Add(path+".vapid_key_file", nil, err.Error())
 		}
 	}
 	if c.VAPIDContact != "" && !checkContact(c.VAPIDContact) {
 		p.Add(path+".vapid_contact", nil, "must be mailto: and an address, or an https URL, on a public domain: Apple refuses others")
 	}
-	if c.TTL != nil {
-		if ttl := c.TTL.Std(); ttl < time.Second || ttl > maxTTL {
-			p.Add(path+".ttl", *c.TTL, "must be from 1s to 28d: Windows takes no shorter one, and Google keeps nothing longer")
+	if c.KeepFor != nil {
+		if ttl := c.KeepFor.Std(); ttl < time.Second || ttl > maxTTL {
+			p.Add(path+".keep_for", *c.KeepFor, "must be from 1s to 28d: Windows takes no shorter one, and Google keeps nothing longer")
 		}
-		s.ttl = int(c.TTL.Std() / time.Second)
+		s.ttl = int(c.KeepFor.Std() / time.Second)
 	}
 	for i, text := range c.AllowNetworks {
 		network, err := conf.ParseNetwork(text)
@@ -199,8 +188,8 @@ func (c Common) resolve(path string, p *conf.Problems) settings {
 
 // fingerprint stands for what it depends on whether a pushkey is one of the
 // app's.
-func fingerprint(kind string, list []vapidKey, reject bool) string {
-	parts := []string{kind, fmt.Sprint(reject)}
+func fingerprint(kind string, list []vapidKey) string {
+	parts := []string{kind}
 	for _, k := range list {
 		parts = append(parts, k.public)
 	}

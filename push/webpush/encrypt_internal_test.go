@@ -169,7 +169,7 @@ func FuzzResponse(f *testing.F) {
 		r := &response{status: status, host: host, path: path}
 		r.parse([]byte(body))
 		for _, unified := range []bool{false, true} {
-			out := r.outcome(unified, true)
+			out := r.outcome(unified)
 			if out.Reason == "" || out.Evidence == push.EvidenceRefused || out.Kind == push.Accepted && (status < 200 || status > 299) {
 				t.Errorf("%+v", out)
 			}

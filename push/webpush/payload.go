@@ -183,9 +183,7 @@ func (s *settings) message(d push.Delivery, e *endpoint, limit int, small bool, 
 	m := &message{ttl: s.ttl, urgency: s.urgency(n, alone), topic: topic(d.Device, n, alone)}
 	if call := d.Call(now); call.Rings() {
 		m.ttl, m.topic = min(s.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of another
-		if !s.likeSygnal {
-			m.urgency = "high"
-		}
+		m.urgency = "high"
 	}
 	whole, write := s.writer(d, defaults, alone)
 	if small {
@@ -290,10 +288,8 @@ func (s *settings) navigate(n *push.Notification) string {
 // urgency says what a phone may wait with (RFC 8030, section 5.3).
 func (s *settings) urgency(n *push.Notification, alone bool) string {
 	switch {
-	case n.Low, alone && !s.likeSygnal:
+	case n.Low, alone:
 		return "low"
-	case s.likeSygnal:
-		return "normal"
 	default:
 		return "high"
 	}

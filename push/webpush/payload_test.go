@@ -101,21 +101,6 @@ func TestPayloadsAreThoseOfSygnal(t *testing.T) {
 	}
 }
 
-func TestUrgencyOfSygnal(t *testing.T) {
-	t.Parallel()
-	fake := pushtest.StartWebPush(t, nil)
-	provider := open(t, fake, func(c *webpush.Config) { c.Urgency = webpush.UrgencySygnal })
-	for low, want := range map[bool]string{false: "normal", true: "low"} {
-		d := message(browser(fake, mozilla))
-		d.Notification.Low = low
-		expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
-		all := fake.Requests()
-		if got := all[len(all)-1].Header.Get("Urgency"); got != want {
-			t.Errorf("urgency %s, want %s", got, want)
-		}
-	}
-}
-
 // Conformance (Web Push): a call | urgent, gone when it has rung, and it replaces nothing
 func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
 	t.Parallel()

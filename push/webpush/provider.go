@@ -190,7 +190,7 @@ func (p *Provider) Send(ctx context.Context, d push.Delivery) push.Outcome {
 
 // outcome says what the answer means for the app's push.
 func (p *Provider) outcome(t *target, id string, r *response) push.Outcome {
-	out := r.outcome(p.unified, p.rejectOther)
+	out := r.outcome(p.unified)
 	switch {
 	case !p.unified || p.hosts.named[t.host]:
 	case r.taken():

@@ -168,7 +168,7 @@ func (h habit) check(t *testing.T) {
 	}
 }
 
-// Conformance (Web Push): a subscription made with another key (≠ Sygnal: lost) | the next key is tried and remembered; none left: 502, or rejected where `reject_key_mismatch: true` (also TestServicesHabits)
+// Conformance (Web Push): a subscription made with another key (≠ Sygnal: lost) | the next key is tried and remembered; none left: 502 (also TestServicesHabits)
 func TestTheKeyOfASubscriptionIsRemembered(t *testing.T) {
 	t.Parallel()
 	first, _ := newKey(t)
@@ -179,15 +179,14 @@ func TestTheKeyOfASubscriptionIsRemembered(t *testing.T) {
 		}
 		return pushtest.FCMAnswer{}
 	})
-	provider := open(t, fake, func(c *webpush.Config) { c.VAPIDKey, c.RejectKeyMismatch = conf.Secret(first+second), true })
+	provider := open(t, fake, func(c *webpush.Config) { c.VAPIDKey = conf.Secret(first + second) })
 	for range 2 {
 		expect(t, provider.Send(t.Context(), message(browser(fake, "https://web.push.apple.com/Q"))), push.Accepted, push.ReasonSent)
 	}
 	if n := fake.Count(); n != 3 {
 		t.Errorf("%d requests for two notifications, want 3", n)
 	}
-	strict := open(t, fake, func(c *webpush.Config) { c.RejectKeyMismatch = true })
-	expect(t, strict.Send(t.Context(), message(browser(fake, "https://web.push.apple.com/Q"))), push.Rejected, push.ReasonSenderMismatch)
+	expect(t, open(t, fake, nil).Send(t.Context(), message(browser(fake, "https://web.push.apple.com/Q"))), push.Temporary, push.ReasonConfig)
 }
 
 func TestAVAPIDTokenIsUsedForHalfItsLife(t *testing.T) {
@@ -411,7 +410,7 @@ func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	gateway, err := push.NewGateway(apps, push.Options{
 		Dedup: memory, Health: health.New(health.Options{}), Log: slog.New(slog.DiscardHandler),
-		Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppFail, RetryWait: time.Millisecond,
+		Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep, RetryWait: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -122,13 +122,11 @@ func (r *response) refusesTopic() bool {
 }
 
 // outcome says what r means for a push.
-func (r *response) outcome(unified, rejectOther bool) push.Outcome {
+func (r *response) outcome(unified bool) push.Outcome {
 	forbidden := r.status == http.StatusUnauthorized || r.status == http.StatusForbidden
 	switch {
 	case r.taken():
 		return push.Outcome{Kind: push.Accepted, Reason: push.ReasonSent, Evidence: push.EvidenceWorks, Status: r.status}
-	case r.keyMismatch() && rejectOther:
-		return r.final(push.Rejected, push.ReasonSenderMismatch, push.EvidenceWorks)
 	case r.keyMismatch(), forbidden && unified:
 		return r.temporary(push.ReasonConfig, push.EvidenceNone)
 	case r.status == http.StatusNotAcceptable && strings.HasSuffix(r.host, windowsHost),
