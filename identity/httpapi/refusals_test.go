@@ -22,7 +22,7 @@ import (
 // Conformance (lookup): another algorithm, before the pepper; `none` switched off | 400 `M_INVALID_PARAM` (also TestSwitchedOffAlgorithm)
 // Conformance (lookup): an item that is no string (≠ Sydent: 500) | 400 `M_INVALID_PARAM`
 // Conformance (federation): a body that is no request to unbind, which homeservers do not send | 400 `M_NOT_JSON`, `M_BAD_JSON`, `M_MISSING_PARAMS`
-// Conformance (security): the body of every request is bounded, and the answer of every other server (CVE-2021-29430) (also TestBodyIsBounded, TestAnAnswerWithoutEndIsGivenUp, TestAnAnswerThatTricklesIsGivenUp, TestWebhookAnswers)
+// Conformance (security): the body of every request is bounded, and the answer of every other server (CVE-2021-29430) (also TestBodyIsBounded, TestTimeIsBounded, TestWebhookAnswers)
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 )
 
+// Conformance (attacks): answers that trickle, never end, lie about their length, unpack to gigabytes | time and bytes of a whole exchange are bounded (also TestTimeIsBounded, TestHeadersAreBounded)
 func TestBodyIsBounded(t *testing.T) {
 	t.Parallel()
 	const limit = 1000

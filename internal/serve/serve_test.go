@@ -247,19 +247,6 @@ func TestABusyAddressIsNamedAndTheOthersAreClosed(t *testing.T) {
 	}
 }
 
-func TestAnIdleConnectionIsClosed(t *testing.T) {
-	t.Parallel()
-	o := options(hello)
-	o.Config.IdleTimeout = conf.Duration(20 * time.Millisecond)
-	conn := dial(t, start(t, o))
-	if got := ask(t, conn); got != http.StatusOK {
-		t.Fatalf("status %d", got)
-	}
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // a bare read
-		t.Errorf("read: %v, want EOF", err)
-	}
-}
-
 func TestHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := start(t, options(hello))
