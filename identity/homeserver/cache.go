@@ -1,78 +1,39 @@
 package homeserver
 
 import (
-	"container/list"
-	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// cache keeps the most recently used values until they expire.
-type cache[V any] struct {
-	max int
+// cache keeps the most recently used values, each until it expires.
+type cache[V any] struct{ *lru.Cache[string, kept[V]] }
 
-	mu      sync.Mutex
-	order   *list.List // of *cached[V], the most recently used in front
-	entries map[string]*list.Element
-}
-
-type cached[V any] struct {
-	key     string
+type kept[V any] struct {
 	value   V
 	expires time.Time
 }
 
-func newCache[V any](size int) *cache[V] {
-	return &cache[V]{max: size, order: list.New(), entries: make(map[string]*list.Element)}
+func newCache[V any](size int) cache[V] {
+	c, err := lru.New[string, kept[V]](size)
+	if err != nil {
+		panic(err) // the size is not a positive constant
+	}
+	return cache[V]{c}
 }
 
 // get returns the value of key, and the zero value once it has expired.
-func (c *cache[V]) get(key string, now time.Time) (value V, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.entries[key]
-	if !ok {
-		return value, false
+func (c cache[V]) get(key string, now time.Time) (value V, ok bool) {
+	if k, _ := c.Get(key); now.Before(k.expires) {
+		return k.value, true
 	}
-	if found := content[V](e); now.Before(found.expires) {
-		c.order.MoveToFront(e)
-		return found.value, true
-	}
-	c.drop(e)
+	c.Remove(key)
 	return value, false
 }
 
-// put remembers value until expires, in place of the least recently used one
-// when full.
-func (c *cache[V]) put(key string, value V, expires, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e, ok := c.entries[key]; ok {
-		c.drop(e)
+// put remembers value until expires.
+func (c cache[V]) put(key string, value V, expires, now time.Time) {
+	if c.Remove(key); now.Before(expires) {
+		c.Add(key, kept[V]{value, expires})
 	}
-	if !now.Before(expires) {
-		return
-	}
-	if c.order.Len() >= c.max {
-		c.drop(c.order.Back())
-	}
-	c.entries[key] = c.order.PushFront(&cached[V]{key: key, value: value, expires: expires})
-}
-
-// dropIf forgets the value of key if useless says so.
-func (c *cache[V]) dropIf(key string, useless func(V) bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e, ok := c.entries[key]; ok && useless(content[V](e).value) {
-		c.drop(e)
-	}
-}
-
-func (c *cache[V]) drop(e *list.Element) {
-	c.order.Remove(e)
-	delete(c.entries, content[V](e).key)
-}
-
-func content[V any](e *list.Element) *cached[V] {
-	found, _ := e.Value.(*cached[V]) // nothing else is ever put in
-	return found
 }

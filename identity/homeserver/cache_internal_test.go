@@ -15,8 +15,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 		c.put(fmt.Sprint(i), i, now.Add(time.Hour), now)
 		c.get("0", now) // used all the time, so it stays
 	}
-	if len(c.entries) != maxCached || c.order.Len() != maxCached {
-		t.Errorf("%d entries in the map and %d in the list, want %d", len(c.entries), c.order.Len(), maxCached)
+	if c.Len() != maxCached {
+		t.Errorf("%d entries, want %d", c.Len(), maxCached)
 	}
 	for key, want := range map[string]bool{"0": true, "1": false, fmt.Sprint(maxCached): false, fmt.Sprint(2*maxCached - 1): true} {
 		if _, ok := c.get(key, now); ok != want {
@@ -31,13 +31,13 @@ func TestTheCacheDropsWhatHasExpired(t *testing.T) {
 	c := newCache[int](2)
 	c.put("a", 1, now.Add(time.Second), now)
 	c.put("b", 1, now, now) // never kept
-	if _, ok := c.get("b", now); ok || len(c.entries) != 1 {
+	if _, ok := c.get("b", now); ok || c.Len() != 1 {
 		t.Errorf("an entry that is stale on arrival was kept")
 	}
 	if _, ok := c.get("a", now); !ok {
 		t.Error("a fresh entry was not found")
 	}
-	if _, ok := c.get("a", now.Add(time.Second)); ok || len(c.entries) != 0 {
+	if _, ok := c.get("a", now.Add(time.Second)); ok || c.Len() != 0 {
 		t.Error("an expired entry was not dropped")
 	}
 }
@@ -52,7 +52,7 @@ func TestTheKeysOfAThousandServersAreRemembered(t *testing.T) {
 	for i := range 2 * maxKeyServers {
 		c.keys.put(fmt.Sprint(i), serverKeys{}, now.Add(time.Hour), now)
 	}
-	if n := len(c.keys.entries); n != maxKeyServers {
+	if n := c.keys.Len(); n != maxKeyServers {
 		t.Errorf("the keys of %d servers, want %d", n, maxKeyServers)
 	}
 }

@@ -100,7 +100,7 @@ type Client struct {
 	onBindTimeout time.Duration
 	places        *places
 	now           func() time.Time
-	keys          *cache[serverKeys]
+	keys          cache[serverKeys]
 	keyFlights    flights[serverKeys]
 }
 

@@ -39,7 +39,7 @@ type Resolver struct {
 	http          *safehttp.Client
 	dns           *net.Resolver
 	now           func() time.Time
-	cache         *cache[entry]
+	cache         cache[entry]
 	flights       flights[Destination]
 	wellKnownPort uint16
 }

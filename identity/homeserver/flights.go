@@ -5,9 +5,10 @@ import (
 	"sync"
 )
 
-// flights coalesces concurrent lookups of what is found under one name. The first caller does the
-// work in its own context; when that ends early, one of the waiting callers
-// starts over. Unlike singleflight, no goroutine outlives its caller.
+// flights coalesces concurrent lookups of what is found under one name. The first
+// caller does the work in its own context; when that ends early, one of the waiting
+// callers starts over, and none waits beyond its own. With singleflight a goroutine
+// would outlive its caller, or callers their context.
 type flights[V any] struct {
 	mu      sync.Mutex
 	current map[string]*flight[V]

@@ -40,7 +40,7 @@ type places struct {
 
 	mu    sync.Mutex
 	held  map[holder]int
-	known *cache[int] // sites that answered, with their failures since
+	known cache[int] // sites that answered, with their failures since
 }
 
 // holder holds places for a purpose. It is all servers together, the strangers among

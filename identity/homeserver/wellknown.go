@@ -58,7 +58,10 @@ func (r *Resolver) wellKnown(ctx context.Context, host string) (ServerName, erro
 // failure may be our own network's: it is not held against the server for an
 // hour.
 func (r *Resolver) unreachable(name ServerName) {
-	r.cache.dropIf(strings.ToLower(name.host), func(e entry) bool { return !e.answered })
+	key := strings.ToLower(name.host)
+	if e, ok := r.cache.Peek(key); ok && !e.value.answered {
+		r.cache.Remove(key)
+	}
 }
 
 func (r *Resolver) fetchWellKnown(ctx context.Context, host string) (entry, error) {
