@@ -16,16 +16,21 @@ import (
 // bindings brings over the newest entry for each address. It remembers 32 bytes
 // for each address that Sydent has.
 func (i *importer) bindings(ctx context.Context) error {
-	j := judge{now: i.now.UnixMilli(), seen: make(map[identity.Digest]struct{})}
+	j := judge{now: i.now.UnixMilli(), seen: make(map[identity.Digest]bool)}
 	bound, removed := Part{Name: "bindings"}, Part{Name: "removals"}
 	var bindings, removals []identity.Binding
 	flush := func() error {
-		r, err := i.rows.ImportBindings(ctx, bindings)
+		if i.store == nil {
+			bound.Done += len(bindings)
+			bindings, removals = bindings[:0], removals[:0]
+			return nil
+		}
+		r, err := i.store.ImportBindings(ctx, bindings)
 		if err != nil {
 			return err
 		}
 		bound.imported(len(bindings), r)
-		n, err := i.rows.ImportRemovals(ctx, removals)
+		n, err := i.store.ImportRemovals(ctx, removals)
 		removed.Done += n
 		bindings, removals = bindings[:0], removals[:0]
 		return err
@@ -51,15 +56,15 @@ func (i *importer) bindings(ctx context.Context) error {
 		}
 	}
 	err := flush()
-	i.add(bound)
-	i.add(removed)
+	i.bound = j.seen
+	i.report.Parts = append(i.report.Parts, bound, removed)
 	return err
 }
 
 // judge decides about associations that come with the newest first.
 type judge struct {
-	now  int64 // in milliseconds
-	seen map[identity.Digest]struct{}
+	now  int64                    // in milliseconds
+	seen map[identity.Digest]bool // whether it is bound
 }
 
 // judge returns the binding to make, or to remove, or the reason for which the
@@ -85,7 +90,7 @@ func (j *judge) judge(a association) (b identity.Binding, reason string) {
 		return b, reasonSuperseded
 	}
 	// What follows says whose the address is now, even if that is nobody.
-	j.seen[address] = struct{}{}
+	j.seen[address] = false
 	b = identity.Binding{ID: id, TS: time.UnixMilli(a.ts)}
 	if a.removed {
 		return b, ""
@@ -93,6 +98,7 @@ func (j *judge) judge(a association) (b identity.Binding, reason string) {
 	if !validUserID(a.userID) {
 		return b, reasonUserID
 	}
+	j.seen[address] = true
 	b.UserID, b.Given = a.userID, given(id, a.address)
 	return b, ""
 }

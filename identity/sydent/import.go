@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/identity/signing"
-	"github.com/matrix-herald/herald/threepid"
 )
 
 const (
@@ -28,11 +28,6 @@ type Store interface {
 	LastImport(ctx context.Context) (begun time.Time, err error)
 	// FinishImport notes that an import has come to its end.
 	FinishImport(ctx context.Context, begun time.Time) error
-	rowStore
-}
-
-// rowStore takes batches of rows.
-type rowStore interface {
 	// ImportBindings makes bindings, each of another identifier, unless there is
 	// one that is as new.
 	ImportBindings(ctx context.Context, bindings []identity.Binding) (identity.Imported, error)
@@ -69,7 +64,7 @@ type Options struct {
 // It returns identity.ErrConflict, before anything is changed, if the service has
 // another key under the ID of Sydent's.
 func Import(ctx context.Context, o Options) (Report, error) {
-	i := importer{db: o.Database, rows: o.Store, now: o.Now(), progress: o.Progress}
+	i := importer{db: o.Database, store: o.Store, now: o.Now(), progress: o.Progress}
 	err := i.everything(ctx, o)
 	if err == nil {
 		err = o.Store.FinishImport(ctx, i.now)
@@ -83,7 +78,7 @@ func Import(ctx context.Context, o Options) (Report, error) {
 // DryRun reports what a first import into an empty store would bring over. Of
 // the options it reads Database, Key, Now and Progress.
 func DryRun(ctx context.Context, o Options) (Report, error) {
-	i := importer{db: o.Database, rows: newNowhere(), now: o.Now(), progress: o.Progress}
+	i := importer{db: o.Database, now: o.Now(), progress: o.Progress}
 	i.report.KeyID = o.Key.ID()
 	err := i.pepper(ctx, func(string) (bool, error) { return true, nil })
 	if err == nil {
@@ -98,10 +93,12 @@ func DryRun(ctx context.Context, o Options) (Report, error) {
 // importer carries one import through its steps.
 type importer struct {
 	db     *Database
-	rows   rowStore
+	store  Store // nil for a trial
 	now    time.Time
 	since  time.Time // rows from before are not looked at
 	report Report
+	// bound are the addresses that a trial would bind, as nobody is invited to those.
+	bound map[identity.Digest]bool
 
 	progress   identity.Progress
 	doing      string // for progress
@@ -117,7 +114,7 @@ func (i *importer) everything(ctx context.Context, o Options) error {
 	if i.report.Since = last; !last.IsZero() {
 		i.since = last.Add(-overlap)
 	}
-	trial := importer{db: i.db, rows: newNowhere(), now: i.now, since: i.since, progress: i.progress}
+	trial := importer{db: i.db, now: i.now, since: i.since, progress: i.progress}
 	if err := trial.many(ctx, "rows checked"); err != nil {
 		return err
 	}
@@ -144,9 +141,6 @@ func (i *importer) count(p *Part) {
 	}
 }
 
-// add adds a part to the report once it is complete.
-func (i *importer) add(p Part) { i.report.Parts = append(i.report.Parts, p) }
-
 // pepper hands the lookup pepper, if there is one, to put, which reports whether
 // it is new.
 func (i *importer) pepper(ctx context.Context, put func(value string) (bool, error)) error {
@@ -172,7 +166,7 @@ func (i *importer) pepper(ctx context.Context, put func(value string) (bool, err
 			part.Known = 1
 		}
 	}
-	i.add(part)
+	i.report.Parts = append(i.report.Parts, part)
 	return nil
 }
 
@@ -195,116 +189,78 @@ func (i *importer) many(ctx context.Context, doing string) (err error) {
 	return nil
 }
 
-func (i *importer) tokens(ctx context.Context) error {
-	part := Part{Name: "access tokens"}
-	users := make(map[identity.Digest]string, batch)
-	flush := func() error {
-		r, err := i.rows.ImportTokens(ctx, users, i.now)
-		part.imported(len(users), r)
-		clear(users)
+// bring hands the rows of a part to the store, in batches, as take makes them of
+// Sydent's. Those that take has a reason against are left out. A trial has no store
+// and takes all for new.
+func bring[R, T any](ctx context.Context, i *importer, name string, rows iter.Seq2[R, error],
+	take func(R) (row T, reason, example string), put func(context.Context, []T) (identity.Imported, error),
+) error {
+	part := Part{Name: name}
+	var taken []T
+	flush := func() (err error) {
+		r := identity.Imported{New: len(taken)}
+		if i.store != nil {
+			r, err = put(ctx, taken)
+		}
+		part.imported(len(taken), r)
+		taken = taken[:0]
 		return err
 	}
-	for t, err := range i.db.tokens(ctx, i.since) {
+	for raw, err := range rows {
 		if err != nil {
-			return fmt.Errorf("read tokens: %w", err)
+			return fmt.Errorf("read %s: %w", name, err)
 		}
 		i.count(&part)
-		switch {
-		case !t.account:
-			part.skip(reasonAccount, "")
-			continue
-		case !validUserID(t.userID):
-			part.skip(reasonUserID, "")
-			continue
-		case t.token == "":
-			part.skip(reasonText, "")
+		row, reason, example := take(raw)
+		if reason != "" {
+			part.skip(reason, example)
 			continue
 		}
-		users[sha256.Sum256([]byte(t.token))] = t.userID
-		if len(users) == batch {
+		if taken = append(taken, row); len(taken) == batch {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 	}
 	err := flush()
-	i.add(part)
+	i.report.Parts = append(i.report.Parts, part)
 	return err
+}
+
+func (i *importer) tokens(ctx context.Context) error {
+	return bring(ctx, i, "access tokens", i.db.tokens(ctx, i.since), func(t token) (_ token, reason, example string) {
+		switch {
+		case !t.account:
+			reason = reasonAccount
+		case !validUserID(t.userID):
+			reason = reasonUserID
+		case t.token == "":
+			reason = reasonText
+		}
+		return t, reason, ""
+	}, func(ctx context.Context, tokens []token) (identity.Imported, error) {
+		users := make(map[identity.Digest]string, len(tokens))
+		for _, t := range tokens {
+			users[sha256.Sum256([]byte(t.token))] = t.userID
+		}
+		return i.store.ImportTokens(ctx, users, i.now)
+	})
 }
 
 func (i *importer) terms(ctx context.Context) error {
-	part := Part{Name: "accepted terms"}
-	users, size := make(map[string][]string), 0
-	flush := func() error {
-		r, err := i.rows.ImportTerms(ctx, users, i.now)
-		part.imported(size, r)
-		clear(users)
-		size = 0
-		return err
-	}
-	for a, err := range i.db.acceptances(ctx, i.since) {
-		if err != nil {
-			return fmt.Errorf("read accepted terms: %w", err)
-		}
-		i.count(&part)
+	return bring(ctx, i, "accepted terms", i.db.acceptances(ctx, i.since), func(a acceptance) (_ acceptance, reason, example string) {
 		switch {
 		case !validUserID(a.userID):
-			part.skip(reasonUserID, "")
-			continue
+			reason = reasonUserID
 		case !storable(a.url):
-			part.skip(reasonText, "")
-			continue
+			reason = reasonText
 		}
-		users[a.userID] = append(users[a.userID], a.url)
-		if size++; size == batch {
-			if err := flush(); err != nil {
-				return err
-			}
+		return a, reason, ""
+	}, func(ctx context.Context, all []acceptance) (identity.Imported, error) {
+		users := make(map[string][]string)
+		for _, a := range all {
+			users[a.userID] = append(users[a.userID], a.url)
 		}
-	}
-	err := flush()
-	i.add(part)
-	return err
-}
-
-// nowhere takes everything for new. It remembers which addresses would be bound,
-// as nobody is invited to those.
-type nowhere struct {
-	bound map[identity.Digest]struct{}
-}
-
-func newNowhere() nowhere { return nowhere{bound: make(map[identity.Digest]struct{})} }
-
-func (n nowhere) ImportBindings(_ context.Context, bindings []identity.Binding) (identity.Imported, error) {
-	for _, b := range bindings {
-		n.bound[threepid.LookupDigest(b.ID.Address, b.ID.Medium, "")] = struct{}{}
-	}
-	return identity.Imported{New: len(bindings)}, nil
-}
-
-func (nowhere) ImportRemovals(context.Context, []identity.Binding) (int, error) { return 0, nil }
-
-func (nowhere) ImportTokens(_ context.Context, users map[identity.Digest]string, _ time.Time) (identity.Imported, error) {
-	return identity.Imported{New: len(users)}, nil
-}
-
-func (nowhere) ImportTerms(_ context.Context, users map[string][]string, _ time.Time) (r identity.Imported, err error) {
-	for _, urls := range users {
-		r.New += len(urls)
-	}
-	return r, nil
-}
-
-func (n nowhere) ImportInvites(_ context.Context, invites []identity.Invite) (r identity.Imported, err error) {
-	for _, i := range invites {
-		if _, ok := n.bound[threepid.LookupDigest(i.Address.Address, i.Address.Medium, "")]; ok {
-			r.Bound++
-		}
-	}
-	r.New = len(invites) - r.Bound
-	return r, nil
-}
-
-func (nowhere) ImportKeys(_ context.Context, keys []identity.InviteKey) (identity.Imported, error) {
-	return identity.Imported{New: len(keys)}, nil
+		return i.store.ImportTerms(ctx, users, i.now)
+	})
 }

@@ -16,33 +16,15 @@ const maxIDBytes = 255
 // invites brings over the pending invites. Sydent does not keep which key was
 // mailed with which of them.
 func (i *importer) invites(ctx context.Context) error {
-	part := Part{Name: "pending invites"}
-	var invites []identity.Invite
-	flush := func() error {
-		r, err := i.rows.ImportInvites(ctx, invites)
-		part.imported(len(invites), r)
-		invites = invites[:0]
-		return err
-	}
-	for p, err := range i.db.invites(ctx, i.since) {
-		if err != nil {
-			return fmt.Errorf("read invites: %w", err)
-		}
-		i.count(&part)
+	return bring(ctx, i, "pending invites", i.db.invites(ctx, i.since), func(p pendingInvite) (identity.Invite, string, string) {
 		invite, reason := i.invite(p)
-		if reason != "" {
-			part.skip(reason, association{table: "invite_tokens", id: p.id, medium: p.medium, address: p.address}.example())
-			continue
+		if reason == reasonBound { // stores do not say which they are
+			return invite, reason, ""
 		}
-		if invites = append(invites, invite); len(invites) == batch {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	err := flush()
-	i.add(part)
-	return err
+		return invite, reason, association{table: "invite_tokens", id: p.id, medium: p.medium, address: p.address}.example()
+	}, func(ctx context.Context, all []identity.Invite) (identity.Imported, error) {
+		return i.store.ImportInvites(ctx, all)
+	})
 }
 
 // invite returns the invite to add, or the reason for which the row is left out.
@@ -63,8 +45,11 @@ func (i *importer) invite(p pendingInvite) (invite identity.Invite, reason strin
 		return invite, reasonReceived
 	}
 	created, expires := i.life(p.received)
-	if !expires.After(i.now) {
+	switch {
+	case !expires.After(i.now):
 		return invite, reasonExpired
+	case i.store == nil && i.bound[threepid.LookupDigest(id.Address, id.Medium, "")]:
+		return invite, reasonBound
 	}
 	return identity.Invite{
 		Token: p.token, Address: id, RoomID: p.room, Sender: p.sender, KeyID: i.report.KeyID,
@@ -84,40 +69,21 @@ func (i *importer) life(kept int64) (created, expires time.Time) {
 
 // inviteKeys brings over the public halves of the keys in mails.
 func (i *importer) inviteKeys(ctx context.Context) error {
-	part := Part{Name: "keys of invites"}
-	var keys []identity.InviteKey
-	flush := func() error {
-		r, err := i.rows.ImportKeys(ctx, keys)
-		part.imported(len(keys), r)
-		keys = keys[:0]
-		return err
-	}
-	for k, err := range i.db.inviteKeys(ctx, i.since) {
-		if err != nil {
-			return fmt.Errorf("read keys of invites: %w", err)
-		}
-		i.count(&part)
-		example := fmt.Sprintf("ephemeral_public_keys %d", k.id)
+	return bring(ctx, i, "keys of invites", i.db.inviteKeys(ctx, i.since), func(k inviteKey) (key identity.InviteKey, reason, example string) {
+		example = fmt.Sprintf("ephemeral_public_keys %d", k.id)
 		public, err := signing.ParsePublicKey(k.public)
 		if err != nil {
-			part.skip(reasonKey, example)
-			continue
+			return key, reasonKey, example
 		}
 		if k.kept <= 0 { // its age is unknown
 			k.kept = i.now.Unix()
 		}
 		_, expires := i.life(k.kept)
 		if !expires.After(i.now) {
-			part.skip(reasonExpired, example)
-			continue
+			reason = reasonExpired
 		}
-		if keys = append(keys, identity.InviteKey{Public: public, Expires: expires}); len(keys) == batch {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	err := flush()
-	i.add(part)
-	return err
+		return identity.InviteKey{Public: public, Expires: expires}, reason, example
+	}, func(ctx context.Context, all []identity.InviteKey) (identity.Imported, error) {
+		return i.store.ImportKeys(ctx, all)
+	})
 }
