@@ -286,8 +286,8 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 	t.Parallel()
 	const listed = "https://ntfy.example.org/other"
-	answer := pushtest.FCMAnswer{}
-	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return answer })
+	var answer atomic.Pointer[pushtest.FCMAnswer] // a handler whose connection was cut may still run
+	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return *answer.Load() })
 	provider := open(t, fake, func(c *webpush.Config) { c.AllowedEndpoints = []string{"*", "ntfy.example.org"} })
 	for name, tc := range map[string]struct {
 		endpoint string
@@ -303,7 +303,7 @@ func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 		"Mozilla itself fails":           {mozilla, pushtest.FCMAnswer{Status: 502, Body: "<html>"}, push.EvidenceUnreachable},
 		"Mozilla itself cuts the stream": {mozilla, pushtest.FCMAnswer{Cut: true}, push.EvidenceUnreachable},
 	} {
-		answer = tc.answer
+		answer.Store(&tc.answer)
 		if out := provider.Send(t.Context(), message(browser(fake, tc.endpoint))); out.Kind != push.Temporary || out.Evidence != tc.evidence {
 			t.Errorf("%s: %s (%s), evidence %d, want %d", name, out.Kind, out.Reason, out.Evidence, tc.evidence)
 		}
