@@ -276,6 +276,7 @@ func startFleet(t *testing.T, o fleetOptions) *fleet {
 	writeFile(t, filepath.Join(dir, "ca.pem"), string(f.apns.CA().PEM())+string(f.fcm.CA().PEM())+string(f.web.CA().PEM())+string(f.hms.CA().PEM()))
 	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	writeFile(t, filepath.Join(dir, "key.p8"), string(key.P8(t)))
+	writeFile(t, filepath.Join(dir, "huawei.secret"), pushtest.HMSSecret)
 	writeFile(t, filepath.Join(dir, "firebase.json"), string(f.fcm.ServiceAccount("example")))
 	section := ""
 	if o.redis {
@@ -307,8 +308,8 @@ apps:
   org.example.unified:
     {type: unifiedpush, allowed_endpoints: [%[7]q], allow_networks: [127.0.0.1]}
   org.example.huawei:
-    {type: hms, client_id: %[8]q, client_secret: %[9]s, endpoint: %[10]q}
-`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL(), f.web.Addr(), pushtest.HMSApp, pushtest.HMSSecret, f.hms.URL()))
+    {type: hms, client_id: %[8]q, client_secret_file: huawei.secret, endpoint: %[9]q}
+`, o.requestTimeout, o.attemptTimeout, key.KeyID, key.TeamID, f.apns.URL(), f.fcm.URL(), f.web.Addr(), pushtest.HMSApp, f.hms.URL()))
 	for n := range o.replicas {
 		f.replicas = append(f.replicas, newReplica(t, dir, config, n))
 	}
