@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,5 +174,59 @@ func TestPanics(t *testing.T) {
 	}
 	if n := strings.Count(logs.String(), "\n"); n != 4 {
 		t.Errorf("%d lines, want 4", n)
+	}
+}
+
+// writeCounter counts the writes to the connections of a listener.
+type writeCounter struct {
+	net.Listener
+	writes atomic.Int32
+}
+
+func (l *writeCounter) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &countedConn{c, &l.writes}, err
+}
+
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int32
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// A write is a system call, and a tenth of what a push costs.
+func TestAnAnswerIsOneWrite(t *testing.T) {
+	t.Parallel()
+	engine, _ := newEngine(t, mxhttp.Options{}, map[string]handler{
+		"GET /answer": func(w http.ResponseWriter, _ *http.Request) error {
+			return mxhttp.WriteJSON(w, http.StatusOK, map[string]any{"rejected": []string{}})
+		},
+		"GET /error": func(http.ResponseWriter, *http.Request) error {
+			return &mxhttp.Error{Status: http.StatusForbidden, Code: "M_FORBIDDEN", Msg: "No"}
+		},
+	})
+	srv := httptest.NewUnstartedServer(engine)
+	counter := &writeCounter{Listener: srv.Listener}
+	srv.Listener = counter
+	srv.Start()
+	for _, path := range []string{"/answer", "/error"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	srv.Close() // ends when both requests have been finished
+	if n := counter.writes.Load(); n != 2 {
+		t.Errorf("%d writes for two answers", n)
 	}
 }
