@@ -76,13 +76,16 @@ type Config struct {
 	// SoundAndHighlight sends the sound and highlight of the push rule that matched.
 	SoundAndHighlight bool `yaml:"sound_and_highlight"`
 
-	// UnifiedPush has pushkeys that are https URLs served as endpoints of
-	// UnifiedPush. AllowedEndpoints, DeniedEndpoints and AllowNetworks are then
-	// those of an app of type unifiedpush. This package does nothing about it.
-	UnifiedPush      bool     `yaml:"unifiedpush"`
+	// UnifiedPush has pushkeys that are https URLs served as endpoints, as those of
+	// an app of type unifiedpush are. This package does nothing about it.
+	UnifiedPush bool `yaml:"unifiedpush"`
+	// AllowedEndpoints are globs of hosts (with their port unless it is 443) that
+	// endpoints may have; none means any.
 	AllowedEndpoints []string `yaml:"allowed_endpoints"`
-	DeniedEndpoints  []string `yaml:"denied_endpoints"`
-	AllowNetworks    []string `yaml:"allow_networks"`
+	// DeniedEndpoints are globs of those that they may not have.
+	DeniedEndpoints []string `yaml:"denied_endpoints"`
+	// AllowNetworks are private networks in which endpoints may be.
+	AllowNetworks []string `yaml:"allow_networks"`
 
 	// Endpoint is the https URL of another host that speaks FCM's protocol. It is for
 	// tests.

@@ -77,8 +77,8 @@ type Config struct {
 type UnifiedPush struct {
 	Common `yaml:",inline"`
 
-	// Devices is DevicesNone, the default, or DevicesOwn to send on the device's
-	// own entry with the notification.
+	// Devices is "none", the default, or "own" to send on the device's own entry
+	// with the notification.
 	Devices string `yaml:"devices"`
 }
 
