@@ -29,8 +29,8 @@ type Use[T Sharable] struct {
 }
 
 // Open returns what is shared under key with one user more, who has to Release it.
-// What nobody uses yet is made.
-func (s *Shared[T]) Open(key string, make func() (T, error)) (*Use[T], error) {
+// What nobody uses yet is connected.
+func (s *Shared[T]) Open(key string, connect func() (T, error)) (*Use[T], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -38,7 +38,7 @@ func (s *Shared[T]) Open(key string, make func() (T, error)) (*Use[T], error) {
 	}
 	u := s.uses[key]
 	if u == nil {
-		of, err := make()
+		of, err := connect()
 		if err != nil {
 			return nil, err
 		}
