@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/internal/conf"
+	"github.com/matrix-herald/herald/internal/serve"
 )
 
-const shortly = conf.Duration(50 * time.Millisecond)
+const shortly, long = conf.Duration(50 * time.Millisecond), conf.Duration(time.Hour)
 
 // drip sends text a byte at a time until the service ends the connection, which
 // is what it waits for.
@@ -48,19 +49,23 @@ func drip(t *testing.T, conn net.Conn, text string) {
 // Conformance (attacks): sending headers, bodies, TLS handshakes slowly; never reading an answer | timeouts for each phase (also TestARequestThatStallsIsAnsweredWith408, TestAHandshakeThatIsNotBegunIsCutOff, TestAClientThatReadsNothingHoldsNoHandler)
 func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
-	o := options(readAll)
-	o.Config.ReadHeaderTimeout, o.Config.ReadTimeout, o.Config.IdleTimeout = shortly, 2*shortly, shortly
-	s := start(t, o)
 	const head = "POST / HTTP/1.1\r\nHost: x\r\n"
-	for name, words := range map[string]struct{ first, drip string }{
-		"nothing at all":     {"", ""},
-		"slow headers":       {head, "X-Slow: x\r\n"},
-		"a slow body":        {head + "Content-Length: 1000000\r\n\r\n", "x"},
-		"an idle connection": {head + "Content-Length: 0\r\n\r\n", ""},
+	header := func(c *serve.Config) *conf.Duration { return &c.ReadHeaderTimeout }
+	for name, words := range map[string]struct {
+		first, drip string
+		bound       func(*serve.Config) *conf.Duration // the one that is short
+	}{
+		"nothing at all":     {"", "", header},
+		"slow headers":       {head, "X-Slow: x\r\n", header},
+		"a slow body":        {head + "Content-Length: 1000000\r\n\r\n", "x", func(c *serve.Config) *conf.Duration { return &c.ReadTimeout }},
+		"an idle connection": {head + "Content-Length: 0\r\n\r\n", "", func(c *serve.Config) *conf.Duration { return &c.IdleTimeout }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn := dial(t, s)
+			o := options(readAll)
+			o.Config.ReadHeaderTimeout, o.Config.ReadTimeout, o.Config.IdleTimeout = long, long, long
+			*words.bound(&o.Config) = shortly
+			conn := dial(t, start(t, o))
 			if _, err := io.WriteString(conn, words.first); err != nil {
 				t.Fatal(err)
 			}
