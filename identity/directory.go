@@ -19,9 +19,9 @@ const validFor = 100 * 365 * 24 * time.Hour
 type Proof struct {
 	ID          threepid.ID
 	ValidatedAt time.Time
-	// Given is the address as its owner wrote it, "" if that is not known. It
+	// OriginalSpelling is the address as its owner wrote it, "" if that is not known. It
 	// only adds spellings of ID, never another address.
-	Given string
+	OriginalSpelling string
 }
 
 // Proofs finds the proof that somebody owns an address. Its methods return
@@ -96,7 +96,7 @@ func (d *Directory) Bind(ctx context.Context, r BindRequest) (a Association, err
 	if err != nil {
 		return Association{}, fmt.Errorf("bind: %w", err)
 	}
-	b := Binding{ID: proof.ID, UserID: r.UserID, Given: given(proof), TS: d.opts.Now().Truncate(time.Millisecond)}
+	b := Binding{ID: proof.ID, UserID: r.UserID, OriginalSpelling: given(proof), TS: d.opts.Now().Truncate(time.Millisecond)}
 	a = b.association()
 	// Signed before it is stored: what cannot be answered is not bound.
 	if err := d.sign(ctx, &a); err != nil {
@@ -112,10 +112,10 @@ func (d *Directory) Bind(ctx context.Context, r BindRequest) (a Association, err
 // not tell, "" if there is none. Only what reads as the very same address
 // counts.
 func given(p Proof) string {
-	if p.Given == "" {
+	if p.OriginalSpelling == "" {
 		return ""
 	}
-	all, err := threepid.Spellings(string(p.ID.Medium), p.Given)
+	all, err := threepid.Spellings(string(p.ID.Medium), p.OriginalSpelling)
 	if err != nil || all[0] != p.ID.Address {
 		return ""
 	}

@@ -264,8 +264,8 @@ func TestTheSpellingGivenIsThatOfTheAddress(t *testing.T) {
 	s := newService(t)
 	d := s.directory(t, s.peppers(t, nil), nil)
 	s.proofs.all["1"] = proof{Proof: identity.Proof{
-		ID:    threepid.ID{Medium: threepid.MediumEmail, Address: "a@example.com"},
-		Given: "victim@example.com",
+		ID:               threepid.ID{Medium: threepid.MediumEmail, Address: "a@example.com"},
+		OriginalSpelling: "victim@example.com",
 	}}
 	r := identity.BindRequest{Account: alice, UserID: alice, SID: "1", ClientSecret: "secret"}
 	if _, err := d.Bind(t.Context(), r); err != nil {

@@ -142,7 +142,7 @@ func (p *proofs) add(t testing.TB, sid, medium, address string) threepid.ID {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all[sid] = proof{Proof: identity.Proof{ID: id, Given: address}}
+	p.all[sid] = proof{Proof: identity.Proof{ID: id, OriginalSpelling: address}}
 	return id
 }
 

@@ -49,9 +49,9 @@ type TermsStore interface {
 type Binding struct {
 	ID     threepid.ID
 	UserID string
-	// Given is the address in the lower case of how its owner wrote it, where
+	// OriginalSpelling is the address in the lower case of how its owner wrote it, where
 	// clients that do not fold case hash that spelling, too; else "".
-	Given string
+	OriginalSpelling string
 	// TS is when the binding was made, in whole milliseconds.
 	TS time.Time
 }
@@ -71,8 +71,8 @@ func (b Binding) Digests(pepper string) []Digest {
 		// otherwise must not lose it.
 		spellings = []string{b.ID.Address}
 	}
-	if b.Given != "" {
-		spellings = append(spellings, b.Given)
+	if b.OriginalSpelling != "" {
+		spellings = append(spellings, b.OriginalSpelling)
 	}
 	digests := make([]Digest, 0, len(spellings))
 	for i, s := range spellings {

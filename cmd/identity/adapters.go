@@ -32,7 +32,7 @@ func (p proofs) Proven(ctx context.Context, sid, clientSecret string) (identity.
 }
 
 func proof(s validation.Session) identity.Proof {
-	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}
+	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, OriginalSpelling: s.OriginalSpelling}
 }
 
 // openID makes the homeserver client what accounts ask for.

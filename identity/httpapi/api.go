@@ -135,7 +135,7 @@ func (a *api) routes(g *gin.RouterGroup) {
 	static := mxhttp.Wrap
 	open := func(h handler) gin.HandlerFunc { return mxhttp.Wrap(a.open(h)) }
 	account := func(h accountHandler) gin.HandlerFunc { return mxhttp.Wrap(a.authenticated(bearer, h)) }
-	signed := func(h accountHandler) gin.HandlerFunc { return account(a.agreed(h)) }
+	signed := func(h accountHandler) gin.HandlerFunc { return account(a.requireTerms(h)) }
 
 	g.GET("/versions", static(a.versions))
 	g.GET("/v2", static(a.ping))
@@ -151,7 +151,7 @@ func (a *api) routes(g *gin.RouterGroup) {
 	a.linkRoutes(v2)
 
 	// Synapse has not stopped sending the token in the query here.
-	v2.GET("/hash_details", mxhttp.Wrap(a.authenticated(bearerOrQuery, a.agreed(a.hashDetails))))
+	v2.GET("/hash_details", mxhttp.Wrap(a.authenticated(bearerOrQuery, a.requireTerms(a.hashDetails))))
 	v2.POST("/lookup", signed(a.lookup))
 
 	v2.POST("/validate/email/requestToken", signed(formToo(a.requestEmailToken)))

@@ -102,8 +102,8 @@ func (a *api) allowed(homeserver string) bool {
 	return len(a.Allow) == 0 || slices.Contains(a.Allow, homeserver)
 }
 
-// agreed lets only those through to h who accepted the terms of service.
-func (a *api) agreed(h accountHandler) accountHandler {
+// requireTerms lets only those through to h who accepted the terms of service.
+func (a *api) requireTerms(h accountHandler) accountHandler {
 	return func(w http.ResponseWriter, r *http.Request, by caller) error {
 		accepted, err := a.Terms.Accepted(r.Context(), by.UserID)
 		if err != nil {

@@ -127,7 +127,7 @@ type signRequest struct {
 func (a *api) signInvite(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	if !query.Has("token") || !query.Has("private_key") {
-		return a.authenticated(bearer, a.agreed(a.signInviteJSON))(w, r)
+		return a.authenticated(bearer, a.requireTerms(a.signInviteJSON))(w, r)
 	}
 	if err := require(param{"mxid", query.Has("mxid")}); err != nil {
 		return err

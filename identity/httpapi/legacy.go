@@ -87,19 +87,19 @@ func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
 
 	homeserver := v1.Group("", unlessOff(a.V1.Homeserver, "v1.homeserver"))
 	source := func(h sourceHandler) gin.HandlerFunc { return mxhttp.Wrap(a.fromSource(h)) }
-	homeserver.POST("/validate/email/requestToken", source(noUser(a.requestEmailToken)))
-	homeserver.POST("/validate/msisdn/requestToken", source(noUser(a.requestSMSToken)))
+	homeserver.POST("/validate/email/requestToken", source(withoutUser(a.requestEmailToken)))
+	homeserver.POST("/validate/msisdn/requestToken", source(withoutUser(a.requestSMSToken)))
 	for _, medium := range []threepid.Medium{threepid.MediumEmail, threepid.MediumMSISDN} {
-		homeserver.POST("/validate/"+string(medium)+"/submitToken", source(noUser(a.submitToken(medium))))
+		homeserver.POST("/validate/"+string(medium)+"/submitToken", source(withoutUser(a.submitToken(medium))))
 	}
-	homeserver.GET("/3pid/getValidated3pid", source(noUser(a.validated)))
-	homeserver.POST("/3pid/bind", source(itsUser("mxid", a.bind)))
+	homeserver.GET("/3pid/getValidated3pid", source(withoutUser(a.validated)))
+	homeserver.POST("/3pid/bind", source(requireOwnUser("mxid", a.bind)))
 	homeserver.POST("/3pid/unbind", source(func(w http.ResponseWriter, r *http.Request, _ []string) error {
 		return a.unbind(w, r) // which needs a proof of its own, and the very body
 	}))
-	homeserver.POST("/store-invite", source(itsUser("sender", a.storeInvite)))
-	homeserver.GET("/lookup", source(noUser(a.association)))
-	homeserver.POST("/bulk_lookup", source(noUser(a.bulkLookup)))
+	homeserver.POST("/store-invite", source(requireOwnUser("sender", a.storeInvite)))
+	homeserver.GET("/lookup", source(withoutUser(a.association)))
+	homeserver.POST("/bulk_lookup", source(withoutUser(a.bulkLookup)))
 }
 
 // unlessOff answers for a group that is off as if it were not there. The log says
@@ -151,15 +151,15 @@ func ownerAt(servers []string) string {
 // known without an access token.
 func gathered(by caller, h accountHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if _, err := gather(w, r); err != nil {
+		if _, err := readV1Params(w, r); err != nil {
 			return err
 		}
 		return h(w, r, by)
 	}
 }
 
-// noUser makes a handler for homeservers of one that needs no user.
-func noUser(h accountHandler) sourceHandler {
+// withoutUser makes a handler for homeservers of one that needs no user.
+func withoutUser(h accountHandler) sourceHandler {
 	return func(w http.ResponseWriter, r *http.Request, servers []string) error {
 		by := caller{Owner: ownerAt(servers)}
 		if len(servers) == 1 {
@@ -170,11 +170,11 @@ func noUser(h accountHandler) sourceHandler {
 	}
 }
 
-// itsUser makes a handler for homeservers of one that needs the account of the
+// requireOwnUser makes a handler for homeservers of one that needs the account of the
 // user whom the parameter name has. The homeserver stands for its own users.
-func itsUser(name string, h accountHandler) sourceHandler {
+func requireOwnUser(name string, h accountHandler) sourceHandler {
 	return func(w http.ResponseWriter, r *http.Request, servers []string) error {
-		params, err := gather(w, r)
+		params, err := readV1Params(w, r)
 		if err != nil {
 			return err
 		}
@@ -196,11 +196,11 @@ func itsUser(name string, h accountHandler) sourceHandler {
 	}
 }
 
-// gather finds the parameters of a request of version 1, which may be in a JSON
+// readV1Params finds the parameters of a request of version 1, which may be in a JSON
 // object, in a form and in the query; those in the body count before others. It
 // makes them the request's body as version 2 has it, so that one handler does
 // for both.
-func gather(w http.ResponseWriter, r *http.Request) (map[string]jsontext.Value, error) {
+func readV1Params(w http.ResponseWriter, r *http.Request) (map[string]jsontext.Value, error) {
 	form, err := readForm(w, r)
 	if err != nil {
 		return nil, err

@@ -97,7 +97,7 @@ func (a *api) requestEmailToken(w http.ResponseWriter, r *http.Request, by calle
 	if err != nil {
 		return err
 	}
-	req.ID, req.To, req.Given = email.ID(), email.MailAddress(), *body.Email
+	req.ID, req.To, req.OriginalSpelling = email.ID(), email.MailAddress(), *body.Email
 	sid, err := a.requestToken(r.Context(), by, req)
 	if errors.Is(err, threepid.ErrSend) {
 		return fmt.Errorf("%w: %w", errMailNotSent, err)

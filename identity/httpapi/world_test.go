@@ -157,7 +157,7 @@ func (p proofs) Proven(ctx context.Context, sid, secret string) (identity.Proof,
 }
 
 func proven(s validation.Session, err error) (identity.Proof, error) {
-	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, Given: s.Given}, err
+	return identity.Proof{ID: s.ID, ValidatedAt: s.ValidatedAt, OriginalSpelling: s.OriginalSpelling}, err
 }
 
 // homeservers answer for OpenID tokens: a token is the user it belongs to, or

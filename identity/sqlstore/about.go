@@ -73,9 +73,9 @@ func (db *DB) About(ctx context.Context, p identity.Person) (a identity.About, e
 	return a, nil
 }
 
-// rowsOf reads the rows of a person in one of personalTables.
+// rowsOf reads the rows of a person in one of erasableTables.
 func (db *DB) rowsOf(ctx context.Context, p identity.Person, name, columns string, scan func(*sql.Rows) error) error {
-	for _, in := range personalTables() {
+	for _, in := range erasableTables() {
 		if in.name != name {
 			continue
 		}

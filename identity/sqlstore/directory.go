@@ -61,7 +61,7 @@ func (db *DB) Bind(ctx context.Context, b identity.Binding) error {
 // upsertBinding makes or replaces a binding, without its hashes, and returns its
 // ID. The directory is locked.
 func upsertBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int64, err error) {
-	row := []any{string(b.ID.Medium), b.ID.Address, b.Given, b.UserID, b.TS.UnixMilli()}
+	row := []any{string(b.ID.Medium), b.ID.Address, b.OriginalSpelling, b.UserID, b.TS.UnixMilli()}
 	err = tx.QueryRowContext(ctx,
 		`UPDATE bindings SET given = $3, user_id = $4, ts_ms = $5 WHERE medium = $1 AND address = $2
 			RETURNING id`, row...).Scan(&id)

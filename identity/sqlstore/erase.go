@@ -18,8 +18,8 @@ const (
 	eraseConditions = 100
 )
 
-// personal is a table with rows of people.
-type personal struct {
+// erasable is a table with rows of people.
+type erasable struct {
 	name, table, key string
 	// byUser are conditions for the rows of the user $1, and byAddress is one for
 	// those of the address $2 of the medium $1. Each finds its rows by an index, and
@@ -32,12 +32,12 @@ type personal struct {
 	cascades bool
 }
 
-// personalTables are the tables to erase people from, in that order: by the
+// erasableTables are the tables to erase people from, in that order: by the
 // bindings the others are found, so they come last.
-func personalTables() []personal {
+func erasableTables() []erasable {
 	const ofAddress = `medium = $1 AND address = $2`
 	const takenBy = `taken_by IS NOT NULL AND taken_by = $1`
-	return []personal{
+	return []erasable{
 		{name: "tokens", table: "tokens", key: "hash", byUser: []string{`user_id = $1`}},
 		{name: "terms", table: "accepted_terms", key: "user_id, url", byUser: []string{`user_id = $1`}},
 		{name: "guesses", table: "wrong_guesses", key: "medium, address", byAddress: ofAddress},
@@ -66,7 +66,7 @@ type condition struct {
 }
 
 // conditions find each row of a person once.
-func (in personal) conditions(p identity.Person) (all []condition) {
+func (in erasable) conditions(p identity.Person) (all []condition) {
 	others := "" // than those that the conditions before find
 	if p.UserID != "" {
 		for _, c := range in.byUser {
@@ -129,7 +129,7 @@ func (db *DB) Erase(ctx context.Context, p identity.Person, by identity.Removal,
 
 // countOf returns how many rows of a person there are in each table, as Found.
 func (db *DB) countOf(ctx context.Context, p identity.Person) (all []identity.Erased, err error) {
-	for _, table := range personalTables() {
+	for _, table := range erasableTables() {
 		e := identity.Erased{Table: table.name}
 		for _, c := range table.conditions(p) {
 			n, err := collect(ctx, db.read, scanOne[int], `SELECT COUNT(*) FROM `+table.table+` WHERE `+c.where, c.args...)
@@ -156,7 +156,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 			return err
 		}
 	}
-	for _, table := range personalTables() {
+	for _, table := range erasableTables() {
 		if table.cascades {
 			continue
 		}
@@ -187,7 +187,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 
 // eraseSome removes up to eraseRows rows for each condition, and reports how many
 // there were and whether there may be more.
-func (db *DB) eraseSome(ctx context.Context, in personal, conditions []condition, by identity.Removal) (rows int, more bool, err error) {
+func (db *DB) eraseSome(ctx context.Context, in erasable, conditions []condition, by identity.Removal) (rows int, more bool, err error) {
 	err = db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		rows, more = 0, false
 		if err := lockDirectory(ctx, tx); err != nil {

@@ -107,7 +107,7 @@ func importBindings(ctx context.Context, tx *sql.Tx, batch []identity.Binding) (
 	}
 	args := make([]any, 0, 5*len(batch))
 	for _, b := range batch {
-		args = append(args, string(b.ID.Medium), b.ID.Address, b.Given, b.UserID, b.TS.UnixMilli())
+		args = append(args, string(b.ID.Medium), b.ID.Address, b.OriginalSpelling, b.UserID, b.TS.UnixMilli())
 	}
 	made, err := collect(ctx, tx, func(r *sql.Rows) (s stored, err error) {
 		var medium string
@@ -145,7 +145,7 @@ func renewBinding(ctx context.Context, tx *sql.Tx, b identity.Binding) (id int64
 	err = tx.QueryRowContext(ctx,
 		`UPDATE bindings SET given = $3, user_id = $4, ts_ms = $5
 			WHERE medium = $1 AND address = $2 AND ts_ms < $5 RETURNING id`,
-		string(b.ID.Medium), b.ID.Address, b.Given, b.UserID, b.TS.UnixMilli()).Scan(&id)
+		string(b.ID.Medium), b.ID.Address, b.OriginalSpelling, b.UserID, b.TS.UnixMilli()).Scan(&id)
 	if err != nil {
 		return 0, err
 	}

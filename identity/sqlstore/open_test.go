@@ -274,7 +274,7 @@ func TestAddressesLeaveNoTrace(t *testing.T) {
 		}
 		b := identity.Binding{
 			ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
-			UserID: "@a:example.org", Given: "strauß@bücher.example", TS: time.Now(),
+			UserID: "@a:example.org", OriginalSpelling: "strauß@bücher.example", TS: time.Now(),
 		}
 		if err := db.Bind(ctx, b); err != nil {
 			t.Fatal(err)

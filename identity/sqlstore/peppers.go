@@ -96,7 +96,7 @@ func (db *DB) FillPepper(ctx context.Context, limit int, now, until time.Time) (
 func bindingsAfter(ctx context.Context, tx *sql.Tx, id int64, limit int) ([]stored, error) {
 	return collect(ctx, tx, func(r *sql.Rows) (s stored, err error) {
 		var medium string
-		err = r.Scan(&s.id, &medium, &s.ID.Address, &s.Given)
+		err = r.Scan(&s.id, &medium, &s.ID.Address, &s.OriginalSpelling)
 		s.ID.Medium = threepid.Medium(medium)
 		return s, err
 	}, `SELECT id, medium, address, given FROM bindings WHERE id > $1 ORDER BY id LIMIT $2`, id, limit)

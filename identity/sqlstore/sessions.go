@@ -48,7 +48,7 @@ func (db *DB) ClaimSession(ctx context.Context, c validation.Claim) (r validatio
 				AND (sessions.claim_id IS NULL OR sessions.claim_until_ms <= $13)
 			RETURNING sid, expires_ms`,
 			c.SID, medium, c.Key.ID.Address, c.Key.Secret[:], c.SessionExpires.UnixMilli(),
-			c.ID, c.Until.UnixMilli(), c.Attempt, c.Given, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now, c.Key.Owner).Scan(&r.SID, &expires)
+			c.ID, c.Until.UnixMilli(), c.Attempt, c.OriginalSpelling, c.NextLink, c.Code[:], c.CodeExpires.UnixMilli(), now, c.Key.Owner).Scan(&r.SID, &expires)
 		if err == nil {
 			r.Expires = time.UnixMilli(expires)
 			r.Won, r.Created, r.Replaced = true, r.SID == c.SID, retired > 0
@@ -252,7 +252,7 @@ func record(row scanner) (validation.Record, error) {
 	var medium string
 	var validated sql.NullInt64
 	var expired bool
-	err := row.Scan(&medium, &r.ID.Address, &r.Owner, &r.Given, &r.NextLink, &validated, &expired)
+	err := row.Scan(&medium, &r.ID.Address, &r.Owner, &r.OriginalSpelling, &r.NextLink, &validated, &expired)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return validation.Record{}, threepid.ErrNoSession

@@ -49,7 +49,7 @@ func TestRetiredSessionsKeepNoAddress(t *testing.T) {
 	url := storetest.SQLite(t)
 	v := storetest.NewValidation(t, open(t, url))
 	r := storetest.Email("s", 1)
-	r.Given, r.NextLink = "Alice@example.org", "https://example.org/"
+	r.OriginalSpelling, r.NextLink = "Alice@example.org", "https://example.org/"
 	c := v.Sent(t, r)
 	if _, err := v.Submit(t.Context(), c.ID.Medium, c.SID, "s", c.Token); err != nil {
 		t.Fatal(err)

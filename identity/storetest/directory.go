@@ -98,10 +98,10 @@ func testSpellings(t *testing.T, s Store) {
 	ok(t, s.BeginPepper(ctx, "pepper3", cur.ID))
 	next := live(t, s, identity.PepperNext)
 	b := identity.Binding{
-		ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
-		Given:  "strauß@bücher.example",
-		UserID: "@a:example.org",
-		TS:     begin(),
+		ID:               threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
+		OriginalSpelling: "strauß@bücher.example",
+		UserID:           "@a:example.org",
+		TS:               begin(),
 	}
 	ok(t, s.Bind(ctx, b))
 	want := []string{"@a:example.org", "@a:example.org", "@a:example.org"}
@@ -128,7 +128,7 @@ func testRebind(t *testing.T, s Store) {
 	ctx := t.Context()
 	p := current(t, s, "pepper1")
 	first := binding(1, "strauss")
-	first.Given = "strauß@example.com"
+	first.OriginalSpelling = "strauß@example.com"
 	ok(t, s.Bind(ctx, first))
 	second := binding(2, "strauss")
 	ok(t, s.Bind(ctx, second))

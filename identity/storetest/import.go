@@ -70,7 +70,7 @@ func testImportBindings(t *testing.T, s ImportStore) {
 	ok(t, s.BeginPepper(ctx, "pepper2", first.ID))
 	b := identity.Binding{
 		ID:     threepid.ID{Medium: threepid.MediumEmail, Address: "strauss@bücher.example"},
-		UserID: "@user1:example.org", Given: "strauß@bücher.example", TS: begin(),
+		UserID: "@user1:example.org", OriginalSpelling: "strauß@bücher.example", TS: begin(),
 	}
 	phone := identity.Binding{
 		ID: threepid.ID{Medium: threepid.MediumMSISDN, Address: "18005552067"}, UserID: "@user2:example.org", TS: begin(),

@@ -66,11 +66,11 @@ func requestCases() sessionCases {
 		},
 		"next_link and spelling are those of the last message that was sent": func(t *testing.T, v *Validation) {
 			r := Email("s", 1)
-			r.NextLink, r.Given = "https://example.org/a", "Alice@example.org"
+			r.NextLink, r.OriginalSpelling = "https://example.org/a", "Alice@example.org"
 			v.Sent(t, r)
-			r.NextLink, r.Given = "https://example.org/b?x=y", "ALICE@example.org"
+			r.NextLink, r.OriginalSpelling = "https://example.org/b?x=y", "ALICE@example.org"
 			c := v.Sent(t, withAttempt(r, 2))
-			r.NextLink, r.Given = "https://example.org/c", "aLICE@example.org"
+			r.NextLink, r.OriginalSpelling = "https://example.org/c", "aLICE@example.org"
 			v.Requested(t, withAttempt(r, 2)) // sends nothing
 			v.Outbox.On(func(context.Context, threepid.Challenge) error { return threepid.ErrSend })
 			if _, err := v.Request(t.Context(), withAttempt(r, 3)); !errors.Is(err, threepid.ErrSend) {
@@ -80,8 +80,8 @@ func requestCases() sessionCases {
 			if want := "https://example.org/b?x=y&sid=" + c.SID; s.NextLink != want {
 				t.Errorf("next_link %q, want %q", s.NextLink, want)
 			}
-			if s.Given != "ALICE@example.org" {
-				t.Errorf("given %q", s.Given)
+			if s.OriginalSpelling != "ALICE@example.org" {
+				t.Errorf("given %q", s.OriginalSpelling)
 			}
 		},
 	}

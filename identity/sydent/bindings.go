@@ -99,7 +99,7 @@ func (j *judge) judge(a association) (b identity.Binding, reason string) {
 		return b, reasonUserID
 	}
 	j.seen[address] = true
-	b.UserID, b.Given = a.userID, given(id, a.address)
+	b.UserID, b.OriginalSpelling = a.userID, given(id, a.address)
 	return b, ""
 }
 

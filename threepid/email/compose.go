@@ -42,14 +42,14 @@ func (s *Sender) compose(l letter, data func(Common) any) (message, error) {
 	// canonical form and nothing beside it.
 	address, err := threepid.ParseEmail(l.to)
 	if err != nil || address.MailAddress() != l.to {
-		return message{}, failed(sending.Invalid, "this is no address to send mail to")
+		return message{}, sending.Failed(sending.Invalid, "this is not an address to send mail to")
 	}
 	local, domain, _ := strings.Cut(l.to, "@")
 	name, _, _ := strings.Cut(local, "+")
 	private := []string{local, name, domain}
 	for _, value := range l.query {
 		if value[0] == "" || utf8.RuneCountInString(value[0]) > maxParameter {
-			return message{}, failed(sending.Invalid, "it does not fit into a link")
+			return message{}, sending.Failed(sending.Invalid, "it does not fit into a link")
 		}
 		private = append(private, value[0])
 	}
@@ -64,7 +64,7 @@ func (s *Sender) compose(l letter, data func(Common) any) (message, error) {
 		Service: templates.Clean(s.base.Host, maxParameter), Language: t.Language(),
 	}))
 	if err != nil {
-		return message{}, failed(sending.Invalid, err.Error())
+		return message{}, sending.Failed(sending.Invalid, err.Error())
 	}
 	return message{
 		sender: s.from(l.brand, l.homeserver), to: l.to, subject: m.Subject, text: m.Text, html: m.HTML,

@@ -94,7 +94,7 @@ func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 	}
 	s.deliver = func(_ context.Context, m message) error {
 		if _, err := fmt.Fprintf(w, "--- mail to %s: %s\n%s\n---\n", m.to, m.subject, strings.TrimSpace(m.text)); err != nil {
-			return failed(sending.Lost, "the mail could not be printed")
+			return sending.Failed(sending.Lost, "the mail could not be printed")
 		}
 		return nil
 	}

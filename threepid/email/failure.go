@@ -11,11 +11,6 @@ import (
 	"github.com/matrix-herald/herald/threepid/sending"
 )
 
-// failed is a mail that was not sent.
-func failed(o sending.Outcome, reason string) *sending.Failure {
-	return &sending.Failure{Outcome: o, Kind: threepid.ErrSend, Reason: reason}
-}
-
 // enhanced is the status code of RFC 3463 at the beginning of an answer, and
 // noMailbox those that lie with the recipient: no such mailbox or domain, moved,
 // disabled, and Exchange's "recipient not found".
@@ -38,23 +33,23 @@ func explain(step string, late bool, err error) *sending.Failure {
 	case errors.As(err, &reply):
 		return explainReply(step, reply)
 	case late:
-		return failed(sending.Timeout, "time ran out at "+step)
+		return sending.Failed(sending.Timeout, "time ran out at "+step)
 	case errors.As(err, &own):
 		return own
 	}
-	f := failed(sending.Lost, "the connection to the relay broke at "+step)
+	f := sending.Failed(sending.Lost, "the connection to the relay broke at "+step)
 	switch {
 	case errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &plain):
-		f = failed(sending.TLS, "there is no safe TLS connection to the relay")
+		f = sending.Failed(sending.TLS, "there is no safe TLS connection to the relay")
 	case step == stepConnect:
-		f = failed(sending.Unreachable, "the relay cannot be reached")
+		f = sending.Failed(sending.Unreachable, "the relay cannot be reached")
 	}
 	f.Said = err.Error()
 	return f
 }
 
 func explainReply(step string, reply *textproto.Error) *sending.Failure {
-	f := failed(sending.Deferred, fmt.Sprintf("the relay answered %d", reply.Code))
+	f := sending.Failed(sending.Deferred, fmt.Sprintf("the relay answered %d", reply.Code))
 	f.Said = reply.Msg
 	status := enhanced.FindString(reply.Msg)
 	if status != "" {

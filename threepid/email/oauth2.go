@@ -132,9 +132,9 @@ func (t *tokens) get(ctx context.Context, refused string) (string, error) {
 
 // explainToken says why there is no token.
 func explainToken(err error) error {
-	f := failed(sending.Unreachable, "the token endpoint gave no token")
+	f := sending.Failed(sending.Unreachable, "the token endpoint gave no token")
 	if answer, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		f = failed(sending.Auth, "the token endpoint answered "+answer.Response.Status)
+		f = sending.Failed(sending.Auth, "the token endpoint answered "+answer.Response.Status)
 		f.Said = string(answer.Body)
 		if answer.Response.StatusCode >= http.StatusInternalServerError {
 			f.Outcome = sending.Unavailable

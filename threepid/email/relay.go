@@ -71,7 +71,7 @@ func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 func (r *relay) deliver(ctx context.Context, m message) error {
 	data, err := encode(m, r.now())
 	if err != nil {
-		return failed(sending.Invalid, "the mail could not be encoded")
+		return sending.Failed(sending.Invalid, "the mail could not be encoded")
 	}
 	half, cancel := context.WithTimeout(ctx, r.Timeout.Std()/2)
 	defer cancel()
@@ -220,7 +220,7 @@ func (c *conn) open(ctx context.Context) (err error) {
 	if c.TLS == TLSStart {
 		c.step = stepStartTLS
 		if ok, _ := c.client.Extension("STARTTLS"); !ok {
-			return failed(sending.TLS, "the relay does not offer STARTTLS")
+			return sending.Failed(sending.TLS, "the relay does not offer STARTTLS")
 		}
 		if err := c.client.StartTLS(c.tls); err != nil {
 			return err
@@ -259,7 +259,7 @@ func (c *conn) login() error {
 			return c.client.Auth(smtp.PlainAuth("", c.Username, password, c.Host, false))
 		}
 	}
-	f := failed(sending.Auth, "the relay offers no suitable way to log in")
+	f := sending.Failed(sending.Auth, "the relay offers no suitable way to log in")
 	f.Said = "AUTH " + offered
 	return f
 }
@@ -270,7 +270,7 @@ func (c *conn) offer(data []byte) (io.WriteCloser, error) {
 	// Asking for SMTPUTF8 without need would fail at a later relay without it.
 	utf8 := needsUTF8(c.to)
 	if ok, _ := c.client.Extension("SMTPUTF8"); utf8 && !ok {
-		return nil, failed(sending.NoUTF8, "the relay does not offer SMTPUTF8, which the address needs")
+		return nil, sending.Failed(sending.NoUTF8, "the relay does not offer SMTPUTF8, which the address needs")
 	}
 	c.client.SkipSMTPUTF8(!utf8)
 	if err := c.client.Mail("<" + c.from.Address + ">"); err != nil {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/templates"
 )
 
@@ -48,6 +49,11 @@ type Failure struct {
 	Reason string
 	// Said is what the relay or provider said, for the log alone. Redact makes it.
 	Said string
+}
+
+// Failed returns a Failure that a later attempt may not meet.
+func Failed(o Outcome, reason string) *Failure {
+	return &Failure{Outcome: o, Kind: threepid.ErrSend, Reason: reason}
 }
 
 // Error says why, and nothing of what others said.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/internal/safehttp"
-	"github.com/matrix-herald/herald/threepid"
 	"github.com/matrix-herald/herald/threepid/sending"
 )
 
@@ -26,47 +25,47 @@ func newClient(timeout time.Duration, allow []netip.Prefix, roots *x509.CertPool
 	return safehttp.New(safehttp.Options{Timeout: timeout, MaxBody: maxAnswer, AllowNets: allow, RootCAs: roots, UserAgent: "herald-identity"})
 }
 
-// answer is what a provider answered.
-type answer struct {
+// response is what a provider answered.
+type response struct {
 	status int
 	body   []byte
 }
 
-// exchange sends a message in a request and returns the answer, or a failure
+// roundTrip sends a message in a request and returns the answer, or a failure
 // without one.
-func exchange(client *safehttp.Client, req *http.Request, m message) (answer, error) {
+func roundTrip(client *safehttp.Client, req *http.Request, m message) (response, error) {
 	m.say("> %s %s://%s%s", req.Method, req.URL.Scheme, req.URL.Host, req.URL.Path) // a query may hold a secret
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{}, noAnswer(req.Context(), err)
+		return response{}, noAnswer(req.Context(), err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return answer{}, noAnswer(req.Context(), err)
+		return response{}, noAnswer(req.Context(), err)
 	}
 	m.say("< %s", resp.Status)
 	m.say("< %s", body)
-	return answer{resp.StatusCode, body}, nil
+	return response{resp.StatusCode, body}, nil
 }
 
 // noAnswer describes an error of safehttp, which names the host and nothing
 // else of the request.
 func noAnswer(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		return failed(sending.Timeout, "the provider did not answer in time")
+		return sending.Failed(sending.Timeout, "the provider did not answer in time")
 	}
 	if errors.Is(err, safehttp.ErrBlocked) {
-		return failed(sending.Unreachable, err.Error()+": only providers in allow_networks may have a private address")
+		return sending.Failed(sending.Unreachable, err.Error()+": only providers in allow_networks may have a private address")
 	}
-	return failed(sending.Unreachable, err.Error())
+	return sending.Failed(sending.Unreachable, err.Error())
 }
 
 // refused describes an answer that does not accept the message. code is the
 // provider's own number for it, 0 for none, and said are its words, redacted.
 func refused(status, code int, said string) error {
-	f := &sending.Failure{Outcome: sending.Refused, Kind: threepid.ErrSend, Said: said}
-	f.Reason = fmt.Sprintf("the provider answered %d", status)
+	f := sending.Failed(sending.Refused, fmt.Sprintf("the provider answered %d", status))
+	f.Said = said
 	if code != 0 {
 		f.Reason += " with its error " + strconv.Itoa(code)
 	}
@@ -79,10 +78,6 @@ func refused(status, code int, said string) error {
 		f.Outcome = sending.Unavailable
 	}
 	return f
-}
-
-func failed(o sending.Outcome, reason string) error {
-	return &sending.Failure{Outcome: o, Kind: threepid.ErrSend, Reason: reason}
 }
 
 // parseNetworks reads networks in CIDR form.

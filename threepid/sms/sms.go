@@ -152,13 +152,15 @@ func (s *Sender) Warnings() []string { return s.warnings }
 // *threepid.BusyError when there was no free slot within Config.MaxWait. After
 // a timeout the provider may have accepted the message all the same.
 func (s *Sender) Send(ctx context.Context, c threepid.Challenge) error {
-	return s.send(ctx, c, func(string, ...any) {})
+	return s.Try(ctx, c, func(string, ...any) {})
 }
 
 // Try is Send that tells say, as in fmt.Printf, what goes on: each request to the
 // provider and its answer. They hold the number.
 func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format string, args ...any)) error {
-	return s.send(ctx, c, say)
+	m, err := s.word(c)
+	m.say = say
+	return s.slots.Send(ctx, verificationName, err, func(ctx context.Context) error { return s.provider.send(ctx, m) })
 }
 
 // Probe asks Twilio about the account, without a message. It returns a
@@ -170,12 +172,6 @@ func (s *Sender) Probe(ctx context.Context) error {
 	return nil
 }
 
-func (s *Sender) send(ctx context.Context, c threepid.Challenge, say func(string, ...any)) error {
-	m, err := s.word(c)
-	m.say = say
-	return s.slots.Send(ctx, verificationName, err, func(ctx context.Context) error { return s.provider.send(ctx, m) })
-}
-
 // word makes the message of a challenge.
 func (s *Sender) word(c threepid.Challenge) (message, error) {
 	switch {
@@ -184,7 +180,7 @@ func (s *Sender) word(c threepid.Challenge) (message, error) {
 	case !s.config.allowed(c.Region):
 		return message{}, &sending.Failure{Outcome: sending.Country, Kind: threepid.ErrDestinationRejected, Reason: "its country is not on the list"}
 	case !number.MatchString(c.To):
-		return message{}, failed(sending.Invalid, "this is no telephone number to send to")
+		return message{}, sending.Failed(sending.Invalid, "this is not a telephone number to send to")
 	}
 	t := s.templates.Choose(verificationName, c.Brand, c.Language)
 	m, err := t.Render(Verification{
@@ -192,7 +188,7 @@ func (s *Sender) word(c threepid.Challenge) (message, error) {
 		Minutes: int(c.ValidFor / time.Minute), Language: t.Language(),
 	})
 	if err != nil {
-		return message{}, failed(sending.Invalid, err.Error())
+		return message{}, sending.Failed(sending.Invalid, err.Error())
 	}
 	return message{to: c.To, from: s.config.originatorFor(c.To, c.Region), text: m.Text}, nil
 }
@@ -202,7 +198,7 @@ type printer struct{ w io.Writer }
 
 func (p printer) send(_ context.Context, m message) error {
 	if _, err := fmt.Fprintf(p.w, "--- SMS to +%s: %s\n", m.to, m.text); err != nil {
-		return failed(sending.Unreachable, "the message could not be printed")
+		return sending.Failed(sending.Unreachable, "the message could not be printed")
 	}
 	return nil
 }

@@ -261,7 +261,7 @@ func TestWhatIsNoNumberIsNotSentTo(t *testing.T) {
 	for _, to := range []string{"", "+447700900001", "4477009&to=1", "447700900001\r\n", "447700900001447700900001"} {
 		c := challenge()
 		c.To = to
-		checkError(t, s.Send(t.Context(), c), threepid.ErrSend, "no telephone number")
+		checkError(t, s.Send(t.Context(), c), threepid.ErrSend, "not a telephone number")
 	}
 	s.outcomes(t, "invalid", 5)
 	if n := len(gateway.Requests()); n != 0 {

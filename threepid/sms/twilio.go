@@ -115,14 +115,14 @@ func (t *twilio) probe(ctx context.Context) error {
 		return err
 	}
 	req.SetBasicAuth(t.username, t.password.Reveal())
-	got, err := exchange(t.client, req, message{say: func(string, ...any) {}})
+	got, err := roundTrip(t.client, req, message{say: func(string, ...any) {}})
 	switch {
 	case err != nil:
 		return err
 	case got.status != http.StatusOK || json.Unmarshal(got.body, &account) != nil:
 		return refused(got.status, 0, sending.Redact(string(got.body)))
 	case account.Status != "active":
-		return failed(sending.Auth, "the account is "+strconv.Quote(account.Status))
+		return sending.Failed(sending.Auth, "the account is "+strconv.Quote(account.Status))
 	}
 	return nil
 }
@@ -136,12 +136,12 @@ func (t *twilio) send(ctx context.Context, m message) error {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.account+"/Messages.json", strings.NewReader(form.Encode()))
 	if err != nil {
-		return failed(sending.Invalid, "no request could be made of it")
+		return sending.Failed(sending.Invalid, "no request could be made of it")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	req.SetBasicAuth(t.username, t.password.Reveal())
-	got, err := exchange(t.client, req, m)
+	got, err := roundTrip(t.client, req, m)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (t *twilio) send(ctx context.Context, m message) error {
 	case got.status/100 != 2 || code != 0:
 		return refused(got.status, code, sending.Redact(said.Message, m.to))
 	case malformed || said.SID == "" || state == `"failed"` || state == `"undelivered"` || state == `"canceled"`:
-		return failed(sending.Refused, "Twilio's answer does not accept the message")
+		return sending.Failed(sending.Refused, "Twilio's answer does not accept the message")
 	}
 	return nil
 }

@@ -89,14 +89,14 @@ func newWebhook(c WebhookConfig, timeout time.Duration) (*webhook, error) {
 func (w *webhook) send(ctx context.Context, m message) error {
 	f, err := w.fill(fields{To: m.to, From: m.from, Text: m.text, Secret: w.secret.Reveal()})
 	if err != nil {
-		return failed(sending.Invalid, "no request could be made of it")
+		return sending.Failed(sending.Invalid, "no request could be made of it")
 	}
 	req, err := http.NewRequestWithContext(ctx, w.method, f.url.String(), strings.NewReader(f.body))
 	if err != nil {
-		return failed(sending.Invalid, "no request could be made of it")
+		return sending.Failed(sending.Invalid, "no request could be made of it")
 	}
 	req.Header = f.header
-	got, err := exchange(w.client, req, m)
+	got, err := roundTrip(w.client, req, m)
 	switch {
 	case err != nil:
 		return err
@@ -111,8 +111,8 @@ func (w *webhook) send(ctx context.Context, m message) error {
 }
 
 // said returns the words of an answer without the secret, which it may quote.
-func (w *webhook) said(a answer, m message) string {
-	return sending.Redact(string(a.body), w.secret.Reveal(), m.to)
+func (w *webhook) said(r response, m message) string {
+	return sending.Redact(string(r.body), w.secret.Reveal(), m.to)
 }
 
 // filled is what a request is made of.

@@ -117,7 +117,7 @@ func (l *loader) add(to layer, name, ext, content string) {
 	if tagged {
 		parsed, err := language.Parse(tag)
 		if err != nil {
-			l.fault("%s%s: %q is no BCP 47 tag, such as en or pt-BR", name, ext, tag)
+			l.fault("%s%s: %q is not a BCP 47 tag, such as en or pt-BR", name, ext, tag)
 			return
 		}
 		f.tag = parsed

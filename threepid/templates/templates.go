@@ -76,7 +76,7 @@ type selection struct {
 func Load(src Source, kinds ...Kind) (set *Set, warnings []string, err error) {
 	fallback, err := language.Parse(src.Language)
 	if err != nil {
-		return nil, nil, fmt.Errorf("default language: %q is no BCP 47 tag, such as en or pt-BR", src.Language)
+		return nil, nil, fmt.Errorf("default language: %q is not a BCP 47 tag, such as en or pt-BR", src.Language)
 	}
 	l := loader{dir: src.Dir, fallback: fallback, kinds: kinds, parsed: make(map[*file]*Template)}
 	layers := []layer{l.read(src.Builtin, ".", "built-in ")}

@@ -223,7 +223,7 @@ func TestLoadNamesEveryFault(t *testing.T) {
 			files: map[string]string{"leter.txt": "x"}, want: []string{"leter.txt: no message has this name; there are: letter, note"},
 		},
 		"a file that belongs to no language": {
-			files: map[string]string{"note.german.old.txt": "x"}, want: []string{`note.german.old.txt: "german.old" is no BCP 47 tag`},
+			files: map[string]string{"note.german.old.txt": "x"}, want: []string{`note.german.old.txt: "german.old" is not a BCP 47 tag`},
 		},
 		"two files for one language": {
 			files: map[string]string{"note.txt": "{{.Code}}", "note.en.txt": "{{.Code}}"}, want: []string{"is for the same language"},
@@ -280,7 +280,7 @@ func TestLoadNamesEveryFault(t *testing.T) {
 				"letter.txt: must show {{.Code}}", "letter.html: must show {{.Code}}",
 			},
 		},
-		"a default language nobody knows":       {fallback: "english please", want: []string{`"english please" is no BCP 47 tag`}},
+		"a default language nobody knows":       {fallback: "english please", want: []string{`"english please" is not a BCP 47 tag`}},
 		"a default language without a template": {fallback: "fr", want: []string{"letter.txt is missing, in the default language fr", "note.txt is missing"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -106,7 +106,7 @@ func (s *Sessions) claim(r Request, token string, life time.Duration) Claim {
 		ID: rand.Text(), Until: now.Add(s.opts.Lease),
 		Key: Key{ID: r.ID, Secret: s.hash("secret", r.ClientSecret), Owner: r.Owner},
 		SID: rand.Text(), SessionExpires: now.Add(s.opts.SessionLife),
-		Attempt: r.SendAttempt, Given: r.Given, NextLink: r.NextLink,
+		Attempt: r.SendAttempt, OriginalSpelling: r.OriginalSpelling, NextLink: r.NextLink,
 		Code: s.hash("code", r.ClientSecret, token), CodeExpires: now.Add(life),
 		Now: now,
 	}
@@ -164,8 +164,10 @@ func (s *Sessions) deliver(ctx context.Context, c threepid.Challenge) error {
 // the attempt has been sent then, and whether claiming it again makes sense.
 func (s *Sessions) await(ctx context.Context, sid string, held Progress, attempt int64) (again bool, err error) {
 	for pause := firstPoll; ; pause = min(2*pause, longestPoll) {
-		if err := wait(ctx, pause); err != nil {
-			return false, fmt.Errorf("%w: %w", threepid.ErrSend, err)
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w: %w", threepid.ErrSend, context.Cause(ctx))
+		case <-time.After(pause):
 		}
 		p, err := s.opts.Store.SendProgress(ctx, sid)
 		switch {
@@ -182,16 +184,5 @@ func (s *Sessions) await(ctx context.Context, sid string, held Progress, attempt
 		default:
 			return false, fmt.Errorf("%w: %w", threepid.ErrSend, errFailed)
 		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
 	}
 }

@@ -16,9 +16,9 @@ type Request struct {
 	// needs besides (threepid.Challenge).
 	ID         threepid.ID
 	To, Region string
-	// Given is the address as the client wrote it, for those who look it up as it
+	// OriginalSpelling is the address as the client wrote it, for those who look it up as it
 	// is written; empty if that does not matter.
-	Given string
+	OriginalSpelling string
 	// Owner is who asks, and alone may use the session once it is validated: the
 	// user ID of an account, or the homeservers at an address.
 	Owner string
@@ -55,8 +55,8 @@ type Session struct {
 	ID  threepid.ID
 	// Owner is that of the Request.
 	Owner string
-	// Given is that of the Request whose message was sent last.
-	Given string
+	// OriginalSpelling is that of the Request whose message was sent last.
+	OriginalSpelling string
 	// NextLink is where to send the person, the sid already added to it; empty if
 	// the client named no place.
 	NextLink string

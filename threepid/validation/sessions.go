@@ -170,7 +170,7 @@ func checkSession(sid, clientSecret string) error {
 }
 
 func session(sid string, r Record) Session {
-	s := Session{SID: sid, ID: r.ID, Owner: r.Owner, Given: r.Given, ValidatedAt: r.Validated}
+	s := Session{SID: sid, ID: r.ID, Owner: r.Owner, OriginalSpelling: r.OriginalSpelling, ValidatedAt: r.Validated}
 	if r.NextLink != "" {
 		s.NextLink = withSID(r.NextLink, sid)
 	}

@@ -411,8 +411,8 @@ func TestRequestsAndSessionsShowNothingByAccident(t *testing.T) {
 		fmt.Stringer
 		slog.LogValuer
 	}{
-		"request": validation.Request{ID: id, To: "alice@example.org", Given: "alice@x", ClientSecret: "the-secret", NextLink: "https://the-link/"},
-		"session": validation.Session{ID: id, SID: "the-sid", Given: "alice@x", NextLink: "https://the-link/"},
+		"request": validation.Request{ID: id, To: "alice@example.org", OriginalSpelling: "alice@x", ClientSecret: "the-secret", NextLink: "https://the-link/"},
+		"session": validation.Session{ID: id, SID: "the-sid", OriginalSpelling: "alice@x", NextLink: "https://the-link/"},
 	} {
 		var log bytes.Buffer
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "value", value, "inside", struct{ V any }{value})

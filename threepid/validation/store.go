@@ -80,10 +80,10 @@ type Claim struct {
 	SID            string    // of the session, should there be none yet
 	SessionExpires time.Time // of the session, should there be none yet
 
-	Attempt         int64
-	Given, NextLink string
-	Code            Hash
-	CodeExpires     time.Time
+	Attempt                    int64
+	OriginalSpelling, NextLink string
+	Code                       Hash
+	CodeExpires                time.Time
 
 	Now time.Time
 }
@@ -142,10 +142,10 @@ type Guess struct {
 
 // Record is what a session knows to tell.
 type Record struct {
-	ID              threepid.ID
-	Owner           string
-	Given, NextLink string
-	Validated       time.Time // the zero Time if it is not
+	ID                         threepid.ID
+	Owner                      string
+	OriginalSpelling, NextLink string
+	Validated                  time.Time // the zero Time if it is not
 }
 
 // Verdict is the outcome of a guess.
