@@ -45,10 +45,7 @@ func (db *DB) ClaimServerName(ctx context.Context, name string, provisional func
 func (db *DB) AddToken(ctx context.Context, token identity.Digest, userID string, now time.Time) error {
 	_, err := db.write.ExecContext(ctx,
 		`INSERT INTO tokens (hash, user_id, used_ms) VALUES ($1, $2, $3)`, token[:], userID, now.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("add a token: %w", err)
-	}
-	return nil
+	return doing("add a token", err)
 }
 
 // Token implements identity.AccountStore.
@@ -71,10 +68,7 @@ func (db *DB) Token(ctx context.Context, token identity.Digest, idleSince time.T
 func (db *DB) TouchToken(ctx context.Context, token identity.Digest, now time.Time) error {
 	_, err := db.write.ExecContext(ctx,
 		`UPDATE tokens SET used_ms = $2 WHERE hash = $1 AND used_ms < $2`, token[:], now.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("touch a token: %w", err)
-	}
-	return nil
+	return doing("touch a token", err)
 }
 
 // DeleteToken implements identity.AccountStore.
@@ -91,10 +85,7 @@ func (db *DB) DeleteToken(ctx context.Context, token identity.Digest, idleSince 
 		}
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("delete a token: %w", err)
-	}
-	return nil
+	return doing("delete a token", err)
 }
 
 // SweepAccounts implements identity.AccountStore.
@@ -130,10 +121,7 @@ func (db *DB) AcceptTerms(ctx context.Context, userID string, urls []string, now
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("accept terms: %w", err)
-	}
-	return nil
+	return doing("accept terms", err)
 }
 
 // AcceptedTerms implements identity.TermsStore.

@@ -167,10 +167,7 @@ func (db *DB) SettleDeliveries(ctx context.Context, results []identity.DeliveryR
 		}
 		return letGo(ctx, tx, claim, server, now)
 	})
-	if err != nil {
-		return fmt.Errorf("settle deliveries: %w", err)
-	}
-	return nil
+	return doing("settle deliveries", err)
 }
 
 // settle writes down what came of one delivery.

@@ -52,10 +52,7 @@ func (db *DB) Bind(ctx context.Context, b identity.Binding) error {
 		}
 		return takeInvites(ctx, tx, b)
 	})
-	if err != nil {
-		return fmt.Errorf("bind: %w", err)
-	}
-	return nil
+	return doing("bind", err)
 }
 
 // upsertBinding makes or replaces a binding, without its hashes, and returns its
@@ -174,10 +171,7 @@ func (db *DB) Binding(ctx context.Context, id threepid.ID) (identity.Binding, er
 // Bindings implements identity.DirectoryStore.
 func (db *DB) Bindings(ctx context.Context) (n int64, err error) {
 	err = db.read.QueryRowContext(ctx, `SELECT bindings FROM directory WHERE id = 1`).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("number of bindings: %w", err)
-	}
-	return n, nil
+	return n, doing("number of bindings", err)
 }
 
 // hash is a row of hashes.

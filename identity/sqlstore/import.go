@@ -35,10 +35,7 @@ func (db *DB) FinishImport(ctx context.Context, begun time.Time) error {
 	_, err := db.jobs.ExecContext(ctx,
 		`INSERT INTO imports (id, begun_ms) VALUES (1, $1)
 			ON CONFLICT (id) DO UPDATE SET begun_ms = excluded.begun_ms`, begun.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("finish an import: %w", err)
-	}
-	return nil
+	return doing("finish an import", err)
 }
 
 // ImportBindings makes bindings, each of another identifier, in one transaction,

@@ -60,10 +60,7 @@ func (db *DB) AddInvite(ctx context.Context, i identity.Invite) error {
 		_, err = insertInvite(ctx, tx, i, "")
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("add an invite: %w", err)
-	}
-	return nil
+	return doing("add an invite", err)
 }
 
 func insertInvite(ctx context.Context, tx *sql.Tx, i identity.Invite, onConflict string) (sql.Result, error) {
@@ -152,10 +149,7 @@ func (db *DB) DeleteInvite(ctx context.Context, token, sender string, by identit
 		}
 		return db.note(ctx, tx, by, removedInvite(token))
 	})
-	if err != nil {
-		return fmt.Errorf("delete an invite: %w", err)
-	}
-	return nil
+	return doing("delete an invite", err)
 }
 
 // recordColumns are what scanRecord reads.

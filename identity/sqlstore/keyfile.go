@@ -137,10 +137,7 @@ func (f *KeyFile) ActivateKey(ctx context.Context, old string, key identity.Stor
 		}
 		return append(keys, key), nil
 	})
-	if err != nil {
-		return fmt.Errorf("activate a signing key: %w", err)
-	}
-	return nil
+	return doing("activate a signing key", err)
 }
 
 // CompromiseKey implements identity.KeyStore.
@@ -154,10 +151,7 @@ func (f *KeyFile) CompromiseKey(ctx context.Context, id string) error {
 		}
 		return nil, identity.ErrNotFound
 	})
-	if err != nil {
-		return fmt.Errorf("declare a signing key compromised: %w", err)
-	}
-	return nil
+	return doing("declare a signing key compromised", err)
 }
 
 // update replaces the keys with what change makes of them, while it holds the

@@ -47,10 +47,7 @@ func (db *DB) ActivateKey(ctx context.Context, old string, key identity.StoredKe
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("activate a signing key: %w", err)
-	}
-	return nil
+	return doing("activate a signing key", err)
 }
 
 // CompromiseKey implements identity.KeyStore.

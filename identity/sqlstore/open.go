@@ -154,8 +154,5 @@ func (db *DB) Close() error {
 func (db *DB) Try(ctx context.Context) error {
 	_, err := db.write.ExecContext(ctx, `UPDATE service SET tried_ms = $1 WHERE id IN
 		(SELECT id FROM service WHERE id = 1`+db.dialect.skipLocked+`)`, time.Now().UnixMilli())
-	if err != nil {
-		return fmt.Errorf("try a write: %w", err)
-	}
-	return nil
+	return doing("try a write", err)
 }

@@ -39,10 +39,7 @@ func (db *DB) BeginPepper(ctx context.Context, value string, current int64) erro
 					AND COALESCE(MAX(CASE WHEN state = 'current' THEN id END), 0) = $2`, value, current)
 		return err
 	})
-	if err != nil {
-		return fmt.Errorf("begin a pepper: %w", err)
-	}
-	return nil
+	return doing("begin a pepper", err)
 }
 
 // stored is a binding with its ID in the database.

@@ -198,3 +198,11 @@ func lostConnection(err error) bool {
 	}
 	return false
 }
+
+// doing says what was being done when err came, if it came.
+func doing(what string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", what, err)
+	}
+	return err
+}

@@ -98,10 +98,7 @@ func (db *DB) SendProgress(ctx context.Context, sid string) (validation.Progress
 func (db *DB) PromoteSession(ctx context.Context, sid, claimID string) (bool, error) {
 	n, err := affected(db.write.ExecContext(ctx,
 		`UPDATE sessions SET`+promoteClaim+` WHERE sid = $1 AND claim_id = $2`, sid, claimID))
-	if err != nil {
-		return false, fmt.Errorf("promote a session's claim: %w", err)
-	}
-	return n > 0, nil
+	return n > 0, doing("promote a session's claim", err)
 }
 
 // ReleaseSession implements validation.Store.
@@ -281,10 +278,7 @@ func (db *DB) RetireSessions(ctx context.Context, expired time.Time, limit int) 
 		WHERE retired = 0 AND expires_ms <= $1 AND sid IN
 			(SELECT sid FROM sessions WHERE retired = 0 AND expires_ms <= $1 ORDER BY expires_ms LIMIT $2)`,
 		expired.UnixMilli(), limit))
-	if err != nil {
-		return 0, fmt.Errorf("retire sessions: %w", err)
-	}
-	return n, nil
+	return n, doing("retire sessions", err)
 }
 
 // DeleteSessions implements validation.Store.
@@ -292,10 +286,7 @@ func (db *DB) DeleteSessions(ctx context.Context, expired time.Time, limit int) 
 	n, err := affected(db.write.ExecContext(ctx, `DELETE FROM sessions WHERE sid IN
 			(SELECT sid FROM sessions WHERE retired = 1 AND expires_ms <= $1 ORDER BY expires_ms LIMIT $2)`,
 		expired.UnixMilli(), limit))
-	if err != nil {
-		return 0, fmt.Errorf("delete sessions: %w", err)
-	}
-	return n, nil
+	return n, doing("delete sessions", err)
 }
 
 // WrongGuesses implements validation.Store.
@@ -313,8 +304,5 @@ func (db *DB) ForgetGuesses(ctx context.Context, before time.Time, limit int) (i
 	n, err := affected(db.write.ExecContext(ctx, `DELETE FROM wrong_guesses WHERE (medium, address) IN
 			(SELECT medium, address FROM wrong_guesses WHERE since_ms <= $1 ORDER BY since_ms LIMIT $2) AND since_ms <= $1`,
 		before.UnixMilli(), limit))
-	if err != nil {
-		return 0, fmt.Errorf("forget wrong guesses: %w", err)
-	}
-	return n, nil
+	return n, doing("forget wrong guesses", err)
 }
