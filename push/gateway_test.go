@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,8 @@ type service struct {
 	// hold, when set, keeps each attempt until it is closed.
 	hold    chan struct{}
 	started chan struct{}
+	// addresses is how often an address was asked for, which may cost something.
+	addresses atomic.Int64
 
 	mu     sync.Mutex
 	script map[string][]push.Outcome
@@ -39,6 +42,7 @@ func (s *service) Destination(*push.Device) string { return "service" }
 // Address passes over how often a pushkey is written with a "+", and takes none
 // with a "?".
 func (s *service) Address(d *push.Device) string {
+	s.addresses.Add(1)
 	if strings.Contains(d.PushKey, "?") {
 		return ""
 	}
@@ -131,19 +135,19 @@ func TestDeliverRetries(t *testing.T) {
 		want     push.Outcome
 		attempts int
 	}{
-		"an accepted push is sent once":                          {nil, sent, 1},
-		"an idle connection's answer is asked for once more":     {[]push.Outcome{idle, idle, sent}, idle, 2},
-		"a rejection is final":                                   {[]push.Outcome{gone}, gone, 1},
-		"a refused connection is tried again":                    {[]push.Outcome{refused}, sent, 2},
-		"three refused connections are enough":                   {[]push.Outcome{refused, refused, refused}, refused, 3},
-		"a cut is sent again once":                               {[]push.Outcome{cut}, sent, 2},
-		"a second cut goes back to the homeserver":               {[]push.Outcome{cut, cut}, cut, 2},
-		"a cut after a refusal is sent again once":               {[]push.Outcome{refused, cut}, sent, 3},
-		"what the service may have processed is not tried again": {[]push.Outcome{tooMany}, tooMany, 1},
-		"a service that asks for patience gets it":               {[]push.Outcome{unavailable}, unavailable, 1},
-		"patience is kept even where the push was not processed": {[]push.Outcome{{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}}, push.Outcome{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}, 1},
-		"a rejection after a refused connection is a rejection":  {[]push.Outcome{refused, gone}, gone, 2},
-		"a dropped message is final":                             {[]push.Outcome{{Kind: push.Dropped, Reason: push.ReasonTooLarge}}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}, 1},
+		"an accepted push is sent once":                            {nil, sent, 1},
+		"an idle connection's answer is asked for once more":       {[]push.Outcome{idle, idle, sent}, idle, 2},
+		"a rejection is final":                                     {[]push.Outcome{gone}, gone, 1},
+		"a refused connection is tried again":                      {[]push.Outcome{refused}, sent, 2},
+		"three refused connections are enough":                     {[]push.Outcome{refused, refused, refused}, refused, 3},
+		"a cut is sent again once":                                 {[]push.Outcome{cut}, sent, 2},
+		"a second cut goes back to the homeserver":                 {[]push.Outcome{cut, cut}, cut, 2},
+		"a cut after a refusal is sent again once":                 {[]push.Outcome{refused, cut}, sent, 3},
+		"what the service may have processed is not tried again":   {[]push.Outcome{tooMany}, tooMany, 1},
+		"a service that sends Retry-After is not asked again":      {[]push.Outcome{unavailable}, unavailable, 1},
+		"Retry-After counts even where the push was not processed": {[]push.Outcome{{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}}, push.Outcome{Kind: push.Temporary, Unprocessed: true, RetryAfter: time.Second}, 1},
+		"a rejection after a refused connection is a rejection":    {[]push.Outcome{refused, gone}, gone, 2},
+		"a dropped message is final":                               {[]push.Outcome{{Kind: push.Dropped, Reason: push.ReasonTooLarge}}, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}, 1},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -239,6 +243,9 @@ func TestDeliverOncePerDevice(t *testing.T) {
 	got := g.Deliver(t.Context(), &push.Notification{}, ds)
 	if n := len(s.attempts("a")); n != 2 {
 		t.Errorf("%d pushes to a, want 2: one for each data", n)
+	}
+	if n := s.addresses.Load(); n != 3 {
+		t.Errorf("%d addresses for three devices", n)
 	}
 	if diff := cmp.Diff(got[0], got[1]); diff != "" {
 		t.Errorf("the same device twice has two outcomes:\n%s", diff)

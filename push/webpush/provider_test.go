@@ -318,7 +318,7 @@ func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 
 // A thousand origins that never answer leave others their places.
 //
-// Conformance (Web Push): a host that no operator names and that hangs, fails, asks for a day's patience or accepts and rejects in turns | a twentieth of the app's places, and half for all of its kind; its devices alone (also TestOnlyNamedOriginsAreDestinations, TestAHostileEndpointHarmsItselfAlone)
+// Conformance (Web Push): a host that no operator names and that hangs, fails, sends a Retry-After of a day or accepts and rejects in turns | a twentieth of the app's places, and half for all of its kind; its devices alone (also TestOnlyNamedOriginsAreDestinations, TestAHostileEndpointHarmsItselfAlone)
 func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
