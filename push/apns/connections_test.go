@@ -63,27 +63,16 @@ func TestAppsShareConnections(t *testing.T) {
 	}
 
 	third.Close()
-	sendOne(open(t, connections, cfg))
+	last := open(t, connections, cfg)
+	sendOne(last)
 	expect("a provider opened after the last was closed", 3)
 	if got := connections.Stats(); got.Open != 2 || got.Dials != 3 {
 		t.Errorf("the numbers are %+v, want two connections and three dials", got)
 	}
-}
-
-func TestClosedConnectionsDeliverNothing(t *testing.T) {
-	t.Parallel()
-	key := pushtest.NewTokenKey(t)
-	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
-	connections := connect(t, apns.Options{RootCAs: fake.CA().Pool()})
-	cfg := tokenConfig(t, key, fake.URL())
-	provider := open(t, connections, cfg)
 	connections.Close()
-	got := provider.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Reason != push.ReasonConnection || !got.Unprocessed {
-		t.Errorf("got %+v, want a connection that processed nothing", got)
-	}
-	if _, err := connections.Open("app", cfg); err == nil {
-		t.Error("an app can be opened")
+	got := last.Send(t.Context(), delivery(message("@a:x", "", "hi")))
+	if _, err := connections.Open("app", cfg); err == nil || got.Reason != push.ReasonConnection || !got.Unprocessed {
+		t.Errorf("closed connections: got %+v, and an app opens with %v", got, err)
 	}
 }
 
@@ -125,30 +114,6 @@ func TestRequestsAreMadeThroughWrap(t *testing.T) {
 	send(t, app{open(t, connections, tokenConfig(t, pushtest.NewTokenKey(t), fake.URL())), fake}, delivery(message("@a:x", "", "hi")))
 	if wrapped != 1 {
 		t.Errorf("%d requests were made through Wrap, want 1", wrapped)
-	}
-}
-
-// Conformance (APNs): GOAWAY and its last words (also TestTheLastWordsOnAConnectionAreHeard)
-func TestAGoAwayLosesNothing(t *testing.T) {
-	t.Parallel()
-	a := start(t, pushtest.APNsOptions{Answer: func(pushtest.APNsRequest) pushtest.APNsAnswer {
-		return pushtest.APNsAnswer{GoAway: true}
-	}}, nil)
-	for range 5 {
-		send(t, a, delivery(message("@a:x", "", "hi")))
-	}
-	if n := a.fake.Count(); n != 5 {
-		t.Errorf("%d pushes arrived, want 5", n)
-	}
-}
-
-func TestAServerOfUnknownAuthorityIsNotAsked(t *testing.T) {
-	t.Parallel()
-	fake := pushtest.StartAPNs(t, pushtest.APNsOptions{})
-	provider := open(t, connect(t, apns.Options{}), tokenConfig(t, pushtest.NewTokenKey(t), fake.URL()))
-	got := provider.Send(t.Context(), delivery(message("@a:x", "", "hi")))
-	if got.Reason != push.ReasonConnection || got.Evidence != push.EvidenceUnreachable || !got.Unprocessed || fake.Count() != 0 {
-		t.Errorf("got %+v, want a connection that processed nothing", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/matrix-herald/herald/push/pushtest"
 )
 
+// Conformance (APNs): GOAWAY and its last words (also TestTheLastWordsOnAConnectionAreHeard)
 // Conformance (attempts): GOAWAY, handshakes that are slow, dropped connections, hung streams | every device gets it; nothing is repeated but what is `uncertain`, and that under the same id
 func TestTroubleOnTheWayLosesNothingAndDoublesNothing(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,12 @@ func TestAppsOfOneAccountShareConnections(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
 	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
-	first, second := openWith(t, connections, configFor(fake)), openWith(t, connections, configFor(fake))
+	changed := configFor(fake)
+	changed.Badge = fcm.BadgeAll // as by a reload
+	first, second := openWith(t, connections, configFor(fake)), openWith(t, connections, changed)
+	if first.Fingerprint() != second.Fingerprint() {
+		t.Error("an option that FCM's judgement does not depend on changed the fingerprint")
+	}
 	expect(t, first.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 	expect(t, second.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
 	first.Close()
@@ -37,25 +42,6 @@ func TestAppsOfOneAccountShareConnections(t *testing.T) {
 	}
 	second.Close()
 	expect(t, second.Send(t.Context(), message("token")), push.Temporary, push.ReasonConnection)
-}
-
-func TestAReloadKeepsTheConnections(t *testing.T) {
-	t.Parallel()
-	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
-	connections := connect(t, fcm.Options{RootCAs: fake.CA().Pool()})
-	before := openWith(t, connections, configFor(fake))
-	expect(t, before.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
-	cfg := configFor(fake)
-	cfg.Badge = fcm.BadgeAll
-	after := openWith(t, connections, cfg)
-	before.Close()
-	expect(t, after.Send(t.Context(), message("token")), push.Accepted, push.ReasonSent)
-	if n := fake.TokenCount(); n != 1 {
-		t.Errorf("there were %d token requests", n)
-	}
-	if before.Fingerprint() != after.Fingerprint() {
-		t.Error("an option that FCM's judgement does not depend on changed the fingerprint")
-	}
 }
 
 // After a reload the old provider is closed while deliveries still use it.
