@@ -31,24 +31,24 @@ const envPrefix = "PUSHGW_"
 // Config is the configuration of pushgw, as pushgw.example.yaml shows it.
 type Config struct {
 	HTTP serve.Config `yaml:"http"`
-	// UnknownApp is what becomes of devices whose app_id has no app: "keep_pusher"
-	// (502, the homeserver tries again for a day) or "delete_pusher" (it deletes it).
+	// UnknownApp is what happens to devices whose app_id has no app: "keep_pusher"
+	// (502; the homeserver tries again) or "delete_pusher".
 	UnknownApp push.UnknownApp `yaml:"unknown_app"`
 	// Delivery says how long attempts may take.
 	Delivery DeliveryConfig `yaml:",inline"`
-	// RememberEvents is how many delivered events the process itself remembers, so
-	// that they reach a device once; a million take about 60 MB.
+	// RememberEvents is how many delivered events the process remembers, so that a
+	// device gets each once; a million take 60 MB.
 	RememberEvents int              `yaml:"remember_events"`
 	Rejections     RejectionsConfig `yaml:"rejections"`
 	// Redis is what several processes share.
 	Redis redisconn.Config `yaml:"redis"`
 	// Limits bound how many requests are taken.
 	Limits LimitsConfig `yaml:"limits"`
-	// Proxy is the http or https URL of a CONNECT proxy to the push services,
-	// with user and password in it if it asks for them.
+	// Proxy is the http or https URL of a CONNECT proxy to the push services, with
+	// user and password.
 	Proxy     conf.Secret `yaml:"proxy"`
 	ProxyFile string      `yaml:"proxy_file"`
-	// CAFile holds further certificate authorities (PEM) for push services.
+	// CAFile is a file of further certificate authorities (PEM) for push services.
 	CAFile  string                `yaml:"ca_file"`
 	Log     telemetry.LogConfig   `yaml:"log"`
 	Tracing telemetry.TraceConfig `yaml:"tracing"`
@@ -238,12 +238,14 @@ func (c *Config) proxyURL() (*url.URL, error) {
 
 // App is one app. Its type decides which further options it has.
 type App struct {
+	// Type is apns, fcm, hms, webpush, unifiedpush, or hold: answer 502, so that the
+	// pushers live on.
 	Type string `yaml:"type"`
-	// Concurrency bounds how many of its deliveries may be under way at once; beyond
-	// it 503. Default 1000.
+	// Concurrency is how many pushes may be under way at once; more are answered
+	// 503. Default 1000.
 	Concurrency *int `yaml:"concurrency"`
-	// PassOn names further members of notifications that go to the app as they are,
-	// such as ciphertext, ephemeral and mac of encrypted ones (MSC3013).
+	// PassOn names further members of notifications to send on, such as ciphertext,
+	// ephemeral and mac (MSC3013).
 	PassOn      []string             `yaml:"pass_on"`
 	APNs        *apns.Config         `yaml:",inline" conf:"type=apns"`
 	FCM         *fcm.Config          `yaml:",inline" conf:"type=fcm"`

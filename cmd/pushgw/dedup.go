@@ -15,7 +15,7 @@ import (
 // RejectionsConfig says how far push services are believed that call pushkeys
 // dead.
 type RejectionsConfig struct {
-	// Guard keeps pushers while most of an app's pushkeys are called dead.
+	// Guard keeps pushers (502) while most of an app's pushkeys are called dead.
 	Guard bool `yaml:"guard"`
 }
 

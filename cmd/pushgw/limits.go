@@ -19,9 +19,10 @@ import (
 type LimitsConfig struct {
 	httpapi.Limits `yaml:",inline"`
 
-	// Exempt are addresses and ranges of homeservers to which the limits do not apply.
+	// Exempt are addresses and ranges of homeservers that no limit applies to.
 	Exempt []string `yaml:"exempt"`
-	// BytesInFlight bounds what requests hold in memory at once.
+	// BytesInFlight is how many bytes all requests may hold in memory at once; one
+	// client holds at most a quarter.
 	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
 

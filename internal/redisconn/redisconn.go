@@ -21,13 +21,14 @@ import (
 
 // Config says where Redis is.
 type Config struct {
-	// URL is where Redis is, which replicas share: redis://user:password@host:6379/0,
-	// or a Cluster or Sentinels, see [Redis](#redis). Empty is off.
+	// URL is where Redis is: redis://user:password@host:6379/0, see [Redis](#redis).
+	// Empty is off.
 	URL     conf.Secret `yaml:"url"`
 	URLFile string      `yaml:"url_file"`
-	// CertFile and KeyFile are the client's certificate and key (PEM), for rediss://.
+	// CertFile is the client's certificate (PEM), for rediss://.
 	CertFile string `yaml:"cert_file"`
-	KeyFile  string `yaml:"key_file"`
+	// KeyFile is its key (PEM).
+	KeyFile string `yaml:"key_file"`
 	// KeyPrefix begins every key.
 	KeyPrefix string `yaml:"key_prefix"`
 

@@ -14,18 +14,18 @@ import (
 
 // Config says where and how a service listens. DefaultConfig has the defaults.
 type Config struct {
-	// Listen are the addresses of the API: host:port, or unix:/path.
+	// Listen is the addresses of the API: host:port, or unix:/path.
 	Listen []string `yaml:"listen"`
-	// AdminListen is the address for metrics, health and profiles. Empty means
-	// that they are not served. Whoever reaches it can read the memory of the
-	// process.
+	// AdminListen is the address of metrics, health and profiles; empty is none.
+	// Keep it private: profiles show the memory of the process.
 	AdminListen string `yaml:"admin_listen"`
 	// TLS makes the API addresses other than Unix sockets speak TLS.
 	TLS TLSConfig `yaml:"tls"`
-	// TrustedProxies are addresses and ranges whose X-Forwarded-For is believed.
+	// TrustedProxies are the addresses and ranges of your proxies, whose
+	// X-Forwarded-For is believed.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	// StopWithin is how long stopping may take: after SIGTERM requests are taken for
-	// 5 s more, at most for half of it, then what is in flight has the rest.
+	// StopWithin is how long stopping may take. After SIGTERM requests are taken for
+	// 5 s more, at most half of it; requests under way have the rest.
 	StopWithin conf.Duration `yaml:"stop_within"`
 
 	// What follows are no options: nobody knows a better value. Tests do.

@@ -10,10 +10,9 @@ import (
 
 // LogConfig says what is logged and how it looks.
 type LogConfig struct {
-	// Level is the least level that is logged: debug, info, warn or error.
-	// Empty means info.
+	// Level is the lowest level that is logged: debug, info, warn or error.
 	Level string `yaml:"level"`
-	// Format is json or text. Empty means json.
+	// Format is text or json.
 	Format string `yaml:"format"`
 }
 

@@ -28,9 +28,8 @@ import (
 // OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and OTEL_EXPORTER_OTLP_HEADERS of
 // OpenTelemetry.
 type TraceConfig struct {
-	// Endpoint is the URL of an OTLP collector that takes protobuf over HTTP,
-	// such as http://localhost:4318/v1/traces. A URL without a path means
-	// /v1/traces. Empty turns tracing off. OTEL_TRACES_SAMPLER,
+	// Endpoint is the URL of an OTLP collector over HTTP, such as
+	// http://localhost:4318; empty is off. OTEL_TRACES_SAMPLER,
 	// OTEL_TRACES_SAMPLER_ARG and OTEL_EXPORTER_OTLP_HEADERS say the rest.
 	Endpoint string `yaml:"endpoint"`
 }

@@ -37,46 +37,46 @@ const (
 // Config are the settings of one app that is reached through APNs. It has
 // either a token (Key, KeyID, TeamID) or a certificate (CertFile).
 type Config struct {
-	// Platform is where the app's device tokens come from: "production" (the
-	// default; App Store and TestFlight) or "sandbox" (run from Xcode).
+	// Platform is where device tokens come from: "production" (the default; App
+	// Store, TestFlight) or "sandbox" (run from Xcode).
 	Platform string `yaml:"platform"`
 
 	// Key is the text of KeyFile, the .p8 file of an APNs authentication key.
-	Key     conf.Secret `yaml:"key" conf:"file"`
-	KeyFile string      `yaml:"key_file"`
-	// KeyID and TeamID are the ids, ten characters each, that Apple shows for
-	// the key and for the developer team.
-	KeyID  string `yaml:"key_id"`
+	Key conf.Secret `yaml:"key" conf:"file"`
+	// KeyFile is the .p8 file of an APNs authentication key.
+	KeyFile string `yaml:"key_file"`
+	// KeyID is the key's id, ten characters.
+	KeyID string `yaml:"key_id"`
+	// TeamID is the team's id, ten characters.
 	TeamID string `yaml:"team_id"`
 
-	// CertFile is the certificate of the app's provider with its private key,
-	// in PEM or PKCS #12 (.p12) form.
+	// CertFile is a certificate with its private key, in PEM or PKCS #12 (.p12), in
+	// place of a key.
 	CertFile string `yaml:"cert_file"`
 	// CertPassword decrypts a .p12 file.
 	CertPassword     conf.Secret `yaml:"cert_password"`
 	CertPasswordFile string      `yaml:"cert_password_file"`
 
-	// Topic is the app's bundle id, ".voip" appended for VoIP pushes. With a
-	// certificate it defaults to the UID of the certificate's subject.
+	// Topic is the app's bundle id, with .voip for VoIP pushes. Default: the one in
+	// the certificate.
 	Topic string `yaml:"topic"`
-	// PushType is the apns-push-type of every push. By default it follows from
-	// the topic and the payload: voip, background or alert.
+	// PushType is the apns-push-type of every push. By default topic and payload
+	// decide.
 	PushType string `yaml:"push_type"`
-	// Badge is which counts of unread messages and missed calls are sent: "all"
-	// (the default), "with_events" for none that come without an event, as when
-	// messages were read elsewhere, or "off".
+	// Badge says which counts are sent: "all" (the default), "with_events" for none
+	// without an event, or "off".
 	Badge string `yaml:"badge"`
-	// SoundAndHighlight passes sound and highlight of the push rule on. Default
-	// false.
+	// SoundAndHighlight sends sound and highlight of the push rule.
 	SoundAndHighlight bool `yaml:"sound_and_highlight"`
-	// DefaultSound is the sound of an alert that the pusher's default_payload
-	// shows without one, in the format event_id_only. Default none.
+	// DefaultSound is the sound of an event_id_only push whose default_payload shows
+	// an alert without one.
 	DefaultSound string `yaml:"default_sound"`
-	// KeepFor is how long Apple keeps a push for a device that is offline, up to
-	// 30d; 0s is to try once. Without it Apple decides.
+	// KeepFor is how long the service keeps a push for a device that is offline:
+	// apns 0s to 30d, fcm 0s to 28d, hms 1s to 15d, others 1s to 28d; 0s is now or
+	// never. By default Apple and Google decide, else a day.
 	KeepFor *conf.Duration `yaml:"keep_for"`
-	// Collapse makes a push replace an earlier one on the device: of the same
-	// "room", of the same "event", or "none" (the default).
+	// Collapse lets a push replace an earlier one of the same "room" or (apns)
+	// "event". Default "none".
 	Collapse string `yaml:"collapse"`
 	// Endpoint is the https URL of another host than the platform's. It is for
 	// tests.

@@ -43,16 +43,17 @@ var projectPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.:-]{0,62}$`)
 // Config is one app that is reached through a Firebase project. An option that
 // is absent has its default.
 type Config struct {
-	// ProjectID is the Firebase project; default: the service account's.
+	// ProjectID is the project. Default: the service account's.
 	ProjectID string `yaml:"project_id"`
 	// ServiceAccountFile holds the JSON key of a service account that may send
 	// messages in the project, which is ServiceAccount.
-	ServiceAccount     conf.Secret `yaml:"service_account" conf:"file"`
-	ServiceAccountFile string      `yaml:"service_account_file"`
+	ServiceAccount conf.Secret `yaml:"service_account" conf:"file"`
+	// ServiceAccountFile is the JSON key of a service account of Firebase, or (hms)
+	// of Huawei's API console.
+	ServiceAccountFile string `yaml:"service_account_file"`
 
-	// Options is what every message starts from: the blocks notification,
-	// android, apns, webpush and fcm_options of FCM's message. Its
-	// android.priority is overridden by each push.
+	// Options is what every message starts from: FCM's blocks notification, android,
+	// apns, webpush and fcm_options. Each push sets android.priority.
 	Options map[string]any `yaml:"fcm_options"`
 	// KeepFor is how long FCM keeps a message for a device that is offline, 0s to 28d;
 	// 0s is "now or never"; default: FCM's own, four weeks.
@@ -62,29 +63,28 @@ type Config struct {
 	// most four such messages for a device.
 	Collapse string `yaml:"collapse"`
 
-	// Target says what pushkeys are: "token" for registration tokens, "fid" for
-	// installation IDs, or "auto", the default, for either, told by their form.
+	// Target says what pushkeys are: "token", "fid" for installation IDs, or "auto"
+	// (the default), told by their form.
 	Target string `yaml:"target"`
 	// Badge is which counts of unread messages and missed calls are sent: "nonzero"
 	// (the default), "all" for those of 0 with events too, "with_events" for none
 	// that come without an event, as when messages were read elsewhere, or "off".
 	Badge string `yaml:"badge"`
-	// Payload is "sygnal", the default; with fcm also "dart" for data as
-	// matrix-dart-sdk reads it, on which FluffyChat is built; with webpush also
-	// "declarative" for what Safari shows without a service worker.
+	// Payload is "sygnal" (the default), "dart" for matrix-dart-sdk (fcm), or
+	// "declarative" for Safari without a service worker (webpush).
 	Payload string `yaml:"payload"`
 	// SoundAndHighlight sends the sound and highlight of the push rule that matched.
 	SoundAndHighlight bool `yaml:"sound_and_highlight"`
 
-	// UnifiedPush has pushkeys that are https URLs served as endpoints, as those of
-	// an app of type unifiedpush are. This package does nothing about it.
+	// UnifiedPush serves pushkeys that are https URLs as endpoints of an app of type
+	// unifiedpush.
 	UnifiedPush bool `yaml:"unifiedpush"`
-	// AllowedEndpoints are globs of hosts (with their port unless it is 443) that
-	// endpoints may have; none means any.
+	// AllowedEndpoints are globs of the hosts that endpoints may have, with their
+	// port unless it is 443. Default: any.
 	AllowedEndpoints []string `yaml:"allowed_endpoints"`
-	// DeniedEndpoints are globs of those that they may not have.
+	// DeniedEndpoints are globs of hosts that they may not have.
 	DeniedEndpoints []string `yaml:"denied_endpoints"`
-	// AllowNetworks are private networks in which endpoints may be.
+	// AllowNetworks are private networks that endpoints may be in.
 	AllowNetworks []string `yaml:"allow_networks"`
 
 	// Endpoint is the https URL of another host that speaks FCM's protocol. It is for

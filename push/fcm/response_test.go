@@ -115,7 +115,7 @@ func responseCases(now time.Time) map[string]responseCase {
 // Conformance (FCM): every status and errorCode of FCM; 404 is a dead token only with UNREGISTERED (≠ Sygnal: always); 503 and 429 are never answered 200 (≠ Sygnal: lost) (also FuzzResponse)
 // Conformance (FCM): 400 about the token; about the data; about anything else, or FAILED_PRECONDITION | rejected; dropped; 502 `config`, an error in the log that names the member (also TestFaultsOfTheSettingsAreTold, TestTheFirstRefusalIsTold)
 // Conformance (FCM): an answer that is not FCM's own JSON, of any status | unavailable
-// Conformance (FCM): SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR and what else a token or a message can cause | says nothing against FCM or the account, and drops no access token (also TestForeignTokensCanBeKept, TestATokenThatFCMRefusesIsReplaced)
+// Conformance (FCM): SENDER_ID_MISMATCH, THIRD_PARTY_AUTH_ERROR and what else a token or a message can cause | says nothing against FCM or the account, and drops no access token (also TestATokenThatFCMRefusesIsReplaced)
 // Conformance (FCM): one attempt for each; the SDK's client, which repeats by itself, sends nothing (also TestContract)
 func TestResponses(t *testing.T) {
 	t.Parallel()

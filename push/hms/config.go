@@ -35,11 +35,12 @@ type Config struct {
 	// Connect's API console makes it, which is ServiceAccount.
 	ServiceAccount     conf.Secret `yaml:"service_account" conf:"file"`
 	ServiceAccountFile string      `yaml:"service_account_file"`
-	// ClientID is the app's id, and ClientSecretFile holds its secret, which is
-	// ClientSecret (AppGallery Connect, Project settings, OAuth 2.0 client ID).
-	ClientID         string      `yaml:"client_id"`
-	ClientSecret     conf.Secret `yaml:"client_secret" conf:"file"`
-	ClientSecretFile string      `yaml:"client_secret_file"`
+	// ClientID is the app's id (AppGallery Connect, Project settings, OAuth 2.0
+	// client ID).
+	ClientID     string      `yaml:"client_id"`
+	ClientSecret conf.Secret `yaml:"client_secret" conf:"file"`
+	// ClientSecretFile is a file with its secret.
+	ClientSecretFile string `yaml:"client_secret_file"`
 	// ProjectID is the project; default: the service account's. With an OAuth
 	// client it is the project that is asked (v2) in place of the app (v1).
 	ProjectID string `yaml:"project_id"`

@@ -20,10 +20,9 @@ func LimitNames() []string { return []string{limitApp, limitIP} }
 
 // Limits are how many requests are taken. The zero Limits let everything through.
 type Limits struct {
-	// App limits the requests for each app, by its name in the configuration.
+	// App is how often an app may be posted for, such as 100/1s.
 	App ratelimit.Limit `yaml:"app"`
-	// IP limits the requests of each client, by its IPv4 address or the /64 of its
-	// IPv6 address.
+	// IP is how often a client may post: an IPv4 address, or a /64 of IPv6.
 	IP ratelimit.Limit `yaml:"ip"`
 }
 

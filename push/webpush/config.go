@@ -49,10 +49,11 @@ type Common struct {
 	// VAPIDKeyFile holds the private key that notifications are signed with
 	// ("pushgw vapid new" makes one), and after it those that older subscriptions
 	// were made with. They are VAPIDKey.
-	VAPIDKey     conf.Secret `yaml:"vapid_key" conf:"file"`
-	VAPIDKeyFile string      `yaml:"vapid_key_file"`
-	// VAPIDContact is where push services reach the operator: a mailto: or
-	// https: URL.
+	VAPIDKey conf.Secret `yaml:"vapid_key" conf:"file"`
+	// VAPIDKeyFile holds the private key that signs, and after it those of older
+	// subscriptions.
+	VAPIDKeyFile string `yaml:"vapid_key_file"`
+	// VAPIDContact is where push services reach you: a mailto: or https: URL.
 	VAPIDContact string `yaml:"vapid_contact"`
 	// KeepFor is how long a push service keeps a notification for a device that is
 	// offline, 1s to 28d; default a day.
@@ -66,19 +67,19 @@ type Config struct {
 	// Payload is PayloadSygnal, the default, or PayloadDeclarative, which Safari
 	// shows without a service worker.
 	Payload string `yaml:"payload"`
-	// Navigate is the page that a declarative notification opens, with {room_id}
-	// and {event_id} in it. Title is its title where the room has no name and
-	// the sender neither.
+	// Navigate is the page that a declarative notification opens, with {room_id} and
+	// {event_id}.
 	Navigate string `yaml:"navigate"`
-	Title    string `yaml:"title"`
+	// Title is the title of a declarative notification without the name of a room or
+	// sender. Default Matrix.
+	Title string `yaml:"title"`
 }
 
 // UnifiedPush are the options of an app of type unifiedpush.
 type UnifiedPush struct {
 	Common `yaml:",inline"`
 
-	// Devices is "none", the default, or "own" to send on the device's own entry
-	// with the notification.
+	// Devices is "none" (the default), or "own" to send the device's own entry too.
 	Devices string `yaml:"devices"`
 }
 

@@ -18,7 +18,7 @@ func number(n int64) *int64 { return &n }
 //
 // Conformance (Web Push): the payload, `events_only`, `only_last_per_room`, event_id_only, counts alone | as Sygnal's; without event and counts unread is 0
 // Conformance (Web Push): counts alone for Safari (≠ Sygnal: sent) | nothing to send
-// Conformance (Web Push): Topic (≠ Sygnal: outside of the alphabet), Urgency | 32 characters; high, normal and low (also TestUrgencyOfSygnal)
+// Conformance (Web Push): Topic (≠ Sygnal: outside of the alphabet), Urgency | 32 characters; high, normal and low
 func TestPayloadsAreThoseOfSygnal(t *testing.T) {
 	t.Parallel()
 	session := map[string]any{"session_id": "s"}

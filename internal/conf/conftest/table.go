@@ -24,10 +24,15 @@ func Table(t testing.TB, root, main string, options []conf.Option) string {
 	var b strings.Builder
 	b.WriteString("|option|default|meaning|\n|---|---|---|\n")
 	r := reader{root: root, main: main, packages: make(map[string]map[string]string)}
+	known := make(map[string]bool)
 	for _, o := range options {
+		known[o.Path] = true
 		meaning, err := r.meaning(o)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if twin, ok := strings.CutSuffix(o.Path, "_file"); ok && meaning == "" && known[twin] {
+			meaning = "a file with it"
 		}
 		if len(o.Kinds) > 0 {
 			meaning = "(" + strings.Join(o.Kinds, ", ") + ") " + meaning
@@ -60,9 +65,6 @@ func (r *reader) meaning(o conf.Option) (string, error) {
 	}
 	if text := r.packages[dir][name]; text != "" {
 		return text, nil
-	}
-	if strings.HasSuffix(o.Path, "_file") {
-		return "a file with it", nil
 	}
 	return "", nil
 }
@@ -124,7 +126,7 @@ var hump = regexp.MustCompile(`\b[A-Z]+[a-z]+[A-Z][A-Za-z]*\b`)
 // asCell makes the comment of a field a cell of a table: without the field's name
 // at its beginning, and with other options under their own names.
 func asCell(name, comment string, options map[string]string) string {
-	for _, begin := range []string{name + " is ", name + " are ", name + " "} {
+	for _, begin := range []string{name + " is ", name + " are ", name + " says ", name + " "} {
 		if rest, ok := strings.CutPrefix(comment, begin); ok {
 			comment = rest
 			break
