@@ -116,12 +116,6 @@ func (a *api) notify(w http.ResponseWriter, r *http.Request) error {
 	return mxhttp.WriteJSON(w, http.StatusOK, res)
 }
 
-type discovery struct {
-	UnifiedPush struct {
-		Gateway string `json:"gateway"`
-	} `json:"unifiedpush"`
-}
-
 // discover handles GET on the notify path: an app that holds a UnifiedPush
 // endpoint asks whether a Matrix gateway stands here.
 // https://unifiedpush.org/developers/gateway/
@@ -130,7 +124,5 @@ func (a *api) discover(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Allow", http.MethodPost)
 		return mxhttp.ErrMethodNotAllowed()
 	}
-	var d discovery
-	d.UnifiedPush.Gateway = "matrix"
-	return mxhttp.WriteJSON(w, http.StatusOK, d)
+	return mxhttp.WriteBody(w, http.StatusOK, []byte(`{"unifiedpush":{"gateway":"matrix"}}`))
 }
