@@ -33,7 +33,7 @@ func TestNotificationsReachHuawei(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "secret"), pushtest.HMSSecret)
 	writeFile(t, filepath.Join(dir, "ca.pem"), string(fake.CA().PEM()))
 	config := writeFile(t, filepath.Join(dir, "pushgw.yaml"), `
-http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", drain_delay: 0s}
+http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", test_drain_delay: 0s}
 ca_file: ca.pem
 log: {format: json, level: debug}
 apps:

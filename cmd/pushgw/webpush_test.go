@@ -64,6 +64,7 @@ log: {format: json}
 apps:
   web:
     type: webpush
+    pass_on: [mac]
     vapid_key_file: vapid.pem
     vapid_contact: mailto:push@example.org
     `+reach+`
@@ -78,7 +79,7 @@ apps:
 	post := func(device map[string]any) string {
 		t.Helper()
 		body, _ := json.Marshal(map[string]any{"notification": map[string]any{
-			"event_id": "$e:x", "room_id": "!r:x", "counts": map[string]any{"unread": 1}, "devices": []any{device},
+			"event_id": "$e:x", "room_id": "!r:x", "counts": map[string]any{"unread": 1}, "mac": "m", "devices": []any{device},
 		}})
 		status, answer, err := g.notify(t.Context(), string(body))
 		if err != nil {
@@ -101,7 +102,7 @@ apps:
 		t.Errorf("a dead endpoint: %s", got)
 	}
 	all := fake.Requests()
-	if len(all) != 3 || all[0].Text != `{"event_id":"$e:x","room_id":"!r:x","session_id":"s","unread":1}` ||
+	if len(all) != 3 || all[0].Text != `{"event_id":"$e:x","mac":"m","room_id":"!r:x","session_id":"s","unread":1}` ||
 		string(all[1].Body) != `{"notification":{"counts":{"unread":1},"event_id":"$e:x","prio":"high","room_id":"!r:x"}}` {
 		t.Errorf("the push service got %+v", all)
 	}
