@@ -129,8 +129,8 @@ func TestAHangingEndpointHoldsNobody(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if took := time.Since(start); took != time.Second || e.requests != 1 {
-			t.Errorf("it took %v and %d requests", took, e.requests)
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("it took %v", took)
 		}
 		after(9 * time.Second) // then that request is given up
 		e.set(false, nil)
