@@ -30,7 +30,7 @@ const patience = 30 * time.Second
 var binaries string
 
 // build builds the program in the working directory, with the flags of go test, but
-// never with the C compiler that the race detector needs: go vet has compiled
+// never with the C compiler that the race detector needs: make lint has compiled
 // everything without it.
 var build = sync.OnceValues(func() (string, error) {
 	here, err := os.Getwd()
