@@ -166,7 +166,11 @@ func TestHostileBodiesAreAnswered(t *testing.T) {
 		if err != nil || status >= http.StatusInternalServerError {
 			t.Errorf("%s: %d %.200s %v", name, status, answer, err)
 		}
-		if status, answer, err = g.notify(t.Context(), body(600<<10)); err != nil || status != http.StatusRequestEntityTooLarge {
+		status, answer, err = g.notify(t.Context(), body(600<<10))
+		for again := 3; err != nil && again > 0; again-- { // the connection is closed half a second later: on a busy machine the client is still writing then
+			status, answer, err = g.notify(t.Context(), body(600<<10))
+		}
+		if err != nil || status != http.StatusRequestEntityTooLarge {
 			t.Errorf("%s, too long: %d %.200s %v", name, status, answer, err)
 		}
 	}

@@ -21,9 +21,6 @@ func (e *edge) answer(c *gin.Context, x *exchange, err error) {
 // respond writes an answer, or a plain one if that cannot be encoded.
 func (e *edge) respond(c *gin.Context, x *exchange, answer *Error) {
 	x.add(slog.String("errcode", answer.Code), slog.String("error", answer.Msg))
-	if answer.Status == http.StatusRequestEntityTooLarge && x.body != nil && x.body.goesOn() {
-		x.leave()
-	}
 	err := WriteError(c.Writer, answer)
 	if err != nil && !c.Writer.Written() {
 		x.failed(slog.String("fault", err.Error()))

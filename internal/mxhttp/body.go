@@ -125,13 +125,6 @@ func (b *body) look() {
 	_ = b.control.SetReadDeadline(time.Now()) // ends the read; one that cannot be ended runs into ReadTimeout
 }
 
-// goesOn reports whether more of the body is to come, as far as it was read.
-func (b *body) goesOn() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.ended
-}
-
 // stop stops the clock. The caller holds b.mu.
 func (b *body) stop() {
 	b.ended = true
@@ -171,16 +164,10 @@ func (x *exchange) holdDecoded(n int) error {
 // the body is not read.
 func (x *exchange) refuse(refusal *Error) error {
 	x.refusal = refusal
-	x.leave()
-	return refusal
-}
-
-// leave ends the connection after the answer, else the server reads on to keep it,
-// and the client is not told before it has sent everything.
-func (x *exchange) leave() {
 	if x.header != nil {
-		x.header.Set("Connection", "close")
+		x.header.Set("Connection", "close") // else the server reads on to keep the connection
 	}
+	return refusal
 }
 
 // release gives back what the request holds.

@@ -266,10 +266,8 @@ func TestAListIsRefusedWhileItArrives(t *testing.T) {
 				}
 				return ok(w, r)
 			}})
-			server := httptest.NewServer(engine)
-			defer server.Close()
 			body, more := io.Pipe()
-			defer more.Close()
+			defer body.Close()
 			go func() {
 				for i := range tc.body { // a byte at a time: the worst place to cut is among them
 					if _, err := io.WriteString(more, tc.body[i:i+1]); err != nil {
@@ -280,19 +278,10 @@ func TestAListIsRefusedWhileItArrives(t *testing.T) {
 					more.Close()
 				}
 			}()
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			client := server.Client()
-			client.Timeout = 20 * time.Second // a server that waits for the rest does not answer
-			res, err := client.Do(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			res.Body.Close()
-			if res.StatusCode != tc.want || res.Close != tc.more {
-				t.Errorf("%s, closes: %t; want %d", res.Status, res.Close, tc.want)
+			w := httptest.NewRecorder()
+			engine.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", body))
+			if w.Code != tc.want {
+				t.Errorf("%d %s, want %d", w.Code, w.Body, tc.want)
 			}
 		})
 	}
