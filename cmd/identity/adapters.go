@@ -68,7 +68,7 @@ func reason(err error) error {
 		err = errors.Join(hidden.Unwrap()[1:]...)
 	}
 	if errors.Is(err, safehttp.ErrBlocked) {
-		err = fmt.Errorf("%w: only homeservers in homeservers.allow_networks may have a private address", err)
+		err = fmt.Errorf("%w: only homeservers in allow_networks may have a private address", err)
 	}
 	return err
 }

@@ -30,7 +30,7 @@ func TestACodeCannotBeGuessedInParallel(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
-	unlimited := []string{"IDENTITY_LIMITS_SUBMIT_TOKEN_SESSION=off", "IDENTITY_LIMITS_SUBMIT_TOKEN_ACCOUNT=off"}
+	unlimited := []string{"IDENTITY_LIMITS_TEST_SUBMIT_TOKEN_SESSION=off", "IDENTITY_LIMITS_TEST_SUBMIT_TOKEN_ACCOUNT=off"}
 	replicas := []*harness.Process{w.startWith(t, unlimited), w.startWith(t, unlimited)}
 	c := w.register(t, w.front.URL, "alice")
 	sid := c.post(t, "/validate/msisdn/requestToken", `{"client_secret":"s","country":"GB","phone_number":"07700900001","send_attempt":1}`)["sid"]

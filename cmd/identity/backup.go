@@ -42,7 +42,7 @@ func (p *program) backup(ctx context.Context, f cmdline.Line, args []string) err
 		if cfg.usesPostgres() {
 			return errors.New("PostgreSQL makes its own copies, beside running servers: run\n" +
 				"  pg_dump --format=custom --file=" + to + " '" + cfg.databaseAddress() + "'\n" +
-				"and keep the file in code_key_file apart from it. The copy holds the signing keys")
+				"and keep the file in secret_key_file apart from it. The copy holds the signing keys")
 		}
 		files := make(map[string][]byte)
 		for name, path := range cfg.kept() {

@@ -13,7 +13,7 @@ func (c *Config) warnings() []string {
 		found = append(found, "public_base_url: it is not https, so tokens and codes can be read on their way")
 	}
 	if c.trustsThisMachine() {
-		found = append(found, "v1.sources: it names this machine. If a proxy here passes requests on, "+
+		found = append(found, "trusted_homeservers: it names this machine. If a proxy here passes requests on, "+
 			"everybody may speak for the homeserver unless http.trusted_proxies names the proxy")
 	}
 	if host, taken := c.hostIsHomeserver(); taken && c.delegate() != "" {

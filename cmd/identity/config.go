@@ -37,40 +37,108 @@ type Config struct {
 	DataDir string `yaml:"data_dir"`
 	// CodeKey is the key under which codes and client secrets are stored, at least
 	// 32 characters. Without one SQLite gets a file in DataDir.
-	CodeKey     conf.Secret       `yaml:"code_key"`
-	CodeKeyFile string            `yaml:"code_key_file"`
-	HTTP        serve.Config      `yaml:"http"`
-	Database    DatabaseConfig    `yaml:"database"`
-	Email       email.Config      `yaml:"email"`
-	SMS         sms.Config        `yaml:"sms"`
-	Validation  ValidationConfig  `yaml:"validation"`
-	Lookup      LookupConfig      `yaml:"lookup"`
-	Invites     InvitesConfig     `yaml:"invites"`
-	Accounts    AccountsConfig    `yaml:"accounts"`
+	CodeKey     conf.Secret      `yaml:"secret_key"`
+	CodeKeyFile string           `yaml:"secret_key_file"`
+	HTTP        serve.Config     `yaml:"http"`
+	Database    DatabaseConfig   `yaml:"database"`
+	Email       email.Config     `yaml:"email"`
+	SMS         sms.Config       `yaml:"sms"`
+	Validation  ValidationConfig `yaml:"validation"`
+	Lookup      LookupConfig     `yaml:"lookup"`
+	Invites     InvitesConfig    `yaml:"invites"`
+	// IdleLife is how long an access token lives without being used. It is no option.
+	IdleLife    conf.Duration
 	Homeservers HomeserversConfig `yaml:"homeservers"`
 	// Limits say how often who may ask. Redis is where several processes count it
 	// together; without, each counts by itself.
 	Limits LimitsConfig     `yaml:"limits"`
 	Redis  redisconn.Config `yaml:"redis"`
-	V1     V1Config         `yaml:"v1"`
+	// TrustedHomeservers are the server names of the homeservers at an address or in a
+	// range, which are answered by version 1 of the API: {192.0.2.7: [example.org]}.
+	TrustedHomeservers map[string][]string `yaml:"trusted_homeservers"`
+	V1                 V1Config            `yaml:"v1"`
+	// AllowNetworks are private networks in which homeservers and the SMS gateway may
+	// be.
+	AllowNetworks []string `yaml:"allow_networks"`
+	// Proxy is the http or https URL of a CONNECT proxy to homeservers, which then has
+	// to keep requests out of private networks itself.
+	Proxy     conf.Secret `yaml:"proxy"`
+	ProxyFile string      `yaml:"proxy_file"`
 	// CAFile holds further certificate authorities (PEM), for all that is asked.
 	CAFile string `yaml:"ca_file"`
 	// RootCAs are these and the system's; nil is the system's alone.
 	RootCAs *x509.CertPool `yaml:"-"`
-	// Pages is a folder of pages that replace the built-in ones.
-	Pages   string                `yaml:"pages"`
-	Log     telemetry.LogConfig   `yaml:"log"`
-	Tracing telemetry.TraceConfig `yaml:"tracing"`
+	// Templates is a folder whose folders mail, sms and pages hold what takes the place
+	// of the built-in words: see limits-and-brands.md. Pages is the last of them.
+	Templates string `yaml:"templates"`
+	Pages     string
+	// DefaultLanguage is the language of templates without one in their name, and of
+	// people in whose own there are none.
+	DefaultLanguage string                `yaml:"default_language"`
+	Log             telemetry.LogConfig   `yaml:"log"`
+	Tracing         telemetry.TraceConfig `yaml:"tracing"`
 	// Terms are the policies that users have to accept, by ID.
 	Terms map[string]Policy `yaml:"terms"`
 	// Warnings are what was suspicious about the options, and no fault.
 	Warnings []string `yaml:"-"`
 }
 
-const caFile = "is ca_file at the top now, for all that the service asks"
+const (
+	alwaysOn   = "is gone: old rooms and mails need it, and it harms nobody; remove it"
+	constant   = "is gone: this limit is what it was by default; remove it"
+	folders    = "is a folder in the one that templates at the top names now: mail, sms or pages"
+	networks   = "is allow_networks at the top now"
+	oneTimeout = "is gone: sending a message may take 20 s; remove it"
+	oneWait    = "is gone: a message waits for 5 s for its turn; remove it"
+	caFile     = "is ca_file at the top now, for all that the service asks"
+)
 
 // gone says what became of options of former versions.
 var gone = map[string]string{
+	"code_key":       "is secret_key now",
+	"code_key_file":  "is secret_key_file now",
+	"database.path":  "is gone: the file is identity.db in data_dir",
+	"email.ehlo":     "is gone: the relay is greeted with the host of public_base_url; remove it",
+	"email.max_wait": oneWait, "sms.max_wait": oneWait,
+	"email.timeout": oneTimeout, "sms.timeout": oneTimeout,
+	"sms.max_sending":            "is gone: 32 text messages are sent at once; remove it",
+	"sms.originators":            "is sms.from now",
+	"sms.webhook.success_status": "is gone: any 2xx is success, and success_pattern is for gateways that refuse with one; remove it",
+	"sms.webhook.allow_networks": networks, "sms.twilio.allow_networks": networks, "homeservers.allow_networks": networks,
+	"validation.max_tries":      "is gone: ten wrong guesses make a code void; remove it",
+	"validation.code_life":      "is gone: the code of a text message works for 10 minutes; remove it",
+	"validation.session_life":   "is gone: a session lasts for a day; remove it",
+	"lookup.plain":              "is lookup.allow_plaintext now",
+	"lookup.pepper_grace":       "is gone: an old pepper is honoured for an hour; remove it",
+	"invites.life":              "is gone: an invite waits for 90 days; remove it",
+	"invites.shown_local":       "is invites.shown now, for both halves of an address",
+	"invites.shown_domain":      "is invites.shown now, for both halves of an address",
+	"accounts":                  "is gone: access tokens that nobody used for 180 days are forgotten; remove it",
+	"homeservers.timeout":       "is gone: a homeserver has 10 s to answer; remove it",
+	"homeservers.max_in_flight": "is gone: 128 exchanges run at once; remove it",
+	"homeservers.own_names":     "is homeservers.names_for_us now",
+	"homeservers.proxy":         "is proxy at the top now",
+	"homeservers.proxy_file":    "is proxy_file at the top now",
+	"v1.keys":                   alwaysOn, "v1.links": alwaysOn,
+	"v1.homeserver":                "is gone: it is on while there are trusted_homeservers; remove it",
+	"v1.sources":                   "is trusted_homeservers at the top now",
+	"limits.request_token_address": "is limits.mail_per_address now",
+	"limits.request_token_number":  "is limits.mail_per_address now, for numbers too",
+	"limits.request_token_account": "is limits.messages_per_client now",
+	"limits.request_token_ip":      constant,
+	"limits.sms_country":           "is limits.sms_per_country now: write {\"*\": 60/1h}",
+	"limits.sms_countries":         "is limits.sms_per_country now",
+	"limits.submit_token_session":  constant, "limits.submit_token_account": constant, "limits.submit_token_ip": constant,
+	"limits.register_homeserver": constant, "limits.register_ip": constant, "limits.bind_account": constant,
+	"limits.lookup_account": constant, "limits.lookup_ip": constant,
+	"limits.lookup_addresses_account":     "is limits.lookups_per_account now",
+	"limits.lookup_addresses_homeserver":  "is limits.lookups_per_homeserver now: write {\"*\": 100000/1d}",
+	"limits.lookup_addresses_homeservers": "is limits.lookups_per_homeserver now",
+	"limits.store_invite_sender":          "is limits.invites_per_account now",
+	"limits.store_invite_homeserver":      constant, "limits.store_invite_target": constant,
+	"limits.trusted_sources": "is limits.exempt now, and adds to private addresses, which always are",
+	"email.templates":        folders, "sms.templates": folders, "pages": folders,
+	"email.default_language": "is default_language at the top now", "sms.default_language": "is default_language at the top now",
 	"email.ca_file":       caFile,
 	"sms.webhook.ca_file": caFile,
 	"homeservers.ca_file": caFile,
@@ -87,22 +155,22 @@ func goneOptions() map[string]string {
 }
 
 // DatabaseConfig says where everything is kept: in PostgreSQL, or in the SQLite
-// file Path, by default identity.db in the data folder.
+// file identity.db in the data folder, which is Path.
 type DatabaseConfig struct {
 	URL     conf.Secret `yaml:"url"`
 	URLFile string      `yaml:"url_file"`
-	Path    string      `yaml:"path"`
+	Path    string      `yaml:"test_path" conf:"hidden"`
 }
 
 // ValidationConfig bounds the sessions that prove addresses.
 type ValidationConfig struct {
 	// MaxTries is how many wrong guesses make a code void.
-	MaxTries int `yaml:"max_tries"`
+	MaxTries int
 	// CodeLife is how long the code of a text message works.
-	CodeLife conf.Duration `yaml:"code_life"`
+	CodeLife conf.Duration
 	// SessionLife is how long a session lasts after it was begun or validated,
 	// and how long the link in a mail works.
-	SessionLife conf.Duration `yaml:"session_life"`
+	SessionLife conf.Duration
 	// NextLinkHosts are the hosts that next_link may lead to; none means any.
 	NextLinkHosts []string `yaml:"next_link_hosts"`
 	// ConfirmPage makes a mailed link show a button, and only its press proves the
@@ -114,21 +182,20 @@ type ValidationConfig struct {
 type LookupConfig struct {
 	// Plain offers the algorithm "none", with which clients send addresses in
 	// clear.
-	Plain bool `yaml:"plain"`
+	Plain bool `yaml:"allow_plaintext"`
 	// PepperInterval lies between two changes of the pepper; 0 is never.
 	PepperInterval conf.Duration `yaml:"pepper_interval"`
 	// PepperGrace is how long a pepper is honoured after its change.
-	PepperGrace conf.Duration `yaml:"pepper_grace"`
+	PepperGrace conf.Duration
 }
 
 // InvitesConfig says what becomes of invites of addresses that are not bound.
 type InvitesConfig struct {
 	// Life is how long an invite waits for its address to be bound.
-	Life conf.Duration `yaml:"life"`
-	// ShownLocal and ShownDomain are how many characters of the two halves of an
-	// invited address everybody in the room may see.
-	ShownLocal  int `yaml:"shown_local"`
-	ShownDomain int `yaml:"shown_domain"`
+	Life conf.Duration
+	// Shown is how many characters of both halves of an invited address everybody in
+	// the room may see, 1 to 20.
+	Shown int `yaml:"shown"`
 	// Clients are those that people can accept invites with; none means Element.
 	Clients []ClientConfig `yaml:"clients"`
 }
@@ -139,12 +206,6 @@ type ClientConfig struct {
 	URL  string `yaml:"url"`
 }
 
-// AccountsConfig says how long people stay registered.
-type AccountsConfig struct {
-	// IdleLife is how long an access token lives without being used.
-	IdleLife conf.Duration `yaml:"idle_life"`
-}
-
 // HomeserversConfig says which homeservers there are, and how they are asked who
 // somebody is.
 type HomeserversConfig struct {
@@ -153,19 +214,13 @@ type HomeserversConfig struct {
 	// Settings are what differs for the users of some, by server name.
 	Settings map[string]HomeserverSettings `yaml:"settings"`
 	// Timeout bounds one exchange, finding the server included.
-	Timeout conf.Duration `yaml:"timeout"`
+	Timeout conf.Duration
 	// MaxInFlight is how many exchanges may run at once for registrations, for keys
 	// and for deliveries each.
-	MaxInFlight int `yaml:"max_in_flight"`
-	// AllowNetworks are private networks in which homeservers may be.
-	AllowNetworks []string `yaml:"allow_networks"`
+	MaxInFlight int
 	// OwnNames are what homeservers may call this service by, beside ServerName
 	// and the host of PublicBaseURL.
-	OwnNames []string `yaml:"own_names"`
-	// Proxy is the http or https URL of a CONNECT proxy, which then has to keep
-	// requests out of private networks itself.
-	Proxy     conf.Secret `yaml:"proxy"`
-	ProxyFile string      `yaml:"proxy_file"`
+	OwnNames []string `yaml:"names_for_us"`
 }
 
 // Policy is a document that users have to accept, in one or more languages.
@@ -183,21 +238,21 @@ type PolicyText struct {
 // defaultConfig returns the defaults of every option.
 func defaultConfig() *Config {
 	c := &Config{
-		DataDir: "identity-data",
-		HTTP:    serve.DefaultConfig(),
-		Email:   email.Config{TLS: email.TLSStart, Auth: email.AuthAuto, Config: sending.Config{}.WithDefaults()},
-		SMS:     sms.Config{Config: sending.Config{}.WithDefaults()},
+		DataDir: "identity-data", DefaultLanguage: "en",
+		HTTP:  serve.DefaultConfig(),
+		Email: email.Config{TLS: email.TLSStart, Auth: email.AuthAuto, AtOnce: 32, Config: sending.Config{}.WithDefaults()},
+		SMS:   sms.Config{Config: sending.Config{}.WithDefaults()},
 		Validation: ValidationConfig{
 			MaxTries: 10, CodeLife: conf.Duration(10 * time.Minute), SessionLife: conf.Duration(24 * time.Hour),
 			ConfirmPage: true,
 		},
 		Lookup: LookupConfig{Plain: true, PepperInterval: conf.Duration(7 * 24 * time.Hour), PepperGrace: conf.Duration(identity.DefaultPepperGrace)},
 		Invites: InvitesConfig{
-			Life: conf.Duration(identity.DefaultInviteLife), ShownLocal: identity.DefaultShown, ShownDomain: identity.DefaultShown,
+			Life: conf.Duration(identity.DefaultInviteLife), Shown: identity.DefaultShown,
 		},
-		Accounts:    AccountsConfig{IdleLife: conf.Duration(identity.DefaultIdleLife)},
+		IdleLife:    conf.Duration(identity.DefaultIdleLife),
 		Homeservers: HomeserversConfig{Timeout: conf.Duration(10 * time.Second), MaxInFlight: 128},
-		V1:          V1Config{Keys: true, Links: true, Lookup: true},
+		V1:          V1Config{Lookup: true},
 		Limits:      defaultLimits(),
 		Redis:       redisconn.DefaultConfig("herald:identity:"),
 		Log:         telemetry.LogConfig{Level: "info", Format: "text"},
@@ -237,14 +292,23 @@ func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 
 // resolve fills in what follows from other options. Relative paths start at dir.
 func (c *Config) resolve(dir string) {
+	c.Limits.resolve()
+	c.SMS.Twilio.AllowNetworks, c.SMS.Webhook.AllowNetworks = c.AllowNetworks, c.AllowNetworks
 	if c.Database.URL == "" && c.Database.Path == "" {
 		c.Database.Path = filepath.Join(c.DataDir, "identity.db")
 	}
-	for _, path := range []*string{&c.DataDir, &c.Database.Path, &c.Pages, &c.Email.Templates, &c.SMS.Templates} {
+	for _, path := range []*string{&c.DataDir, &c.Database.Path, &c.Templates} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(dir, *path)
 		}
 	}
+	for name, path := range map[string]*string{"mail": &c.Email.Templates, "sms": &c.SMS.Templates, "pages": &c.Pages} {
+		folder := filepath.Join(c.Templates, name)
+		if _, err := os.Stat(folder); c.Templates != "" && err == nil {
+			*path = folder
+		}
+	}
+	c.Email.DefaultLanguage, c.SMS.DefaultLanguage = c.DefaultLanguage, c.DefaultLanguage
 	if address, ok := c.ownAddress(); ok {
 		if c.ServerName == "" {
 			c.ServerName = address

@@ -52,17 +52,18 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	text := conftest.Uncomment(string(data))
 	dir := t.TempDir()
 	for name, secret := range map[string]string{
-		"database_url": "postgres://herald@localhost/herald", "code_key": strings.Repeat("k", 32),
+		"database_url": "postgres://herald@localhost/herald", "secret_key": strings.Repeat("k", 32),
 		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "mail_client": "secret", "twilio": "secret", "sms_gateway": "secret",
 		"redis_url": "redis://localhost:6379",
 	} {
 		writeFile(t, filepath.Join(dir, name), secret)
 	}
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
+	text = strings.ReplaceAll(text, "/etc/identity/templates", dir)
 	text = strings.ReplaceAll(text, "/etc/identity/ca.pem", safehttptest.NewCA(t).File(t))
 	// Of two options that exclude each other the file stays, and PostgreSQL, and the
 	// access tokens of mail relays.
-	text = regexp.MustCompile(`(?m)^ *(code_key|password|url: (postgres|redis)|path|auth_token|secret|client_secret|proxy)\b[^_].*\n`).ReplaceAllString(text, "")
+	text = regexp.MustCompile(`(?m)^ *(secret_key|password|url: (postgres|redis)|auth_token|secret|client_secret|proxy)\b[^_].*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`.*/smtp_password\n`).ReplaceAllString(text, "")
 	cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), text), nil, false)
 	if err != nil {
@@ -89,7 +90,7 @@ func TestTheConfigurationOfComposeWorks(t *testing.T) {
 	}
 	text := strings.ReplaceAll(string(data), "/run/secrets", dir)
 	file := writeFile(t, filepath.Join(dir, "identity.yaml"), text)
-	if _, err := loadConfig(file, nil, false); err == nil || !strings.Contains(err.Error(), "code_key: is the published example") {
+	if _, err := loadConfig(file, nil, false); err == nil || !strings.Contains(err.Error(), "secret_key: is the published example") {
 		t.Errorf("the code key that everybody knows: got %v", err)
 	}
 	writeFile(t, filepath.Join(dir, "code_key"), strings.Repeat("k", 32))
@@ -141,15 +142,15 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 
 func TestEnvironmentOverridesTheFile(t *testing.T) {
 	t.Parallel()
-	name := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), "http: {stop_within: 40s}\nlookup: {plain: true}\n")
-	cfg, err := loadConfig(name, []string{"IDENTITY_LOOKUP_PLAIN=false", "IDENTITY_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"}, false)
+	name := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), "http: {stop_within: 40s}\nlookup: {allow_plaintext: true}\n")
+	cfg, err := loadConfig(name, []string{"IDENTITY_LOOKUP_ALLOW_PLAINTEXT=false", "IDENTITY_HTTP_LISTEN=127.0.0.1:1,127.0.0.1:2"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if cfg.Lookup.Plain || len(cfg.HTTP.Listen) != 2 || cfg.HTTP.StopWithin.Std().Seconds() != 40 {
 		t.Errorf("%+v", cfg)
 	}
-	if _, err := loadConfig(name, []string{"IDENTITY_LOOKUP_PLIAN=false"}, false); err == nil {
+	if _, err := loadConfig(name, []string{"IDENTITY_LOOKUP_ALOW_PLAINTEXT=false"}, false); err == nil {
 		t.Error("a misspelt variable is accepted")
 	}
 }
@@ -213,13 +214,18 @@ func TestRelativePathsStartAtTheConfigurationsFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	name := writeFile(t, filepath.Join(dir, "identity.yaml"),
-		"data_dir: data\npages: pages\nemail: {templates: mail}\nsms: {templates: /abs/sms}\n")
+		"data_dir: data\ntemplates: words\n")
+	for _, folder := range []string{"mail", "pages"} {
+		if err := os.MkdirAll(filepath.Join(dir, "words", folder), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cfg, err := loadConfig(name, nil, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := []string{cfg.DataDir, cfg.Database.Path, cfg.Pages, cfg.Email.Templates, cfg.SMS.Templates}
-	want := []string{filepath.Join(dir, "data"), filepath.Join(dir, "data", "identity.db"), filepath.Join(dir, "pages"), filepath.Join(dir, "mail"), "/abs/sms"}
+	want := []string{filepath.Join(dir, "data"), filepath.Join(dir, "data", "identity.db"), filepath.Join(dir, "words", "pages"), filepath.Join(dir, "words", "mail"), ""}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("paths (-want +got):\n%s", diff)
 	}

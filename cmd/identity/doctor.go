@@ -79,7 +79,7 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 	for _, name := range names[:min(len(names), maxProbedHomeservers)] {
 		checks = append(checks, doctor.Check{
 			Name: "homeserver " + name, Look: func(ctx context.Context) (string, error) { return probeHomeserver(ctx, servers, name) },
-			Remedy: "its .well-known/matrix/server, SRV records or port 8448, and its certificate; ca_file, homeservers.allow_networks",
+			Remedy: "its .well-known/matrix/server, SRV records or port 8448, and its certificate; ca_file, allow_networks",
 		})
 	}
 	return doctor.Run(ctx, p.stdout, checks)

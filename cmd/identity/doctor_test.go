@@ -53,7 +53,7 @@ func TestDoctor(t *testing.T) {
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
 		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_URL=redis://127.0.0.1:1",
-			"IDENTITY_DATABASE_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
+			"IDENTITY_DATABASE_TEST_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
 		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp", "the relay answered 554 5.0.0 at EHLO: ", "go away",
 			"homeserver "+private+": request to "+private+": certificate is for another name", "homeserver 127.0.0.1:1: request to 127.0.0.1:1: dial: connection refused")
 		if strings.Contains(out, "hunter2") {
@@ -83,7 +83,8 @@ func TestDoctorLooksForTheServiceAsDendriteDoes(t *testing.T) {
 		_, _ = io.WriteString(w, answer)
 	}), "127.0.0.1")
 	cfg := defaultConfig()
-	cfg.PublicBaseURL, cfg.V1.Homeserver, cfg.RootCAs = server.URL+"/id", true, ca.Pool()
+	cfg.PublicBaseURL, cfg.RootCAs = server.URL+"/id", ca.Pool()
+	cfg.TrustedHomeservers = map[string][]string{"192.0.2.7": {"example.org"}}
 	host := server.Listener.Addr().String()
 	checks := cfg.publicChecks()
 	if len(checks) != 2 {

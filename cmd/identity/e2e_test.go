@@ -323,7 +323,7 @@ func TestHomeserversCannotBeUsedToExploreNetworks(t *testing.T) {
 	if n := asked.Load(); n > 0 {
 		t.Errorf("a server in a private network was asked %d times", n)
 	}
-	s.Errs.Await(t, "homeserver did not answer", "address not allowed: only homeservers in homeservers.allow_networks may have a private address")
+	s.Errs.Await(t, "homeserver did not answer", "address not allowed: only homeservers in allow_networks may have a private address")
 	if strings.Contains(s.Errs.String(), "openid-alice") {
 		t.Errorf("the log has a token:\n%s", s.Errs)
 	}

@@ -76,8 +76,8 @@ func (h HomeserversConfig) allows(name string) bool {
 // namedHomeservers returns those that the configuration names.
 func (c *Config) namedHomeservers() []string {
 	names := slices.Concat(c.Homeservers.Allow, sortedKeys(c.Homeservers.Settings))
-	for _, s := range sortedKeys(c.V1.Sources) {
-		names = append(names, c.V1.Sources[s]...)
+	for _, s := range sortedKeys(c.TrustedHomeservers) {
+		names = append(names, c.TrustedHomeservers[s]...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)

@@ -51,9 +51,8 @@ func TestSettingsOfHomeserversThatWork(t *testing.T) {
 		}
 	}
 	const rest = `
-pages: pages
-sms: {templates: sms}
-email: {host: localhost, tls: none, from: a@example.org, templates: mail, brands: {sending: {from: b@example.org}, answering: {reply_to: c@example.org}}}
+templates: .
+email: {host: localhost, tls: none, from: a@example.org, brands: {sending: {from: b@example.org}, answering: {reply_to: c@example.org}}}
 `
 	for name, c := range map[string]struct{ settings, fault string }{
 		"brands that send":                 {"{brand: sending}", ""},
@@ -102,8 +101,7 @@ func TestHomeserversAreToldApart(t *testing.T) {
 	text := strings.Replace(string(config), "homeservers: {", fmt.Sprintf(`homeservers: {allow: [%q, two.example], settings: {
   %q: {brand: acme, clients: [{name: Acme, url: "https://chat.acme.example"}]},
   two.example: {from: "Two <id@two.example>", language: de}}, `, w.homeserver, w.homeserver), 1)
-	text = strings.Replace(text, "email: {", fmt.Sprintf("email: {templates: %q, ", filepath.Join(dir, "mail")), 1)
-	writeFile(t, w.config, text+fmt.Sprintf("pages: %q\nv1: {homeserver: true, sources: {127.0.0.1: [two.example]}}\n", filepath.Join(dir, "pages")))
+	writeFile(t, w.config, text+fmt.Sprintf("templates: %q\ntrusted_homeservers: {127.0.0.1: [two.example]}\n", dir))
 	w.start(t)
 
 	one := w.register(t, w.front.URL, "alice")

@@ -33,7 +33,7 @@ func TestInterop(t *testing.T) {
 	}
 	w := newWorld(t, storetest.SQLite(t))
 	peers, environ := newPeers(t, 1)
-	w.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {127.0.0.1: [%q]}}\n", peers[0].name))
+	w.allow(t, fmt.Sprintf("trusted_homeservers: {127.0.0.1: [%q]}\n", peers[0].name))
 	w.startWith(t, environ)
 	hs := &synapse{t: t, world: w, peer: peers[0]}
 	server := httptest.NewServer(hs.routes())

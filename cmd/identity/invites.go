@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
-	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -31,16 +30,9 @@ func (c *Config) clients() []httpapi.Client {
 }
 
 func (c *Config) validateInvites(p *conf.Problems) {
-	if c.Invites.Life < conf.Duration(time.Hour) {
-		p.Add("invites.life", c.Invites.Life, "use at least 1h")
+	if n := c.Invites.Shown; n < 1 || n > 20 {
+		p.Add("invites.shown", n, "use a number from 1 to 20")
 	}
-	shown := func(path string, n int) {
-		if n < 1 || n > 20 {
-			p.Add(path, n, "use a number from 1 to 20")
-		}
-	}
-	shown("invites.shown_local", c.Invites.ShownLocal)
-	shown("invites.shown_domain", c.Invites.ShownDomain)
 	validateClients("invites.clients", c.Invites.Clients, p)
 }
 

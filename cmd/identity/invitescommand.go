@@ -69,7 +69,7 @@ func listInvites(ctx context.Context, w io.Writer, cfg *Config, db identity.Invi
 		}
 		invited := r.Address.Address
 		if !addresses {
-			invited = identity.Redacted(r.Address, cfg.Invites.ShownLocal, cfg.Invites.ShownDomain)
+			invited = identity.Redacted(r.Address, cfg.Invites.Shown, cfg.Invites.Shown)
 		}
 		_, server, _ := strings.Cut(r.Sender, ":")
 		about := printable(r.RoomID)

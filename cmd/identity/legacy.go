@@ -17,39 +17,23 @@ import (
 // V1Config says what there is of version 1 of the API, which homeservers and old
 // links still ask for.
 type V1Config struct {
-	// Keys are the public keys and whether they are valid: old rooms ask for them.
-	Keys bool `yaml:"keys"`
-	// Links are what the mails of a former server lead to.
-	Links bool `yaml:"links"`
-	// Homeserver is what Dendrite, and Synapse for telephone numbers, ask for
-	// without an access token. Only Sources are answered.
-	Homeserver bool `yaml:"homeserver"`
-	// Lookup answers lookups among that, which are in clear.
+	// Lookup answers lookups of trusted homeservers, which are in clear; else 403.
 	Lookup bool `yaml:"lookup"`
-	// Sources are the server names of the homeservers at an address or in a range.
-	Sources map[string][]string `yaml:"sources"`
 }
 
 func (c *Config) validateV1(p *conf.Problems) {
-	v := c.V1
-	if v.Homeserver && !v.Keys {
-		p.Add("v1.keys", nil, "switch it on, or homeserver off: Dendrite asks for keys by version 1, and writes its address of them into rooms")
-	}
-	if v.Homeserver && len(v.Sources) == 0 {
-		p.Add("v1.sources", nil, "is missing: say from which addresses homeservers ask, such as {192.0.2.7: [example.org]}")
-	}
-	for _, s := range sortedKeys(v.Sources) {
-		path := fmt.Sprintf("v1.sources.%q", s)
+	for _, s := range sortedKeys(c.TrustedHomeservers) {
+		path := fmt.Sprintf("trusted_homeservers.%q", s)
 		switch network, err := conf.ParseNetwork(s); {
 		case err != nil || network.Addr().Is4In6():
 			p.Add(path, nil, "use an address or a range such as 192.0.2.0/24")
 		case network.Bits() == 0:
 			p.Add(path, nil, "is everybody, who could then speak for all users: use the addresses of homeservers")
 		}
-		if len(v.Sources[s]) == 0 {
+		if len(c.TrustedHomeservers[s]) == 0 {
 			p.Add(path, nil, "is empty: name the homeservers there, such as example.org")
 		}
-		for i, name := range v.Sources[s] {
+		for i, name := range c.TrustedHomeservers[s] {
 			if _, err := homeserver.ParseServerName(name); err != nil {
 				p.Add(fmt.Sprintf("%s[%d]", path, i), name, "use the server name that user IDs end in, such as example.org")
 			} else if !c.Homeservers.allows(name) {
@@ -59,15 +43,18 @@ func (c *Config) validateV1(p *conf.Problems) {
 	}
 }
 
+// trustsHomeservers reports whether homeservers are answered by version 1.
+func (c *Config) trustsHomeservers() bool { return len(c.TrustedHomeservers) > 0 }
+
 // v1 returns what the API takes.
 func (c *Config) v1() httpapi.V1 {
-	v := httpapi.V1{Keys: c.V1.Keys, Links: c.V1.Links, Homeserver: c.V1.Homeserver, Lookup: c.V1.Lookup}
+	v := httpapi.V1{Keys: true, Links: true, Homeserver: c.trustsHomeservers(), Lookup: c.V1.Lookup}
 	if _, taken := c.hostIsHomeserver(); !taken {
 		v.Delegate = c.delegate()
 	}
-	for _, s := range sortedKeys(c.V1.Sources) {
+	for _, s := range sortedKeys(c.TrustedHomeservers) {
 		if network, err := conf.ParseNetwork(s); err == nil { // validated
-			v.Sources = append(v.Sources, httpapi.Source{Network: network, Servers: c.V1.Sources[s]})
+			v.Sources = append(v.Sources, httpapi.Source{Network: network, Servers: c.TrustedHomeservers[s]})
 		}
 	}
 	return v
@@ -76,7 +63,7 @@ func (c *Config) v1() httpapi.V1 {
 // trustsThisMachine reports whether everybody's requests would count as those of
 // a homeserver if a proxy on this machine passes them on.
 func (c *Config) trustsThisMachine() bool {
-	if !c.V1.Homeserver || len(c.HTTP.TrustedProxies) > 0 {
+	if !c.trustsHomeservers() || len(c.HTTP.TrustedProxies) > 0 {
 		return false
 	}
 	for _, s := range c.v1().Sources {
@@ -91,7 +78,7 @@ func (c *Config) trustsThisMachine() bool {
 // /.well-known/matrix/server has it; "" if none asks. They speak https alone.
 func (c *Config) delegate() string {
 	u, err := url.Parse(c.PublicBaseURL)
-	if err != nil || u.Scheme != "https" || !c.V1.Homeserver {
+	if err != nil || u.Scheme != "https" || !c.trustsHomeservers() {
 		return ""
 	}
 	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))

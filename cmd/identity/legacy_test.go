@@ -24,7 +24,7 @@ import (
 func TestSourcesOfVersion1AreKnownAtStart(t *testing.T) {
 	t.Parallel()
 	const (
-		here   = "v1.sources: it names this machine"
+		here   = "trusted_homeservers: it names this machine"
 		names  = "server_name: id.example.org\npublic_base_url: https://id.example.org\n"
 		shared = "server_name: example.org\npublic_base_url: https://Example.org\n"
 		too    = "public_base_url: Example.org is the name of a homeserver too"
@@ -33,23 +33,20 @@ func TestSourcesOfVersion1AreKnownAtStart(t *testing.T) {
 		text, fault, warning string
 		delegate             string // what /.well-known/matrix/server says
 	}{
-		"a host of its own":             {text: names + "v1: {homeserver: true, sources: {192.0.2.7: [example.org]}}", delegate: "id.example.org:443"},
-		"a port of its own":             {text: "server_name: x\npublic_base_url: https://id.example.org:8090/id\nv1: {homeserver: true, sources: {192.0.2.7: [example.org]}}", delegate: "id.example.org:8090"},
-		"a homeserver's host":           {text: shared + "v1: {homeserver: true, sources: {192.0.2.7: [example.com, example.org]}}", warning: too},
-		"that of one that is allowed":   {text: shared + "homeservers: {allow: [example.com, example.org]}\nv1: {homeserver: true, sources: {192.0.2.7: [example.com]}}", warning: too},
-		"that of one with settings":     {text: shared + "homeservers: {settings: {example.org: {language: de}}}\nv1: {homeserver: true, sources: {192.0.2.7: [example.com]}}", warning: too},
-		"that of one that nobody asks":  {text: shared + "homeservers: {allow: [example.org]}"},
-		"nobody":                        {text: "v1: {homeserver: true}", fault: "v1.sources: is missing"},
-		"nobody, and nobody may ask":    {text: "v1: {keys: false, links: false}"},
-		"an address":                    {text: "v1: {homeserver: true, sources: {192.0.2.7: [example.org]}}"},
-		"an address of IPv6":            {text: `v1: {homeserver: true, sources: {"2001:db8::1": ["example.org:8448"]}}`},
-		"an address of IPv4 in IPv6":    {text: `v1: {homeserver: true, sources: {"::ffff:192.0.2.7": [example.org]}}`},
-		"a range of IPv4 in IPv6":       {text: `v1: {homeserver: true, sources: {"::ffff:192.0.2.0/120": [example.org]}}`, fault: "use an address or a range"},
-		"all of IPv6":                   {text: `v1: {homeserver: true, sources: {"::/0": [example.org]}}`, fault: "is everybody"},
-		"this machine":                  {text: "v1: {homeserver: true, sources: {127.0.0.1: [example.org]}}", warning: here},
-		"this machine, behind a proxy":  {text: "http: {trusted_proxies: [127.0.0.1]}\nv1: {homeserver: true, sources: {127.0.0.1: [example.org]}}"},
-		"this machine, and nobody asks": {text: "v1: {sources: {127.0.0.1: [example.org]}}"},
-		"this machine by IPv6":          {text: `v1: {homeserver: true, sources: {"::1": [example.org]}}`, warning: here},
+		"a host of its own":            {text: names + "trusted_homeservers: {192.0.2.7: [example.org]}", delegate: "id.example.org:443"},
+		"a port of its own":            {text: "server_name: x\npublic_base_url: https://id.example.org:8090/id\ntrusted_homeservers: {192.0.2.7: [example.org]}", delegate: "id.example.org:8090"},
+		"a homeserver's host":          {text: shared + "trusted_homeservers: {192.0.2.7: [example.com, example.org]}", warning: too},
+		"that of one that is allowed":  {text: shared + "homeservers: {allow: [example.com, example.org]}\ntrusted_homeservers: {192.0.2.7: [example.com]}", warning: too},
+		"that of one with settings":    {text: shared + "homeservers: {settings: {example.org: {language: de}}}\ntrusted_homeservers: {192.0.2.7: [example.com]}", warning: too},
+		"that of one that nobody asks": {text: shared + "homeservers: {allow: [example.org]}"},
+		"an address":                   {text: "trusted_homeservers: {192.0.2.7: [example.org]}"},
+		"an address of IPv6":           {text: `trusted_homeservers: {"2001:db8::1": ["example.org:8448"]}`},
+		"an address of IPv4 in IPv6":   {text: `trusted_homeservers: {"::ffff:192.0.2.7": [example.org]}`},
+		"a range of IPv4 in IPv6":      {text: `trusted_homeservers: {"::ffff:192.0.2.0/120": [example.org]}`, fault: "use an address or a range"},
+		"all of IPv6":                  {text: `trusted_homeservers: {"::/0": [example.org]}`, fault: "is everybody"},
+		"this machine":                 {text: "trusted_homeservers: {127.0.0.1: [example.org]}", warning: here},
+		"this machine, behind a proxy": {text: "http: {trusted_proxies: [127.0.0.1]}\ntrusted_homeservers: {127.0.0.1: [example.org]}"},
+		"this machine by IPv6":         {text: `trusted_homeservers: {"::1": [example.org]}`, warning: here},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,7 +99,7 @@ func form(t *testing.T, base, path string, values url.Values, header http.Header
 func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
-	w.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {192.0.2.7: [%q]}}\n", w.homeserver))
+	w.allow(t, fmt.Sprintf("trusted_homeservers: {192.0.2.7: [%q]}\n", w.homeserver))
 	p := w.start(t)
 	alice, bob := "@alice:"+w.homeserver, "@bob:"+w.homeserver
 	from := http.Header{"X-Forwarded-For": {"192.0.2.7"}} // as the proxy here says
@@ -183,7 +180,7 @@ func TestAHomeserverWithoutAccessTokens(t *testing.T) {
 func TestLinksNeverLeadToWhatIsOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
-	w.allow(t, fmt.Sprintf("v1: {sources: {127.0.0.1: [%q]}}\n", w.homeserver))
+	w.allow(t, fmt.Sprintf("trusted_homeservers: {127.0.0.1: [%q]}\n", w.homeserver))
 	cfg, err := loadConfig(w.config, nil, false)
 	if err != nil {
 		t.Fatal(err)
@@ -213,13 +210,14 @@ func TestLinksNeverLeadToWhatIsOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := follower{world: w}
-	for switches := range 1 << 5 {
+	trusted := cfg.TrustedHomeservers
+	for switches := range 1 << 3 {
 		on := func(i int) bool { return switches&(1<<i) != 0 }
-		cfg.V1.Keys, cfg.V1.Links, cfg.V1.Homeserver, cfg.V1.Lookup, cfg.Validation.ConfirmPage = on(0), on(1), on(2), on(3), on(4)
-		if cfg.V1.Homeserver && !cfg.V1.Keys {
-			continue // not a configuration
+		cfg.TrustedHomeservers, cfg.V1.Lookup, cfg.Validation.ConfirmPage = nil, on(1), on(2)
+		if on(0) {
+			cfg.TrustedHomeservers = trusted
 		}
-		t.Run(fmt.Sprintf("%05b", switches), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%03b", switches), func(t *testing.T) {
 			env := env
 			env.reg = prometheus.NewRegistry()
 			handler, err := newHandler(cfg, s, made.pages, env)
@@ -260,7 +258,7 @@ func (f *follower) all(t *testing.T, cfg *Config) {
 	_, room := send(t, http.MethodPost, f.front.URL+"/_matrix/identity/v2/store-invite", c.token,
 		fmt.Sprintf(`{"medium":"email","address":%q,"room_id":"!r","sender":%q}`, name+"@invited.two.example", user))
 	f.invites(t, room)
-	if !cfg.V1.Homeserver {
+	if !cfg.trustsHomeservers() {
 		return
 	}
 	submit := func(path, values string) string {

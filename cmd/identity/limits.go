@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/nyaruka/phonenumbers"
 
@@ -22,9 +23,12 @@ import (
 type LimitsConfig struct {
 	httpapi.Limits `yaml:",inline"`
 
-	// TrustedSources are addresses and ranges to which limits by the address of the
-	// client do not apply, because many people are behind them.
-	TrustedSources []string `yaml:"trusted_sources"`
+	// Exempt are addresses and ranges to which limits by the address of the client do
+	// not apply, because many people are behind them, beside private ones: homeservers,
+	// which ask for all of their users.
+	Exempt []string `yaml:"exempt"`
+	// Private are those that are exempt in any case. It is no option.
+	Private []string `yaml:"test_private" conf:"hidden"`
 	// BytesInFlight bounds what requests hold in memory at once.
 	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
@@ -34,9 +38,25 @@ type LimitsConfig struct {
 func defaultLimits() LimitsConfig {
 	return LimitsConfig{
 		Limits: httpapi.DefaultLimits(), BytesInFlight: 64 << 20,
-		TrustedSources: []string{
+		Private: []string{
 			"127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10",
 		},
+	}
+}
+
+// others stands for countries and homeservers that have no limit of their own.
+const others = "*"
+
+// resolve fills in what follows from other options.
+func (c *LimitsConfig) resolve() {
+	if c.RequestTokenNumber == (httpapi.DefaultLimits().RequestTokenNumber) {
+		c.RequestTokenNumber = c.RequestTokenAddress
+	}
+	if limit, there := c.SMSCountries[others]; there {
+		c.SMSCountry = limit
+	}
+	if limit, there := c.LookupAddressesHomeservers[others]; there {
+		c.LookupAddressesHomeserver = limit
 	}
 }
 
@@ -47,25 +67,28 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 	if c.BytesInFlight < httpapi.LeastBytesInFlight {
 		p.Add(path+".bytes_in_flight", c.BytesInFlight, fmt.Sprintf("use at least %d: a source may hold a quarter, and must have room for one request", httpapi.LeastBytesInFlight))
 	}
-	for i, s := range c.TrustedSources {
+	for i, s := range c.Exempt {
 		if _, err := conf.ParseNetwork(s); err != nil {
-			p.Add(fmt.Sprintf("%s.trusted_sources[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
+			p.Add(fmt.Sprintf("%s.exempt[%d]", path, i), s, "use an address or a range such as 192.0.2.0/24")
 		}
 	}
 	regions := phonenumbers.GetSupportedRegions()
 	for _, r := range sortedKeys(c.SMSCountries) {
-		if !regions[r] && r != noRegion {
-			p.Add(fmt.Sprintf("%s.sms_countries[%q]", path, r), nil, "use the code of a country, such as GB, or 001 for numbers of none")
+		if !regions[r] && r != noRegion && r != others {
+			p.Add(fmt.Sprintf("%s.sms_per_country[%q]", path, r), nil, "use the code of a country, such as GB, 001 for numbers of none, or * for all others")
 		}
 	}
 	sites := make(map[string]string)
 	for _, s := range sortedKeys(c.LookupAddressesHomeservers) {
+		if s == others {
+			continue
+		}
 		if other, twice := sites[ratelimit.Site(s)]; twice {
-			p.Add(fmt.Sprintf("%s.lookup_addresses_homeservers[%q]", path, s), nil, "is below the same domain as "+other+", which is counted as one: name one of them")
+			p.Add(fmt.Sprintf("%s.lookups_per_homeserver[%q]", path, s), nil, "is below the same domain as "+other+", which is counted as one: name one of them")
 		}
 		sites[ratelimit.Site(s)] = s
 		if _, err := homeserver.ParseServerName(s); err != nil {
-			p.Add(fmt.Sprintf("%s.lookup_addresses_homeservers[%q]", path, s), nil, "use the name of a homeserver, such as example.org")
+			p.Add(fmt.Sprintf("%s.lookups_per_homeserver[%q]", path, s), nil, "use the name of a homeserver, such as example.org")
 		}
 	}
 }
@@ -73,7 +96,7 @@ func (c LimitsConfig) validate(path string, p *conf.Problems) {
 // networks returns the trusted sources, which are validated.
 func (c LimitsConfig) networks() []netip.Prefix {
 	var networks []netip.Prefix
-	for _, s := range c.TrustedSources {
+	for _, s := range slices.Concat(c.Private, c.Exempt) {
 		if n, err := conf.ParseNetwork(s); err == nil {
 			networks = append(networks, n)
 		}

@@ -36,8 +36,8 @@ func TestReplicasShareLimits(t *testing.T) {
 	storetest.NeedServer(t)
 	w := newWorld(t, storetest.PostgreSQL(t))
 	environ := []string{
-		"IDENTITY_LIMITS_REQUEST_TOKEN_ADDRESS=2/30d", "IDENTITY_LIMITS_LOOKUP_ADDRESSES_ACCOUNT=3/30d", "IDENTITY_LIMITS_REGISTER_IP=2/30d",
-		"IDENTITY_LIMITS_TRUSTED_SOURCES=192.0.2.0/24",
+		"IDENTITY_LIMITS_MAIL_PER_ADDRESS=2/30d", "IDENTITY_LIMITS_LOOKUPS_PER_ACCOUNT=3/30d", "IDENTITY_LIMITS_TEST_REGISTER_IP=2/30d",
+		"IDENTITY_LIMITS_TEST_PRIVATE=192.0.2.0/24",
 	}
 	one, other := startBinary(t, environ, "-config", w.config), startBinary(t, environ, "-config", w.config)
 	c := w.register(t, one.API, "alice")
@@ -83,7 +83,7 @@ func TestReplicasShareLimits(t *testing.T) {
 func TestOneProcessLimitsByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
-	p := startBinary(t, []string{"IDENTITY_LIMITS_BIND_ACCOUNT=1/30d", "IDENTITY_LIMITS_SMS_COUNTRY=1/30d"}, "-config", w.config)
+	p := startBinary(t, []string{"IDENTITY_LIMITS_TEST_BIND_ACCOUNT=1/30d", "IDENTITY_LIMITS_TEST_SMS_COUNTRY=1/30d"}, "-config", w.config)
 	c := w.register(t, p.API, "alice")
 	const text = `{"client_secret":"monkeys","country":"US","phone_number":%q,"send_attempt":1}`
 	c.post(t, "/validate/msisdn/requestToken", text, "+447700900001")

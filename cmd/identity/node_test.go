@@ -9,11 +9,9 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/harness"
 	"github.com/matrix-herald/herald/internal/safehttp/safehttptest"
 	"github.com/matrix-herald/herald/threepid/threepidtest"
@@ -47,17 +45,17 @@ func newSite(t testing.TB, database, more string) *site {
 
 	where := fmt.Sprintf("url: %q", database)
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
-		where = fmt.Sprintf("path: %q", path)
+		where = fmt.Sprintf("test_path: %q", path)
 	}
 	s.config = writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), fmt.Sprintf(`
 server_name: is.example.org
 public_base_url: https://is.example.org
 data_dir: data
-code_key: the-code-key-of-the-tests-0123456789
+secret_key: the-code-key-of-the-tests-0123456789
 http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, test_drain_delay: 0s}
 database: {%s}
 email: {host: %s, port: %d, from: noreply@example.org}
-homeservers: {allow_networks: [127.0.0.0/8]}
+allow_networks: [127.0.0.0/8]
 ca_file: %q
 log: {format: json}
 %s
@@ -69,10 +67,15 @@ log: {format: json}
 // noLimits is the section of a configuration for tests that ask for more than
 // people do.
 func noLimits() string {
-	options := slices.DeleteFunc(httpapi.LimitNames(), func(name string) bool { // these follow from others, or trust this machine
-		return slices.Contains([]string{"open_ip", "lookup_addresses_ip", "store_invite_ip", "sms_share"}, name)
-	})
-	return "limits: {" + strings.Join(options, ": off, ") + ": off}"
+	const named = "limits: {mail_per_address: off, messages_per_client: off, sms_total: off, lookups_per_account: off, invites_per_account: off"
+	var rest []string
+	for _, name := range []string{
+		"request_token_number", "request_token_ip", "sms_country", "submit_token_session", "submit_token_account", "submit_token_ip", "register_homeserver", "register_ip",
+		"bind_account", "lookup_account", "lookup_ip", "lookup_addresses_homeserver", "store_invite_homeserver", "store_invite_target",
+	} {
+		rest = append(rest, ", test_"+name+": off")
+	}
+	return named + strings.Join(rest, "") + "}"
 }
 
 // node is a running identity binary, and a client of it.

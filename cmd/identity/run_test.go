@@ -108,9 +108,7 @@ func TestBrokenTemplatesAndPagesAreReportedTogether(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "sms", "verification.txt"), "no code")
 	writeFile(t, filepath.Join(dir, "pages", "success.html"), "{{.Typo}}")
 	config := writeFile(t, filepath.Join(dir, "identity.yaml"), `
-pages: pages
-email: {templates: mail}
-sms: {templates: sms}
+templates: .
 `)
 	code, _, stderr := command(t, nil, "-config", config, "-check")
 	if code != 1 {

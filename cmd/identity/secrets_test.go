@@ -37,7 +37,7 @@ func newSpy(t *testing.T, database string) *spy {
 	s := &spy{world: newWorld(t, database), database: database}
 	collector, spans := harness.Collector(t)
 	s.spans = spans
-	s.allow(t, fmt.Sprintf("v1: {homeserver: true, sources: {192.0.2.7: [%q]}}\n", s.homeserver))
+	s.allow(t, fmt.Sprintf("trusted_homeservers: {192.0.2.7: [%q]}\n", s.homeserver))
 	s.service = s.startWith(t, []string{"IDENTITY_TRACING_ENDPOINT=" + collector, "IDENTITY_LOG_LEVEL=debug"})
 	s.secrets.Add("the code key", strings.Repeat("0123456789abcdef", 3))
 	s.addresses.Add("the signing key", s.signingKey(t))

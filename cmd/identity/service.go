@@ -161,7 +161,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 		return nil, err
 	}
 	if s.accounts, err = identity.NewAccounts(identity.AccountsOptions{
-		Store: db, OpenID: openID{servers, tracer, env.log}, IdleLife: cfg.Accounts.IdleLife.Std(),
+		Store: db, OpenID: openID{servers, tracer, env.log}, IdleLife: cfg.IdleLife.Std(),
 		Now: time.Now, Log: env.log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	}
 	if s.invites, err = identity.NewInvites(identity.InvitesOptions{
 		Store: db, Keys: s.keys, Mailer: brandedInvitations{tracedInvitations{m.mail, tracer}, cfg.words()}, ServerName: cfg.ServerName,
-		Life: cfg.Invites.Life.Std(), ShownLocal: cfg.Invites.ShownLocal, ShownDomain: cfg.Invites.ShownDomain,
+		Life: cfg.Invites.Life.Std(), ShownLocal: cfg.Invites.Shown, ShownDomain: cfg.Invites.Shown,
 		Now: time.Now, Log: env.log, Metrics: metrics,
 	}); err != nil {
 		return nil, err
@@ -234,7 +234,7 @@ func newHomeservers(cfg *Config, log *slog.Logger) homeserver.Options {
 		Timeout: cfg.Homeservers.Timeout.Std(), MaxInFlight: cfg.Homeservers.MaxInFlight, Proxy: proxy,
 		RootCAs: cfg.RootCAs, UserAgent: "Herald/" + version, Log: log,
 	}
-	for _, s := range cfg.Homeservers.AllowNetworks {
+	for _, s := range cfg.AllowNetworks {
 		opts.AllowNets = append(opts.AllowNets, netip.MustParsePrefix(s)) // validated
 	}
 	return opts

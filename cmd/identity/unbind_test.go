@@ -74,7 +74,7 @@ func TestHomeserversUnbindInEveryWayTheySign(t *testing.T) {
 	peers, environ := newPeers(t, 1)
 	p := peers[0]
 	const former, address = "old.example.org", "b@example.com"
-	w.startWith(t, append(environ, "IDENTITY_HOMESERVERS_OWN_NAMES="+former))
+	w.startWith(t, append(environ, "IDENTITY_HOMESERVERS_NAMES_FOR_US="+former))
 	user := p.user("b")
 	b := registerAt(t, w.front.URL, p, "b")
 	sid := w.prove(t, b, address)

@@ -7,10 +7,10 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -19,10 +19,6 @@ import (
 	"github.com/matrix-herald/herald/internal/safehttp"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
-
-// maxSending is for how long at most one request sends a message; package
-// validation cuts it there.
-const maxSending = 45 * time.Second
 
 // exampleSecret begins the secrets of deploy/secrets, which everybody knows.
 const exampleSecret = "change-me"
@@ -35,7 +31,6 @@ func (c *Config) validate(p *conf.Problems) {
 	c.validateDatabase(p)
 	c.Email.Validate("email", p)
 	c.SMS.Validate("sms", p)
-	c.validateSending(p)
 	c.validateSessions(p)
 	atLeast := func(path string, d, least conf.Duration) {
 		if d < least {
@@ -43,13 +38,16 @@ func (c *Config) validate(p *conf.Problems) {
 		}
 	}
 	atLeast("lookup.pepper_interval", c.Lookup.PepperInterval, 0)
-	atLeast("lookup.pepper_grace", c.Lookup.PepperGrace, conf.Duration(time.Minute))
 	if c.Lookup.PepperInterval > 0 && c.Lookup.PepperInterval <= c.Lookup.PepperGrace {
-		p.Add("lookup.pepper_interval", c.Lookup.PepperInterval, "make it longer than pepper_grace, or 0s for never")
+		p.Add("lookup.pepper_interval", c.Lookup.PepperInterval, "make it longer than an hour, for which an old pepper is honoured, or 0s for never")
 	}
 	c.validateInvites(p)
-	atLeast("accounts.idle_life", c.Accounts.IdleLife, conf.Duration(time.Hour))
 	c.validateHomeservers(p)
+	if c.Templates != "" {
+		if info, err := os.Stat(c.Templates); err != nil || !info.IsDir() {
+			p.Add("templates", nil, "name a folder with folders named mail, sms or pages in it")
+		}
+	}
 	c.loadRoots(p)
 	c.Limits.validate("limits", p)
 	c.Redis.Validate("redis", p)
@@ -83,10 +81,10 @@ func (c *Config) validateNames(p *conf.Problems) {
 
 func (c *Config) validateDatabase(p *conf.Problems) {
 	if n := len(c.CodeKey.Reveal()); n > 0 && n < validation.MinCodeKey {
-		p.Add("code_key", nil, fmt.Sprintf("use at least %d characters, such as the output of: openssl rand -base64 32", validation.MinCodeKey))
+		p.Add("secret_key", nil, fmt.Sprintf("use at least %d characters, such as the output of: openssl rand -base64 32", validation.MinCodeKey))
 	}
 	if strings.HasPrefix(c.CodeKey.Reveal(), exampleSecret) {
-		p.Add("code_key", nil, "is the published example: use a secret of your own, such as the output of: openssl rand -base64 32")
+		p.Add("secret_key", nil, "is the published example: use a secret of your own, such as the output of: openssl rand -base64 32")
 	}
 	if !c.usesPostgres() {
 		if c.DataDir == "" {
@@ -94,45 +92,19 @@ func (c *Config) validateDatabase(p *conf.Problems) {
 		}
 		return
 	}
-	if c.Database.Path != "" {
-		p.Add("database", nil, "set url (PostgreSQL) or path (SQLite), not both")
-	}
 	u := c.Database.URL.Reveal()
 	_, err := pgxpool.ParseConfig(u) // its error may quote the password
 	if err != nil || !strings.HasPrefix(u, "postgres://") && !strings.HasPrefix(u, "postgresql://") {
 		p.Add("database.url", nil, "use a URL such as postgres://user:password@host:5432/database?sslmode=verify-full, whose files exist")
 	}
 	if c.CodeKey == "" {
-		p.Add("code_key", nil, "is missing: with PostgreSQL every replica needs the same key. "+
-			"Write the output of openssl rand -base64 32 to a file and name it in code_key_file")
+		p.Add("secret_key", nil, "is missing: with PostgreSQL every replica needs the same key. "+
+			"Write the output of openssl rand -base64 32 to a file and name it in secret_key_file")
 	}
-}
-
-// validateSending keeps a request from ending before its message is sent.
-func (c *Config) validateSending(p *conf.Problems) {
-	bound := min(c.HTTP.RequestTimeout.Std(), maxSending)
-	check := func(path string, wait, timeout conf.Duration) {
-		if wait.Std()+timeout.Std() > bound {
-			p.Add(path+".timeout", timeout, "together with max_wait, make it at most "+conf.Duration(bound).String()+
-				", or requests end before their message is sent")
-		}
-	}
-	check("email", c.Email.MaxWait, c.Email.Timeout)
-	check("sms", c.SMS.MaxWait, c.SMS.Timeout)
 }
 
 func (c *Config) validateSessions(p *conf.Problems) {
-	v := c.Validation
-	if v.MaxTries < 1 || v.MaxTries > 100 {
-		p.Add("validation.max_tries", v.MaxTries, "use a number from 1 to 100")
-	}
-	if v.SessionLife < conf.Duration(time.Minute) {
-		p.Add("validation.session_life", v.SessionLife, "use at least 1m")
-	}
-	if v.CodeLife < conf.Duration(time.Minute) || v.CodeLife > v.SessionLife {
-		p.Add("validation.code_life", v.CodeLife, "use at least 1m, and at most session_life")
-	}
-	for i, host := range v.NextLinkHosts {
+	for i, host := range c.Validation.NextLinkHosts {
 		if u, err := url.Parse("https://" + host); err != nil || host == "" || u.Hostname() != host {
 			p.Add(fmt.Sprintf("validation.next_link_hosts[%d]", i), host, "use a host name such as app.example.org")
 		}
@@ -141,24 +113,18 @@ func (c *Config) validateSessions(p *conf.Problems) {
 
 func (c *Config) validateHomeservers(p *conf.Problems) {
 	h := c.Homeservers
-	if h.Timeout <= 0 || h.Timeout >= c.HTTP.RequestTimeout {
-		p.Add("homeservers.timeout", h.Timeout, `use a duration such as "10s"`)
-	}
-	if h.MaxInFlight < 1 {
-		p.Add("homeservers.max_in_flight", h.MaxInFlight, "use a number of at least 1")
-	}
 	for i, s := range h.OwnNames {
 		if s == "" || strings.ContainsAny(s, " /@") {
-			p.Add(fmt.Sprintf("homeservers.own_names[%d]", i), s, "use a name such as id.example.org, with a port if need be")
+			p.Add(fmt.Sprintf("homeservers.names_for_us[%d]", i), s, "use a name such as id.example.org, with a port if need be")
 		}
 	}
-	for i, s := range h.AllowNetworks {
+	for i, s := range c.AllowNetworks {
 		if prefix, err := netip.ParsePrefix(s); err != nil || prefix.Addr().Is4In6() {
-			p.Add(fmt.Sprintf("homeservers.allow_networks[%d]", i), s, "use a range such as 10.0.0.0/8")
+			p.Add(fmt.Sprintf("allow_networks[%d]", i), s, "use a range such as 10.0.0.0/8")
 		}
 	}
 	if _, err := c.proxyURL(); err != nil {
-		p.Add("homeservers.proxy", nil, "use a URL such as http://user:password@proxy.example.com:3128")
+		p.Add("proxy", nil, "use a URL such as http://user:password@proxy.example.com:3128")
 	}
 }
 
@@ -198,10 +164,10 @@ func (c *Config) validateTerms(p *conf.Problems) {
 // proxyURL returns the proxy to homeservers, nil when there is none. The error
 // does not quote the URL, which may hold a password.
 func (c *Config) proxyURL() (*url.URL, error) {
-	if c.Homeservers.Proxy == "" {
+	if c.Proxy == "" {
 		return nil, nil
 	}
-	u, err := url.Parse(c.Homeservers.Proxy.Reveal())
+	u, err := url.Parse(c.Proxy.Reveal())
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return nil, errors.New("proxy: not an http or https URL")
 	}

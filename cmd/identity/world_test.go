@@ -73,7 +73,7 @@ func newWorld(t *testing.T, database string) *world {
 
 	where := fmt.Sprintf("{url: %q}", database)
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
-		where = fmt.Sprintf("{path: %q}", path)
+		where = fmt.Sprintf("{test_path: %q}", path)
 	}
 	shared := ""
 	if !strings.HasPrefix(database, "sqlite:") {
@@ -87,15 +87,16 @@ func newWorld(t *testing.T, database string) *world {
 server_name: %s
 public_base_url: %s
 data_dir: data
-code_key_file: code_key
+secret_key_file: code_key
 http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", test_drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
 database: %s
 email: {host: %s, port: %d, from: "Herald <noreply@id.example.org>"}
 sms:
   provider: webhook
   allow: [GB]
-  webhook: {url: %s, allow_networks: [127.0.0.0/8], body: '{"to": {{json .To}}, "text": {{json .Text}}}'}
-homeservers: {allow_networks: [127.0.0.0/8]}
+  webhook: {url: %s, body: '{"to": {{json .To}}, "text": {{json .Text}}}'}
+homeservers: {names_for_us: []}
+allow_networks: [127.0.0.0/8]
 ca_file: %s
 log: {format: json, level: debug}
 terms:

@@ -85,7 +85,7 @@ func (a *api) legacyRoutes(v1 *gin.RouterGroup) {
 	// Token and private key prove enough, wherever the request has them.
 	links.POST("/sign-ed25519", mxhttp.Wrap(a.open(gathered(caller{}, a.signInviteJSON))))
 
-	homeserver := v1.Group("", unlessOff(a.V1.Homeserver, "v1.homeserver"))
+	homeserver := v1.Group("", unlessOff(a.V1.Homeserver, "trusted_homeservers"))
 	source := func(h sourceHandler) gin.HandlerFunc { return mxhttp.Wrap(a.fromSource(h)) }
 	homeserver.POST("/validate/email/requestToken", source(withoutUser(a.requestEmailToken)))
 	homeserver.POST("/validate/msisdn/requestToken", source(withoutUser(a.requestSMSToken)))
@@ -134,7 +134,7 @@ func (a *api) fromSource(h sourceHandler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		servers := slices.DeleteFunc(a.V1.servers(mxhttp.ClientAddr(r.Context())), func(name string) bool { return !a.allowed(name) })
 		if len(servers) == 0 {
-			mxhttp.AddLogAttrs(r.Context(), slog.String("err", "v1.sources has no homeserver at this address"))
+			mxhttp.AddLogAttrs(r.Context(), slog.String("err", "trusted_homeservers has no homeserver at this address"))
 			return errNoSource
 		}
 		return h(w, r, servers)
@@ -188,7 +188,7 @@ func requireOwnUser(name string, h accountHandler) sourceHandler {
 			by.Homeserver, ok = identity.UserServer(by.UserID)
 			noteHomeserver(r, by.Homeserver)
 			if !ok || !slices.Contains(servers, by.Homeserver) {
-				mxhttp.AddLogAttrs(r.Context(), slog.String("err", fmt.Sprintf("v1.sources has only %q at this address", servers)))
+				mxhttp.AddLogAttrs(r.Context(), slog.String("err", fmt.Sprintf("trusted_homeservers has only %q at this address", servers)))
 				return errForeignUser
 			}
 		}

@@ -254,7 +254,7 @@ func homeserverCalls() []request {
 	}
 }
 
-// Conformance (version 1): who may use the group `homeserver` (≠ Sydent: everybody) | homeservers in `v1.sources`, by the address behind trusted proxies; else 403 `M_FORBIDDEN`, and the log says who was taken for whom (also TestUsersOfOtherHomeserversAreRefused)
+// Conformance (version 1): who may use the group `homeserver` (≠ Sydent: everybody) | homeservers in `trusted_homeservers`, by the address behind trusted proxies; else 403 `M_FORBIDDEN`, and the log says who was taken for whom (also TestUsersOfOtherHomeserversAreRefused)
 func TestOnlyHomeserversMaySpeakForTheirUsers(t *testing.T) {
 	t.Parallel()
 	elsewhere := everything()
@@ -265,7 +265,7 @@ func TestOnlyHomeserversMaySpeakForTheirUsers(t *testing.T) {
 		t.Run(r.method+" "+r.path, func(t *testing.T) {
 			r.header = http.Header{"Content-Type": r.header["Content-Type"], "X-Forwarded-For": {"192.0.2.1"}}
 			stranger.send(t, r).refused(t, 403, "M_FORBIDDEN")
-			stranger.logged(t, "route="+r.path, "client=127.0.0.1", `err="v1.sources has no homeserver at this address"`)
+			stranger.logged(t, "route="+r.path, "client=127.0.0.1", `err="trusted_homeservers has no homeserver at this address"`)
 			known.send(t, r).refused(t, 400, "M_MISSING_PARAMS") // and not the proxy's word for it
 		})
 	}
@@ -313,7 +313,7 @@ func TestUsersOfOtherHomeserversAreRefused(t *testing.T) {
 			}
 			send("/3pid/bind", bind).refused(t, c.status, c.errcode)
 			if name == "another server's" {
-				w.logged(t, "client=192.0.2.1", "homeserver=example.org", `err="v1.sources has only [\"example.com\" \"example.net:8448\"] at this address"`)
+				w.logged(t, "client=192.0.2.1", "homeserver=example.org", `err="trusted_homeservers has only [\"example.com\" \"example.net:8448\"] at this address"`)
 			}
 			if a := send("/store-invite", invite); c.inviteForbidden {
 				a.refused(t, 403, "M_FORBIDDEN")
@@ -499,7 +499,7 @@ func TestTheLogSaysWhichGroupIsOff(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	for option, r := range map[string]request{
-		"v1.keys": get(v1+"/pubkey/isvalid", ""), "v1.links": post(v1+"/sign-ed25519", "", ""), "v1.homeserver": form("/3pid/bind", ""),
+		"v1.keys": get(v1+"/pubkey/isvalid", ""), "v1.links": post(v1+"/sign-ed25519", "", ""), "trusted_homeservers": form("/3pid/bind", ""),
 	} {
 		w.send(t, r).refused(t, 404, "M_UNRECOGNIZED")
 		w.logged(t, "route="+r.path, `err="`+option+` is off"`)

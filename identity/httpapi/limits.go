@@ -62,41 +62,49 @@ type Limits struct {
 	// valid.
 	OpenIP ratelimit.Limit `yaml:"-"`
 
-	// RequestToken… limit requests for a mail or a text message: by email address,
-	// telephone number, account, and address of the client.
-	RequestTokenAddress ratelimit.Limit `yaml:"request_token_address"`
-	RequestTokenNumber  ratelimit.Limit `yaml:"request_token_number"`
-	RequestTokenAccount ratelimit.Limit `yaml:"request_token_account"`
-	RequestTokenIP      ratelimit.Limit `yaml:"request_token_ip"`
-	// SMSCountry caps the text messages to each country, by the number itself,
-	// SMSCountries those to some countries instead, and SMSTotal those to all.
-	SMSCountry   ratelimit.Limit            `yaml:"sms_country"`
-	SMSCountries map[string]ratelimit.Limit `yaml:"sms_countries"`
-	SMSTotal     ratelimit.Limit            `yaml:"sms_total"`
+	// RequestTokenAddress limits requests for a mail to an address, and for a text
+	// message to a number, which is RequestTokenNumber.
+	RequestTokenAddress ratelimit.Limit `yaml:"mail_per_address"`
+	RequestTokenNumber  ratelimit.Limit `yaml:"test_request_token_number" conf:"hidden"`
+	// RequestTokenAccount limits both for an account; what an address asks for is
+	// RequestTokenIP.
+	RequestTokenAccount ratelimit.Limit `yaml:"messages_per_client"`
+	RequestTokenIP      ratelimit.Limit `yaml:"test_request_token_ip" conf:"hidden"`
+	// SMSCountries caps the text messages to a country, by the number itself, and to
+	// each other one under "*", which is SMSCountry: 60/1h by default.
+	SMSCountries map[string]ratelimit.Limit `yaml:"sms_per_country"`
+	SMSCountry   ratelimit.Limit            `yaml:"test_sms_country" conf:"hidden"`
+	// SMSTotal caps the text messages to all countries together.
+	SMSTotal ratelimit.Limit `yaml:"sms_total"`
+	// LookupAddressesAccount is how many different addresses an account may look up
+	// or invite.
+	LookupAddressesAccount ratelimit.Limit `yaml:"lookups_per_account"`
+	// LookupAddressesHomeservers is the same for all accounts of a homeserver, by name,
+	// and of each other one under "*", which is LookupAddressesHomeserver and also the
+	// limit for the address of a client: 100000/1d by default.
+	LookupAddressesHomeservers map[string]ratelimit.Limit `yaml:"lookups_per_homeserver"`
+	LookupAddressesHomeserver  ratelimit.Limit            `yaml:"test_lookup_addresses_homeserver" conf:"hidden"`
+	// StoreInviteSender limits the invites of addresses that an account sends.
+	StoreInviteSender ratelimit.Limit `yaml:"invites_per_account"`
+
+	// What follows are no options: nobody knows a better value. Tests do.
+
 	// SubmitToken… limit tries of a token.
-	SubmitTokenSession ratelimit.Limit `yaml:"submit_token_session"`
-	SubmitTokenAccount ratelimit.Limit `yaml:"submit_token_account"`
-	SubmitTokenIP      ratelimit.Limit `yaml:"submit_token_ip"`
+	SubmitTokenSession ratelimit.Limit `yaml:"test_submit_token_session" conf:"hidden"`
+	SubmitTokenAccount ratelimit.Limit `yaml:"test_submit_token_account" conf:"hidden"`
+	SubmitTokenIP      ratelimit.Limit `yaml:"test_submit_token_ip" conf:"hidden"`
 	// RegisterHomeserver limits the users whom one homeserver vouches for, and
 	// RegisterIP all tries.
-	RegisterHomeserver ratelimit.Limit `yaml:"register_homeserver"`
-	RegisterIP         ratelimit.Limit `yaml:"register_ip"`
-	BindAccount        ratelimit.Limit `yaml:"bind_account"`
+	RegisterHomeserver ratelimit.Limit `yaml:"test_register_homeserver" conf:"hidden"`
+	RegisterIP         ratelimit.Limit `yaml:"test_register_ip" conf:"hidden"`
+	BindAccount        ratelimit.Limit `yaml:"test_bind_account" conf:"hidden"`
 	// LookupAccount and LookupIP limit lookups, however many addresses they have.
-	LookupAccount ratelimit.Limit `yaml:"lookup_account"`
-	LookupIP      ratelimit.Limit `yaml:"lookup_ip"`
-	// LookupAddresses… are how many different addresses may be looked up or
-	// invited; LookupAddressesHomeservers are those of some homeservers, by name,
-	// in place of LookupAddressesHomeserver, which is also the limit for the
-	// address of a client.
-	LookupAddressesAccount     ratelimit.Limit            `yaml:"lookup_addresses_account"`
-	LookupAddressesHomeserver  ratelimit.Limit            `yaml:"lookup_addresses_homeserver"`
-	LookupAddressesHomeservers map[string]ratelimit.Limit `yaml:"lookup_addresses_homeservers"`
-	// StoreInvite… limit invites of addresses: by sender, by homeserver of the sender
-	// as by the address of the client, and by invited address.
-	StoreInviteSender     ratelimit.Limit `yaml:"store_invite_sender"`
-	StoreInviteHomeserver ratelimit.Limit `yaml:"store_invite_homeserver"`
-	StoreInviteTarget     ratelimit.Limit `yaml:"store_invite_target"`
+	LookupAccount ratelimit.Limit `yaml:"test_lookup_account" conf:"hidden"`
+	LookupIP      ratelimit.Limit `yaml:"test_lookup_ip" conf:"hidden"`
+	// StoreInvite… limit invites of addresses by homeserver of the sender, as by the
+	// address of the client, and by invited address.
+	StoreInviteHomeserver ratelimit.Limit `yaml:"test_store_invite_homeserver" conf:"hidden"`
+	StoreInviteTarget     ratelimit.Limit `yaml:"test_store_invite_target" conf:"hidden"`
 }
 
 // DefaultLimits returns the defaults, for which docs/limits-and-brands.md has the

@@ -1,6 +1,7 @@
 package sydent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -152,13 +153,13 @@ func (c *converter) homeservers() {
 	if allow := c.list("general", "homeserver_allow_list"); len(allow) > 0 {
 		section = append(section, yaml.MapItem{Key: "allow", Value: allow})
 	}
-	if networks := c.list("general", "ip.whitelist"); len(networks) > 0 {
-		section = append(section, yaml.MapItem{Key: "allow_networks", Value: networks})
-	}
 	c.set("homeservers", section)
+	if networks := c.list("general", "ip.whitelist"); len(networks) > 0 {
+		c.set("allow_networks", networks)
+	}
 	if v1 := c.get("general", "enable_v1_access"); v1 == "" || c.on("general", "enable_v1_access") {
 		c.warn("enable_v1_access", "version 1 is answered for old links and keys, and to homeservers that need it (Dendrite, and "+
-			"Synapse's account_threepid_delegates.msisdn) once v1.homeserver and v1.sources name them")
+			"Synapse's account_threepid_delegates.msisdn) once trusted_homeservers names them")
 	}
 	if verify := c.get("http", "federation.verifycerts"); verify != "" && !c.on("http", "federation.verifycerts") {
 		c.warn("federation.verifycerts", "certificates of homeservers are always verified; ca_file names further authorities")
@@ -188,7 +189,7 @@ func (c *converter) email() {
 	}
 	add("port", port)
 	add("tls", mode)
-	add("ehlo", c.get("email", "email.hostname"))
+	c.known["email.hostname"] = true // the host of public_base_url greets the relay
 	add("username", c.get("email", "email.smtpusername"))
 	if password := c.get("email", "email.smtppassword"); password != "" {
 		add("password", password)
@@ -201,20 +202,17 @@ func (c *converter) email() {
 	} {
 		c.known[option] = true
 	}
-	c.warn("templates.path", "templates and their subjects are not carried over: see email.templates and pages")
+	c.warn("templates.path", "templates and their subjects are not carried over: see templates")
 }
 
 func (c *converter) invites() {
 	var section yaml.MapSlice
-	for name, option := range map[string]string{
-		"shown_local":  "email.third_party_invite_username_obfuscate_characters",
-		"shown_domain": "email.third_party_invite_domain_obfuscate_characters",
-	} {
-		if n := c.number("email", option); n != 0 {
-			section = append(section, yaml.MapItem{Key: name, Value: n})
-		}
+	// One number is for both halves: the smaller one shows no more than before.
+	local := c.number("email", "email.third_party_invite_username_obfuscate_characters")
+	domain := c.number("email", "email.third_party_invite_domain_obfuscate_characters")
+	if shown := min(cmp.Or(local, domain), cmp.Or(domain, local)); shown != 0 {
+		section = append(section, yaml.MapItem{Key: "shown", Value: shown})
 	}
-	slices.SortFunc(section, func(a, b yaml.MapItem) int { return strings.Compare(b.Key.(string), a.Key.(string)) })
 	if location := c.get("email", "email.default_web_client_location"); location != "" {
 		u, err := url.Parse(location)
 		if err != nil || u.Host == "" {
@@ -239,18 +237,18 @@ func (c *converter) leftBehind() {
 		{"sentry", "nothing is reported to Sentry: watch the log and the metrics"},
 		{"ip.blacklist", "only homeservers on the public internet are asked"},
 		{"address_lookup_limit", "a lookup takes up to 10,000 addresses"},
-		{"enable_v1_associations", "with v1.homeserver, homeservers bind for their own users"},
+		{"enable_v1_associations", "trusted_homeservers bind for their own users"},
 		{"delete_tokens_on_bind", "an invite's keys stay valid for a day after the homeserver was told"},
 		{"db.file", "import-sydent -db reads it; the new database is in data_dir, or in database.url"},
 		{"pidfile.path", "there is no such file"},
 		{"internalapi.", "there is no internal API"},
 		{"replication.", "nothing is exchanged with other identity servers"},
-		{"email.ratelimit_sender.", "see limits.store_invite_sender"},
-		{"msisdn.ratelimit.", "see limits.request_token_number"},
-		{"country.ratelimit.", "see limits.sms_country"},
+		{"email.ratelimit_sender.", "see limits.invites_per_account"},
+		{"msisdn.ratelimit.", "see limits.mail_per_address"},
+		{"country.ratelimit.", "see limits.sms_per_country"},
 		{"email.third_party_invite_", "there is nothing like it"},
 		{"smsrule.", "name the countries in sms.allow"},
-		{"originators.", "see sms.originators"},
+		{"originators.", "see sms.from"},
 		{"", "is not known here"},
 	}
 	for _, section := range []string{"general", "http", "email", "sms", "db", "crypto"} {

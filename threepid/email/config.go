@@ -55,7 +55,7 @@ type Config struct {
 	OAuth2 OAuth2Config `yaml:"oauth2"`
 	// EHLO is the name to greet the relay with; default: the host of the public
 	// base URL.
-	EHLO string `yaml:"ehlo"`
+	EHLO string
 
 	// From is the sender: an address, or a name and an address as in
 	// "Example <noreply@example.org>". ReplyTo is where answers go; default: From.
@@ -65,6 +65,10 @@ type Config struct {
 	Brands map[string]Brand `yaml:"brands"`
 
 	// Config are the options that text messages have too.
+	// AtOnce is how many mails are sent at once, each over a connection of its own, 1 to
+	// 1000; default 32. Microsoft 365 takes 3.
+	AtOnce int `yaml:"max_sending"`
+
 	sending.Config `yaml:",inline"`
 }
 
@@ -124,6 +128,7 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 		s.checkRelay(path, p)
 		s.checkSenders(path, p)
 	}
+	c.MaxSending = cmp.Or(c.AtOnce, c.MaxSending)
 	s.Config.Config = c.WithDefaults()
 	s.Config.Config.Validate(path, p)
 	return s

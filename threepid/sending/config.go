@@ -27,18 +27,18 @@ const (
 type Config struct {
 	// Templates is a folder of templates that replace the built-in ones: see the
 	// package threepid/templates for the names of its files.
-	Templates string `yaml:"templates"`
+	Templates string
 	// DefaultLanguage is the BCP 47 tag of templates without one and the language
 	// of people whose own there is no template in; default en.
-	DefaultLanguage string `yaml:"default_language"`
+	DefaultLanguage string
 
 	// MaxSending is how many messages are sent at once, 1 to 1000; default 32.
-	MaxSending int `yaml:"max_sending"`
+	MaxSending int
 	// MaxWait is how long a message waits for its turn before the client is told
 	// to come back, 1ms to 5s; default 5s.
-	MaxWait conf.Duration `yaml:"max_wait"`
+	MaxWait conf.Duration
 	// Timeout is how long sending one message may take, 1ms to 50s; default 20s.
-	Timeout conf.Duration `yaml:"timeout"`
+	Timeout conf.Duration
 }
 
 // WithDefaults returns c with its defaults in place.

@@ -52,7 +52,7 @@ type Config struct {
 	// Twilio's messaging services (MG…). What says most about a number counts:
 	// digits beyond its calling code, the longest first; then its region; then
 	// its calling code.
-	Originators map[string]string `yaml:"originators"`
+	Originators map[string]string `yaml:"from"`
 
 	// Config are the options that mails have too.
 	sending.Config `yaml:",inline"`
@@ -115,14 +115,14 @@ func (c Config) checkOriginators(path string, p *conf.Problems) {
 	known := phonenumbers.GetSupportedRegions()
 	for key, from := range c.Originators {
 		if key != defaultOriginator && key != phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY && !known[key] && !originatorDigits.MatchString(key) {
-			p.Add(path+".originators", key, `must be a country such as GB, the first digits of a number without "+" such as 44, or default`)
+			p.Add(path+".from", key, `must be a country such as GB, the first digits of a number without "+" such as 44, or default`)
 		}
 		if !originator.MatchString(from) {
-			p.Add(path+".originators."+key, from, "must be a telephone number, a short code, or up to 11 letters and digits")
+			p.Add(path+".from."+key, from, "must be a telephone number, a short code, or up to 11 letters and digits")
 		}
 	}
 	if c.Provider == ProviderTwilio && c.Originators[defaultOriginator] == "" {
-		p.Add(path+".originators.default", nil, "is missing: Twilio needs a number, a sender ID or a messaging service (MG…) to send from")
+		p.Add(path+".from.default", nil, "is missing: Twilio needs a number, a sender ID or a messaging service (MG…) to send from")
 	}
 }
 

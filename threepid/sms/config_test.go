@@ -28,7 +28,7 @@ const (
 	twilioYAML = `sms:
   provider: twilio
   allow: [GB]
-  originators: {default: Herald}
+  from: {default: Herald}
   twilio: {account_sid: AC0123456789abcdef0123456789abcdef, auth_token: x}
 `
 	webhookYAML = `sms:
@@ -51,12 +51,11 @@ func TestValidConfigurations(t *testing.T) {
 		"a webhook":            {webhookYAML, 0},
 		"senders of all kinds": {strings.Replace(twilioYAML, "default: Herald", "default: Herald, 44: '123', NO: Norge, 001: Nowhere, CA: '+15005550006'", 1), 0},
 		"every country":        {strings.Replace(twilioYAML, "[GB]", "['*']\n  reject: [JM, '001']", 1), 1},
-		"a webhook over http":  {strings.Replace(webhookYAML, "https://sms.example.org", "http://10.0.0.1", 1) + "    allow_networks: [10.0.0.0/8]\n", 1},
+		"a webhook over http":  {strings.Replace(webhookYAML, "https://sms.example.org", "http://10.0.0.1", 1) + "    test_allow_networks: [10.0.0.0/8]\n", 1},
 		"everything of Twilio": {strings.Replace(twilioYAML, "auth_token: x",
-			"auth_token: x, key_sid: SK0123456789abcdef0123456789abcdef, base_url: 'https://api.ie1.twilio.com/'", 1) +
-			"  default_language: de\n  max_sending: 1\n  max_wait: 1s\n  timeout: 10s\n", 0},
+			"auth_token: x, key_sid: SK0123456789abcdef0123456789abcdef, base_url: 'https://api.ie1.twilio.com/'", 1), 0},
 		"everything of a webhook": {strings.Replace(webhookYAML, "body:", "method: PUT\n    headers: {X-Key: '{{.Secret}}'}\n    body:", 1) +
-			"    secret: s\n    success_status: [200, 409]\n    success_pattern: ^ok\n    allow_networks: ['fd00::/8']\n", 0},
+			"    secret: s\n    success_pattern: ^ok\n", 0},
 		"a body of another kind": {strings.Replace(webhookYAML, "body: '", "headers: {Content-Type: text/plain}\n    body: '", 1), 0},
 		"fields in lists":        {strings.Replace(webhookYAML, "{{json .Text}}}", "[{{json .Text}}]}", 1), 0},
 	} {
@@ -80,19 +79,18 @@ func TestFaultyConfigurations(t *testing.T) {
 		"a country in small letters":     {twilio("[GB]", "[gb]"), "sms.allow: value"},
 		"a country by its prefix":        {twilio("[GB]", "['44']"), "sms.allow: value"},
 		"a rejected country of no name":  {twilio("allow: [GB]", "allow: [GB]\n  reject: ['*']"), "sms.reject: value"},
-		"no sender":                      {twilio("default: Herald", "'44': Herald"), "sms.originators.default: is missing"},
-		"a prefix with a plus":           {twilio("default: Herald", "default: Herald, '+44': Herald"), "sms.originators: value"},
-		"a sender for no country":        {twilio("default: Herald", "default: Herald, XX: Herald"), "sms.originators: value"},
-		"a sender for a country in full": {twilio("default: Herald", "default: Herald, Canada: Herald"), "sms.originators: value"},
-		"a sender for a small country":   {twilio("default: Herald", "default: Herald, ca: Herald"), "sms.originators: value"},
-		"a sender that is too long":      {twilio("Herald", "Heraldissimus"), "sms.originators.default: value"},
+		"no sender":                      {twilio("default: Herald", "'44': Herald"), "sms.from.default: is missing"},
+		"a prefix with a plus":           {twilio("default: Herald", "default: Herald, '+44': Herald"), "sms.from: value"},
+		"a sender for no country":        {twilio("default: Herald", "default: Herald, XX: Herald"), "sms.from: value"},
+		"a sender for a country in full": {twilio("default: Herald", "default: Herald, Canada: Herald"), "sms.from: value"},
+		"a sender for a small country":   {twilio("default: Herald", "default: Herald, ca: Herald"), "sms.from: value"},
+		"a sender that is too long":      {twilio("Herald", "Heraldissimus"), "sms.from.default: value"},
 		"no account":                     {twilio("account_sid: AC0123456789abcdef0123456789abcdef, ", ""), "sms.twilio.account_sid: value"},
 		"an account that is a path":      {twilio("AC0123456789abcdef0123456789abcdef", "AC/../x"), "sms.twilio.account_sid: value"},
 		"a key that is none":             {twilio("auth_token: x", "auth_token: x, key_sid: x"), "sms.twilio.key_sid: value"},
 		"no token":                       {twilio(", auth_token: x", ""), "sms.twilio.auth_token: is missing"},
 		"Twilio without encryption":      {twilio("auth_token: x", "auth_token: x, base_url: 'http://api.twilio.com'"), "sms.twilio.base_url: must"},
 		"Twilio at no host":              {twilio("auth_token: x", "auth_token: x, base_url: 'https:///x'"), "sms.twilio.base_url: must"},
-		"Twilio's networks":              {twilio("auth_token: x", "auth_token: x, allow_networks: [home]"), "sms.twilio.allow_networks: must"},
 		"no URL":                         {hook("url: https://sms.example.org/send", ""), "sms.webhook.url: is missing"},
 		"a URL without encryption":       {hook("https:", "http:"), "sms.webhook.url: must be an https URL"},
 		"a URL of another kind":          {hook("https:", "ftp:"), "sms.webhook.url: must be an https URL"},
@@ -102,9 +100,7 @@ func TestFaultyConfigurations(t *testing.T) {
 		"a field in the path":            {hook("/send", `/{{.To}}`), "sms.webhook: url: must be an absolute URL"},
 		"a method that is none":          {hook("body:", "method: BREW\n    body:"), "sms.webhook.method: value"},
 		"GET with a body":                {hook("body:", "method: GET\n    body:"), "sms.webhook.body: must not be there"},
-		"a status that is none":          {webhookYAML + "    success_status: [20]", "sms.webhook.success_status: value"},
 		"a pattern that is none":         {webhookYAML + "    success_pattern: '('", "sms.webhook: error parsing regexp"},
-		"a network that is none":         {webhookYAML + "    allow_networks: [10.0.0.1]", "sms.webhook.allow_networks: must"},
 		"a secret of two lines":          {webhookYAML + `    secret: "a\nb"`, "sms.webhook.secret: must be one line"},
 		"a template that is none":        {body(`'{{.To'`), "sms.webhook: template: body"},
 		"a URL template that is none":    {hook("/send", `/?{{.To`), "sms.webhook: template: url"},
@@ -115,7 +111,6 @@ func TestFaultyConfigurations(t *testing.T) {
 		"JSON without escaping":          {body(`'{"to": "{{.To}}", "text": "{{.Text}}"}'`), "sms.webhook.body: is not JSON"},
 		"a form without escaping":        {body(`'to={{.To}}&text={{.Text}}'`), "sms.webhook"},
 		"a body without the text":        {body(`'to={{.To}}'`), "sms.webhook: does not pass on the text"},
-		"too much time":                  {"sms: {timeout: 51s}", "sms.timeout: value"},
 	} {
 		if _, err := parse(t, tc.yaml); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %s", name, err, tc.want)
@@ -127,8 +122,6 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"a faulty configuration":        {"sms: {provider: webhook}", "sms.allow: is missing"},
-		"a folder that is not there":    {webhookYAML + "  templates: /does/not/exist", "SMS templates"},
-		"a language without a template": {webhookYAML + "  default_language: eo", "default language eo"},
 	} {
 		c, _ := parse(t, tc.yaml) // New validates again
 		if _, err := sms.New(sms.Options{Config: c, Service: "x", Registerer: prometheus.NewRegistry()}); err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -52,7 +52,7 @@ type TwilioConfig struct {
 	BaseURL string `yaml:"base_url"`
 	// AllowNetworks lists private networks, as in 10.0.0.0/8, that BaseURL may lead
 	// to.
-	AllowNetworks []string `yaml:"allow_networks"`
+	AllowNetworks []string
 }
 
 func (c TwilioConfig) validate(path string, p *conf.Problems) {

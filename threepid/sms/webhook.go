@@ -43,14 +43,14 @@ type WebhookConfig struct {
 
 	// SuccessStatus lists the status codes with which the gateway accepts a
 	// message; default all from 200 to 299.
-	SuccessStatus []int `yaml:"success_status"`
+	SuccessStatus []int
 	// SuccessPattern is a regular expression that must be found in the body of an
 	// accepting answer, for gateways that refuse with status 200.
 	SuccessPattern string `yaml:"success_pattern"`
 
 	// AllowNetworks lists private networks, as in 10.0.0.0/8, in which the gateway
 	// may be.
-	AllowNetworks []string `yaml:"allow_networks"`
+	AllowNetworks []string `yaml:"test_allow_networks" conf:"hidden"`
 	// RootCAs are the authorities that certificates may be signed by; nil is the
 	// system's. It is no option.
 	RootCAs *x509.CertPool
