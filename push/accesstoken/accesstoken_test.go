@@ -231,8 +231,10 @@ func TestARefusedTokenIsReplacedOnceItIsAMinuteOld(t *testing.T) {
 		}
 		e.expect(t, s, "token 1", "", 1)
 		after(time.Minute)
-		if !s.Refused("token 1", true) || !s.Refused("token 1", true) {
-			t.Error("the next push has another one")
+		for range 2 { // by two pushes
+			if !s.Refused("token 1", true) {
+				t.Error("the next push has another one")
+			}
 		}
 		e.expect(t, s, "token 2", "", 2)
 		if !s.Refused("token 1", true) {
