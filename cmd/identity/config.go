@@ -26,17 +26,18 @@ const envPrefix = "IDENTITY_"
 
 // Config is the configuration of identity, as identity.example.yaml shows it.
 type Config struct {
-	// ServerName is the name under which associations are signed. It can never
-	// be changed. By default it is the first listener, if that is on the loopback.
+	// ServerName is the name that signs everything; it can never be changed.
+	// Default: the first listener, if all are on the loopback.
 	ServerName string `yaml:"server_name"`
-	// PublicBaseURL is where clients and browsers reach the service; links in
-	// mails lead there. It has the same default.
+	// PublicBaseURL is where clients and browsers reach the service; links in mails
+	// lead there. It has the same default.
 	PublicBaseURL string `yaml:"public_base_url"`
-	// DataDir is the folder of the SQLite database, of the signing keys beside it
-	// and of the code key. It is made at the first start.
+	// DataDir is the folder of the SQLite database, the signing keys and the secret
+	// key.
 	DataDir string `yaml:"data_dir"`
 	// CodeKey is the key under which codes and client secrets are stored, at least
-	// 32 characters. Without one SQLite gets a file in DataDir.
+	// 32 characters. SQLite makes one in DataDir; PostgreSQL needs it, the same for
+	// all processes.
 	CodeKey     conf.Secret      `yaml:"secret_key"`
 	CodeKeyFile string           `yaml:"secret_key_file"`
 	HTTP        serve.Config     `yaml:"http"`
@@ -53,27 +54,26 @@ type Config struct {
 	// together; without, each counts by itself.
 	Limits LimitsConfig     `yaml:"limits"`
 	Redis  redisconn.Config `yaml:"redis"`
-	// TrustedHomeservers are the server names of the homeservers at an address or in a
-	// range, which are answered by version 1 of the API: {192.0.2.7: [example.org]}.
+	// TrustedHomeservers are homeservers that may use version 1 of the API, by their
+	// address: {192.0.2.7: [example.org]}.
 	TrustedHomeservers map[string][]string `yaml:"trusted_homeservers"`
 	V1                 V1Config            `yaml:"v1"`
-	// AllowNetworks are private networks in which homeservers and the SMS gateway may
-	// be.
+	// AllowNetworks are private networks that homeservers and the SMS provider may
+	// be in.
 	AllowNetworks []string `yaml:"allow_networks"`
-	// Proxy is the http or https URL of a CONNECT proxy to homeservers, which then has
-	// to keep requests out of private networks itself.
+	// Proxy is the http or https URL of a CONNECT proxy to homeservers, which must
+	// keep requests out of private networks itself.
 	Proxy     conf.Secret `yaml:"proxy"`
 	ProxyFile string      `yaml:"proxy_file"`
-	// CAFile holds further certificate authorities (PEM), for all that is asked.
+	// CAFile is a file of further certificate authorities (PEM).
 	CAFile string `yaml:"ca_file"`
 	// RootCAs are these and the system's; nil is the system's alone.
 	RootCAs *x509.CertPool `yaml:"-"`
-	// Templates is a folder whose folders mail, sms and pages hold what takes the place
-	// of the built-in words: see limits-and-brands.md. Pages is the last of them.
+	// Templates is a folder with folders mail, sms and pages of your own words; see
+	// limits-and-brands.md.
 	Templates string `yaml:"templates"`
 	Pages     string
-	// DefaultLanguage is the language of templates without one in their name, and of
-	// people in whose own there are none.
+	// DefaultLanguage is the language for people in whose own there are no words.
 	DefaultLanguage string                `yaml:"default_language"`
 	Log             telemetry.LogConfig   `yaml:"log"`
 	Tracing         telemetry.TraceConfig `yaml:"tracing"`
@@ -157,6 +157,8 @@ func goneOptions() map[string]string {
 // DatabaseConfig says where everything is kept: in PostgreSQL, or in the SQLite
 // file identity.db in the data folder, which is Path.
 type DatabaseConfig struct {
+	// URL is that of a PostgreSQL database: postgres://user:password@host/name.
+	// Default: SQLite in data_dir.
 	URL     conf.Secret `yaml:"url"`
 	URLFile string      `yaml:"url_file"`
 	Path    string      `yaml:"test_path" conf:"hidden"`
@@ -171,19 +173,18 @@ type ValidationConfig struct {
 	// SessionLife is how long a session lasts after it was begun or validated,
 	// and how long the link in a mail works.
 	SessionLife conf.Duration
-	// NextLinkHosts are the hosts that next_link may lead to; none means any.
+	// NextLinkHosts are the hosts that next_link may lead to. Default: any.
 	NextLinkHosts []string `yaml:"next_link_hosts"`
-	// ConfirmPage makes a mailed link show a button, and only its press proves the
-	// address: mail scanners follow links, also of sessions that somebody else began.
+	// ConfirmPage makes a mailed link open a page whose button proves the address,
+	// because mail scanners follow links.
 	ConfirmPage bool `yaml:"confirm_page"`
 }
 
 // LookupConfig says how addresses are looked up.
 type LookupConfig struct {
-	// Plain offers the algorithm "none", with which clients send addresses in
-	// clear.
+	// Plain allows lookups with the algorithm "none", which are in clear.
 	Plain bool `yaml:"allow_plaintext"`
-	// PepperInterval lies between two changes of the pepper; 0 is never.
+	// PepperInterval is the time between two changes of the pepper; 0 is never.
 	PepperInterval conf.Duration `yaml:"pepper_interval"`
 	// PepperGrace is how long a pepper is honoured after its change.
 	PepperGrace conf.Duration
@@ -193,23 +194,25 @@ type LookupConfig struct {
 type InvitesConfig struct {
 	// Life is how long an invite waits for its address to be bound.
 	Life conf.Duration
-	// Shown is how many characters of both halves of an invited address everybody in
-	// the room may see, 1 to 20.
+	// Shown is how many characters of both halves of an invited address the room may
+	// see, 1 to 20.
 	Shown int `yaml:"shown"`
-	// Clients are those that people can accept invites with; none means Element.
+	// Clients are those that people can accept invites with. Default: Element.
 	Clients []ClientConfig `yaml:"clients"`
 }
 
 // ClientConfig is a client in a browser that takes invite links like Element's.
 type ClientConfig struct {
+	// Name is its name.
 	Name string `yaml:"name"`
-	URL  string `yaml:"url"`
+	// URL is its address in a browser.
+	URL string `yaml:"url"`
 }
 
 // HomeserversConfig says which homeservers there are, and how they are asked who
 // somebody is.
 type HomeserversConfig struct {
-	// Allow are those whose users may use the service; none means all.
+	// Allow are the homeservers whose users may use the service. Default: all.
 	Allow []string `yaml:"allow"`
 	// Settings are what differs for the users of some, by server name.
 	Settings map[string]HomeserverSettings `yaml:"settings"`
@@ -218,21 +221,23 @@ type HomeserversConfig struct {
 	// MaxInFlight is how many exchanges may run at once for registrations, for keys
 	// and for deliveries each.
 	MaxInFlight int
-	// OwnNames are what homeservers may call this service by, beside ServerName
-	// and the host of PublicBaseURL.
+	// OwnNames are further names that homeservers may call this service by.
 	OwnNames []string `yaml:"names_for_us"`
 }
 
 // Policy is a document that users have to accept, in one or more languages.
 type Policy struct {
+	// Version is the version of the document.
 	Version   string                `yaml:"version"`
 	Languages map[string]PolicyText `yaml:"languages"`
 }
 
 // PolicyText is a policy in one language.
 type PolicyText struct {
+	// Name is its title in this language.
 	Name string `yaml:"name"`
-	URL  string `yaml:"url"`
+	// URL is its address, which is what people accept.
+	URL string `yaml:"url"`
 }
 
 // defaultConfig returns the defaults of every option.

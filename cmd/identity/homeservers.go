@@ -24,13 +24,13 @@ import (
 // HomeserverSettings are what differs for the users of one homeserver. What is
 // absent is as for all others, and what a client asks for goes before it.
 type HomeserverSettings struct {
-	// Brand is whose words and pages they get.
+	// Brand is whose words and pages its users get.
 	Brand string `yaml:"brand"`
-	// From and ReplyTo are the sender of their mails, unless the brand has one.
-	From    string `yaml:"from"`
+	// From is the sender of their mails, unless the brand has one.
+	From string `yaml:"from"`
+	// ReplyTo is where answers to them go.
 	ReplyTo string `yaml:"reply_to"`
-	// Language is the BCP 47 tag of what they get messages in, unless they ask for
-	// another.
+	// Language is the BCP 47 tag of their language, unless they ask for another.
 	Language string `yaml:"language"`
 	// Clients are those that the people they invite can accept with.
 	Clients []ClientConfig `yaml:"clients"`

@@ -17,7 +17,8 @@ import (
 // V1Config says what there is of version 1 of the API, which homeservers and old
 // links still ask for.
 type V1Config struct {
-	// Lookup answers lookups of trusted homeservers, which are in clear; else 403.
+	// Lookup answers lookups of trusted homeservers by version 1, which are in
+	// clear.
 	Lookup bool `yaml:"lookup"`
 }
 

@@ -23,13 +23,13 @@ import (
 type LimitsConfig struct {
 	httpapi.Limits `yaml:",inline"`
 
-	// Exempt are addresses and ranges to which limits by the address of the client do
-	// not apply, because many people are behind them, beside private ones: homeservers,
-	// which ask for all of their users.
+	// Exempt are addresses and ranges without limits by client, beside private ones:
+	// homeservers.
 	Exempt []string `yaml:"exempt"`
 	// Private are those that are exempt in any case. It is no option.
 	Private []string `yaml:"test_private" conf:"hidden"`
-	// BytesInFlight bounds what requests hold in memory at once.
+	// BytesInFlight is how many bytes all requests may hold in memory at once; one
+	// client holds at most a quarter.
 	BytesInFlight int64 `yaml:"bytes_in_flight"`
 }
 

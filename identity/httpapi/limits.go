@@ -62,29 +62,27 @@ type Limits struct {
 	// valid.
 	OpenIP ratelimit.Limit `yaml:"-"`
 
-	// RequestTokenAddress limits requests for a mail to an address, and for a text
-	// message to a number, which is RequestTokenNumber.
+	// RequestTokenAddress is how many messages an address or number gets.
 	RequestTokenAddress ratelimit.Limit `yaml:"mail_per_address"`
 	RequestTokenNumber  ratelimit.Limit `yaml:"test_request_token_number" conf:"hidden"`
-	// RequestTokenAccount limits both for an account; what an address asks for is
-	// RequestTokenIP.
+	// RequestTokenAccount is how many messages an account may ask for, as may a
+	// client.
 	RequestTokenAccount ratelimit.Limit `yaml:"messages_per_client"`
 	RequestTokenIP      ratelimit.Limit `yaml:"test_request_token_ip" conf:"hidden"`
-	// SMSCountries caps the text messages to a country, by the number itself, and to
-	// each other one under "*", which is SMSCountry: 60/1h by default.
+	// SMSCountries caps the text messages to a country, and to each other one under
+	// "*". Default {"*": 60/1h}.
 	SMSCountries map[string]ratelimit.Limit `yaml:"sms_per_country"`
 	SMSCountry   ratelimit.Limit            `yaml:"test_sms_country" conf:"hidden"`
-	// SMSTotal caps the text messages to all countries together.
+	// SMSTotal caps all text messages together.
 	SMSTotal ratelimit.Limit `yaml:"sms_total"`
 	// LookupAddressesAccount is how many different addresses an account may look up
 	// or invite.
 	LookupAddressesAccount ratelimit.Limit `yaml:"lookups_per_account"`
-	// LookupAddressesHomeservers is the same for all accounts of a homeserver, by name,
-	// and of each other one under "*", which is LookupAddressesHomeserver and also the
-	// limit for the address of a client: 100000/1d by default.
+	// LookupAddressesHomeservers is the same for all users of a homeserver, and of
+	// each other one, and for a client, under "*". Default {"*": 100000/1d}.
 	LookupAddressesHomeservers map[string]ratelimit.Limit `yaml:"lookups_per_homeserver"`
 	LookupAddressesHomeserver  ratelimit.Limit            `yaml:"test_lookup_addresses_homeserver" conf:"hidden"`
-	// StoreInviteSender limits the invites of addresses that an account sends.
+	// StoreInviteSender is how many invites an account may send.
 	StoreInviteSender ratelimit.Limit `yaml:"invites_per_account"`
 
 	// What follows are no options: nobody knows a better value. Tests do.

@@ -32,24 +32,23 @@ const (
 // Config says which relay takes the mail and what it looks like. An option that
 // is absent has its default. Without a host no mail is sent.
 type Config struct {
-	// Host is the relay's name or IP address; its certificate must be for it.
+	// Host is the name of the mail relay. Without one no mail is sent.
 	Host string `yaml:"host"`
-	// Port is the relay's; default: 587, 465 with tls: tls, 25 with tls: none.
+	// Port is its port. Default: 587, 465 with tls: tls, 25 with tls: none.
 	Port int `yaml:"port"`
-	// TLS is TLSStart, the default, TLSImplicit or TLSNone. Certificates are
-	// always verified.
+	// TLS is "starttls" (the default), "tls" or "none".
 	TLS string `yaml:"tls"`
 	// RootCAs are the authorities that certificates may be signed by; nil is the
 	// system's. It is no option.
 	RootCAs *x509.CertPool
 
-	// Username and Password are shown to the relay if Username is set.
-	// PasswordFile is the file that holds the password.
-	Username     string      `yaml:"username"`
+	// Username is the name to log in with; with access tokens it is the mailbox.
+	Username string `yaml:"username"`
+	// Password is its password.
 	Password     conf.Secret `yaml:"password"`
 	PasswordFile string      `yaml:"password_file"`
-	// Auth is AuthAuto, the default, AuthPlain, AuthLogin or AuthXOAUTH2. Without TLS
-	// a password goes in clear text to this machine only, and only if Auth says how.
+	// Auth is "auto" (the default), "plain", "login" or "xoauth2". Without TLS a
+	// password goes only to this machine, and only if Auth says how.
 	Auth string `yaml:"auth"`
 	// OAuth2 is how access tokens are fetched, which then take the place of Password.
 	OAuth2 OAuth2Config `yaml:"oauth2"`
@@ -57,16 +56,14 @@ type Config struct {
 	// base URL.
 	EHLO string
 
-	// From is the sender: an address, or a name and an address as in
-	// "Example <noreply@example.org>". ReplyTo is where answers go; default: From.
-	From    string `yaml:"from"`
+	// From is the sender, such as "Example <noreply@example.org>".
+	From string `yaml:"from"`
+	// ReplyTo is where answers go. Default: From.
 	ReplyTo string `yaml:"reply_to"`
 	// Brands are those with another sender, by the name that clients ask for.
 	Brands map[string]Brand `yaml:"brands"`
 
-	// Config are the options that text messages have too.
-	// AtOnce is how many mails are sent at once, each over a connection of its own, 1 to
-	// 1000; default 32. Microsoft 365 takes 3.
+	// AtOnce is how many mails are sent at once, 1 to 1000. Microsoft 365 takes 3.
 	AtOnce int `yaml:"max_sending"`
 
 	sending.Config `yaml:",inline"`
@@ -75,7 +72,9 @@ type Config struct {
 // Brand is what differs in the mails of a brand. An option that is absent is
 // that of the Config.
 type Brand struct {
-	From    string `yaml:"from"`
+	// From is the sender of the mails of a brand.
+	From string `yaml:"from"`
+	// ReplyTo is where answers to them go.
 	ReplyTo string `yaml:"reply_to"`
 }
 

@@ -27,11 +27,12 @@ const tokenTimeout = 10 * time.Second
 // credentials of an application (Microsoft 365), or with the key of a service account
 // that may act for the mailbox (Google).
 type OAuth2Config struct {
-	// TokenURL is where, ClientID who asks, and ClientSecret the proof; or
-	// ClientSecret is the JSON key of one of Google's service accounts, which also
-	// holds the other two. ClientSecretFile is the file that holds it.
-	TokenURL         string      `yaml:"token_url"`
-	ClientID         string      `yaml:"client_id"`
+	// TokenURL is where access tokens come from.
+	TokenURL string `yaml:"token_url"`
+	// ClientID is the id of the application.
+	ClientID string `yaml:"client_id"`
+	// ClientSecret is its secret, or the JSON key of one of Google's service
+	// accounts, which holds the other two as well.
 	ClientSecret     conf.Secret `yaml:"client_secret"`
 	ClientSecretFile string      `yaml:"client_secret_file"`
 	// Scopes are what the tokens are for.

@@ -32,8 +32,7 @@ var (
 // Config says who sends text messages, where to and from whom. An option that
 // is absent has its default. Without a provider no message is sent.
 type Config struct {
-	// Provider is ProviderTwilio, ProviderWebhook or "" for none; its own options
-	// are in the section of its name.
+	// Provider is "twilio" or "webhook". Without one no text message is sent.
 	Provider string        `yaml:"provider"`
 	Twilio   TwilioConfig  `yaml:"twilio"`
 	Webhook  WebhookConfig `yaml:"webhook"`
@@ -46,12 +45,9 @@ type Config struct {
 	// Reject lists regions that nothing is sent to although Allow has them.
 	Reject []string `yaml:"reject"`
 
-	// Originators is who messages are from, by the region of the number ("CA", as
-	// in Allow), the digits that it begins with ("44", "1876"), or "default": a
-	// telephone number, a short code, up to 11 letters and digits, or one of
-	// Twilio's messaging services (MG…). What says most about a number counts:
-	// digits beyond its calling code, the longest first; then its region; then
-	// its calling code.
+	// Originators is who messages are from, by country ("CA"), first digits ("44")
+	// or "default": a number, a short code, up to 11 letters and digits, or a
+	// messaging service of Twilio (MG…).
 	Originators map[string]string `yaml:"from"`
 
 	// Config are the options that mails have too.

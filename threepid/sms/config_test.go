@@ -121,7 +121,7 @@ func TestFaultyConfigurations(t *testing.T) {
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ yaml, want string }{
-		"a faulty configuration":        {"sms: {provider: webhook}", "sms.allow: is missing"},
+		"a faulty configuration": {"sms: {provider: webhook}", "sms.allow: is missing"},
 	} {
 		c, _ := parse(t, tc.yaml) // New validates again
 		if _, err := sms.New(sms.Options{Config: c, Service: "x", Registerer: prometheus.NewRegistry()}); err == nil || !strings.Contains(err.Error(), tc.want) {

@@ -40,15 +40,12 @@ var (
 type TwilioConfig struct {
 	// AccountSID is the account, AC and 32 digits.
 	AccountSID string `yaml:"account_sid"`
-	// KeySID is an API key of the account, SK and 32 digits; without one AuthToken
-	// is the account's own.
+	// KeySID is an API key, SK and 32 digits.
 	KeySID string `yaml:"key_sid"`
-	// AuthToken is the auth token of the account or the secret of the API key.
-	// AuthTokenFile is the file that holds it.
+	// AuthToken is the account's token, or the secret of the API key.
 	AuthToken     conf.Secret `yaml:"auth_token"`
 	AuthTokenFile string      `yaml:"auth_token_file"`
-	// BaseURL is another address of the API, such as https://api.ie1.twilio.com;
-	// default https://api.twilio.com.
+	// BaseURL is another address of the API. Default https://api.twilio.com.
 	BaseURL string `yaml:"base_url"`
 	// AllowNetworks lists private networks, as in 10.0.0.0/8, that BaseURL may lead
 	// to.

@@ -27,25 +27,24 @@ import (
 // and the functions json (a JSON string with its quotes) and form (a value in a
 // form or query).
 type WebhookConfig struct {
-	// URL is where requests go. Only its query may have fields in it.
+	// URL is where requests go; its query may have fields
+	// ([templates](limits-and-brands.md#sms)).
 	URL string `yaml:"url"`
-	// Method is POST, the default, PUT or GET; GET has no body.
+	// Method is POST (the default), PUT or GET.
 	Method string `yaml:"method"`
-	// Headers are those of requests; default: a Content-Type for a form or for
-	// JSON, whichever Body is.
+	// Headers are those of requests. Default: a Content-Type for the Body.
 	Headers map[string]string `yaml:"headers"`
-	// Body is that of requests, such as {"to": {{json .To}}, "text": {{json .Text}}}.
+	// Body is the body of requests, a template.
 	Body string `yaml:"body"`
-	// Secret is what the gateway knows us by, for use in URL, Headers and Body.
-	// SecretFile is the file that holds it.
+	// Secret is for use in URL, Headers and Body as {{.Secret}}.
 	Secret     conf.Secret `yaml:"secret"`
 	SecretFile string      `yaml:"secret_file"`
 
 	// SuccessStatus lists the status codes with which the gateway accepts a
 	// message; default all from 200 to 299.
 	SuccessStatus []int
-	// SuccessPattern is a regular expression that must be found in the body of an
-	// accepting answer, for gateways that refuse with status 200.
+	// SuccessPattern is a regular expression that the body of an accepting answer
+	// must match.
 	SuccessPattern string `yaml:"success_pattern"`
 
 	// AllowNetworks lists private networks, as in 10.0.0.0/8, in which the gateway

@@ -34,6 +34,9 @@ func Table(t testing.TB, root, main string, options []conf.Option) string {
 		if twin, ok := strings.CutSuffix(o.Path, "_file"); ok && meaning == "" && known[twin] {
 			meaning = "a file with it"
 		}
+		if meaning == "" {
+			t.Errorf("the field of %s needs a comment that says what the option means: %s", o.Path, o.Source)
+		}
 		if len(o.Kinds) > 0 {
 			meaning = "(" + strings.Join(o.Kinds, ", ") + ") " + meaning
 		}
