@@ -142,11 +142,11 @@ func TestALockIsWaitedForSeconds(t *testing.T) {
 			err := <-errs
 			if reason, ok := errors.AsType[*identity.UnavailableError](err); !ok || !errors.Is(err, identity.ErrUnavailable) {
 				t.Errorf("got %v", err)
-			} else if !slices.Contains([]string{"another process has locked it", "it takes too long"}, reason.Reason) {
+			} else if !slices.Contains([]string{"another process has locked it", "all its connections are in use"}, reason.Reason) {
 				t.Errorf("reason %q", reason.Reason)
 			}
 		}
-		if took := time.Since(begun); took > 8*time.Second { // 5, and what a busy machine takes
+		if took := time.Since(begun); took > 8*time.Second { // 5 to 7.5, with both locks of a row
 			t.Errorf("they waited for %v", took)
 		}
 	})

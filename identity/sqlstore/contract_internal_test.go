@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -71,15 +70,12 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// openTraced opens a database in which a write has the time that it takes when a
-// hundred come at once on a busy machine.
 func openTraced(t *testing.T, url string, seen *statements) *DB {
 	t.Helper()
 	db, err := Open(t.Context(), Options{URL: url, tracer: seen})
 	if err != nil {
 		t.Fatal(err)
 	}
-	db.write.most, db.jobs.most = time.Minute, time.Minute
 	return db
 }
 

@@ -148,7 +148,7 @@ func (db *DB) SettleDeliveries(ctx context.Context, results []identity.DeliveryR
 		return nil
 	}
 	claim, server := results[0].Claim, claimedServer{name: results[0].Binding.Server(), took: true}
-	err := db.write.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err := db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := lockDirectory(ctx, tx); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -128,8 +129,10 @@ func openSQLite(path string) (*DB, error) {
 		return nil, errors.Join(err, write.Close())
 	}
 	const patience = "PRAGMA busy_timeout = %d"
+	succeeded := new(atomic.Int64)
 	return &DB{
-		dialect: sqlite(), read: pool{DB: read}, write: pool{write, writeTime, patience}, jobs: pool{write, jobTime, patience},
+		dialect: sqlite(), read: pool{DB: read},
+		write: pool{write, writeTime, patience, succeeded}, jobs: pool{write, jobTime, patience, succeeded},
 		closers: []func() error{read.Close, write.Close},
 	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,12 +18,13 @@ import (
 	"github.com/matrix-herald/herald/identity"
 )
 
-// How long a write may take, with its wait for a connection and for locks: writeTime
-// for one that a client waits for, and jobTime for a step of an operator's command
-// or of a rotation. Whoever holds a lock for good then holds the others up for no
-// longer than that.
+// How long a write waits for a connection, and in SQLite for the lock: writeTime for
+// one that a client waits for, and jobTime for a step of an operator's command or of a
+// rotation, and for what would else be done again. While other writes succeed nobody
+// holds a lock for good, and a crowd of writes may take jobTime, too. PostgreSQL's
+// locks are waited for as its settings say, and a deadline would cost a connection.
 const (
-	writeTime = 5 * time.Second
+	writeTime = 2500 * time.Millisecond
 	jobTime   = 20 * time.Second
 )
 
@@ -30,10 +32,12 @@ const (
 // *identity.UnavailableError while the database is away, locked or full.
 type pool struct {
 	*sql.DB
-	most time.Duration // for a write
+	most time.Duration // to wait for a connection that writes
 	// patience says for how many milliseconds locks are waited for, where the end of
 	// a context does not end that.
 	patience string
+	// succeeded is when a write last did, in nanoseconds.
+	succeeded *atomic.Int64
 }
 
 // ExecContext runs a statement that writes.
@@ -92,36 +96,59 @@ var errNotBegun = errors.New("nothing was begun")
 // with runs f, which writes, on one of the connections and with the time that a
 // write has; and once more on another connection after errNotBegun.
 func (p pool) with(ctx context.Context, f func(context.Context, *sql.Conn) error) error {
-	within, cancel := context.WithTimeout(ctx, p.most)
-	defer cancel()
-	err := p.once(within, f)
+	begun := time.Now()
+	err := p.once(ctx, begun, f)
 	if errors.Is(err, errNotBegun) {
-		err = p.once(within, f)
+		err = p.once(ctx, begun, f)
 	}
-	if err != nil && ctx.Err() == nil && within.Err() != nil && (errors.Is(err, within.Err()) || interrupted(err)) {
-		return &identity.UnavailableError{Reason: "it takes too long", Err: err}
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return &identity.UnavailableError{Reason: "all its connections are in use", Err: err}
 	}
 	return unavailable(err)
 }
 
-func (p pool) once(ctx context.Context, f func(context.Context, *sql.Conn) error) error {
-	conn, err := p.Conn(ctx)
+func (p pool) once(ctx context.Context, begun time.Time, f func(context.Context, *sql.Conn) error) error {
+	conn, err := p.conn(ctx, begun)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if end, _ := ctx.Deadline(); p.patience != "" {
-		if _, err := conn.ExecContext(ctx, fmt.Sprintf(p.patience, time.Until(end).Milliseconds())); err != nil {
+	if p.patience != "" {
+		left := time.Until(begun.Add(max(2*writeTime, p.most))) // nobody waits for a second lock
+		if _, err := conn.ExecContext(ctx, fmt.Sprintf(p.patience, max(left, writeTime).Milliseconds())); err != nil {
 			return err
 		}
 	}
-	return f(ctx, conn)
+	if err := f(ctx, conn); err != nil {
+		return err
+	}
+	p.succeeded.Store(time.Now().UnixNano())
+	return nil
 }
 
-// interrupted reports whether SQLite stopped because of a deadline.
-func interrupted(err error) bool {
-	e, ok := errors.AsType[*driversqlite.Error](err)
-	return ok && e.Code() == sqlite3.SQLITE_INTERRUPT
+// conn waits for a connection.
+func (p pool) conn(ctx context.Context, begun time.Time) (*sql.Conn, error) {
+	for {
+		end := p.end(begun)
+		within, cancel := context.WithDeadline(ctx, end)
+		conn, err := p.Conn(within)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) || !p.end(begun).After(end) {
+			return conn, err
+		}
+	}
+}
+
+// end is when a write that began at begun gives up waiting for a connection.
+func (p pool) end(begun time.Time) time.Time {
+	end, last := begun.Add(p.most), begun.Add(jobTime)
+	if later := time.Unix(0, p.succeeded.Load()).Add(p.most); later.After(end) {
+		end = later
+	}
+	if end.After(last) {
+		return last
+	}
+	return end
 }
 
 // unavailable returns an *identity.UnavailableError for an error that says

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 	// idleInTransaction is for how long PostgreSQL keeps a transaction whose
 	// process asks for nothing. lockWait is for how long a statement waits for one
 	// lock, also when we are no longer there to wait with it.
-	idleInTransaction, lockWait = 3 * time.Second, 4 * time.Second
+	idleInTransaction, lockWait = 2 * time.Second, 2500 * time.Millisecond
 	// silence is for how long either side of a connection waits for a sign of the
 	// other, and we for a new connection.
 	silence = 10 * time.Second
@@ -64,8 +65,8 @@ func openPostgres(ctx context.Context, o Options) (*DB, error) {
 		write.Close()
 		return nil, err
 	}
-	db := &DB{dialect: postgres(), read: pool{DB: stdlib.OpenDBFromPool(read)}, write: pool{stdlib.OpenDBFromPool(write), writeTime, ""}}
-	db.jobs = pool{db.write.DB, jobTime, ""}
+	db := &DB{dialect: postgres(), read: pool{DB: stdlib.OpenDBFromPool(read)}, write: pool{stdlib.OpenDBFromPool(write), writeTime, "", new(atomic.Int64)}}
+	db.jobs = pool{db.write.DB, jobTime, "", db.write.succeeded}
 	db.closers = []func() error{
 		db.read.Close, db.write.Close,
 		func() error { read.Close(); write.Close(); return nil },
