@@ -239,6 +239,7 @@ func TestMigrationPageNamesOptionsThatExist(t *testing.T) {
 	}
 	options, sections := make(map[string]bool), make(map[string]bool)
 	for _, o := range conf.Options(defaultConfig(), envPrefix) {
+		options[o.File] = true
 		for path := o.Path; path != ""; path = path[:max(0, strings.LastIndexByte(path, '.'))] {
 			options[path] = true
 		}

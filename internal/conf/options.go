@@ -18,6 +18,8 @@ type Option struct {
 	// Type is one of text, secret, bool, integer, number, duration and any, or
 	// "list of" or "map of" one of these.
 	Type string
+	// File is the path of a secret's twin that names a file, "" if there is none.
+	File string
 	// Default is the text of the value dst holds; lists are separated by commas.
 	Default string
 	// Source is the struct and the field: "example.org/module/package.Type.Field".
@@ -28,7 +30,7 @@ type Option struct {
 
 // Options lists the options of dst, a pointer to a struct that holds the
 // defaults, in the order of its fields; of options that variants share the
-// first is listed. prefix is LoadOptions.EnvPrefix.
+// first is listed, and secrets stand for their twins. prefix is LoadOptions.EnvPrefix.
 func Options(dst any, prefix string) []Option {
 	return optionsOf(reflect.ValueOf(dst).Elem(), "", prefix)
 }
@@ -38,8 +40,10 @@ func optionsOf(v reflect.Value, path, env string) []Option {
 	v = withVariants(v)
 	var list []Option
 	seen := make(map[string]int) // variants may share options
-	for _, f := range fieldsOf(v) {
-		if f.hidden {
+	fields := fieldsOf(v)
+	for _, f := range fields {
+		secret, isTwin := find(fields, strings.TrimSuffix(f.name, fileSuffix))
+		if f.hidden || isFileOption(f) && isTwin && secret.typ == secretType && !secret.hidden {
 			continue
 		}
 		kinds := kindsOf(v.Type(), f.index[0])
@@ -55,6 +59,9 @@ func optionsOf(v reflect.Value, path, env string) []Option {
 		for _, o := range optionOf(v.FieldByIndex(f.index), join(path, f.name), name) {
 			if o.Source == "" {
 				o.Source = sourceOf(v.Type(), f.index)
+			}
+			if _, there := find(fields, f.name+fileSuffix); there && f.typ == secretType {
+				o.File = o.Path + fileSuffix
 			}
 			o.Kinds = append(o.Kinds, kinds...)
 			list = append(list, o)

@@ -78,8 +78,7 @@ func TestOptionsListsTheVariantsOptionsOnce(t *testing.T) {
 	want := []conf.Option{
 		{Path: "shapes.*.type", Type: "text", Source: "shape.Type"},
 		{Path: "shapes.*.radius", Type: "integer", Default: "0", Source: "circle.Radius", Kinds: []string{"circle"}},
-		{Path: "shapes.*.key", Type: "secret", Source: "circle.Key", Kinds: []string{"circle", "square"}},
-		{Path: "shapes.*.key_file", Type: "text", Source: "circle.KeyFile", Kinds: []string{"circle"}},
+		{Path: "shapes.*.key", Type: "secret", File: "shapes.*.key_file", Source: "circle.Key", Kinds: []string{"circle", "square"}},
 		{Path: "shapes.*.side", Type: "integer", Default: "0", Source: "square.Side", Kinds: []string{"square"}},
 	}
 	got := conf.Options(&shapes{}, "TEST_")

@@ -29,8 +29,10 @@ func CheckExample(t testing.TB, example string, options []conf.Option) {
 		t.Fatal(err)
 	}
 	for _, o := range options {
-		if !shows(tree, strings.Split(o.Path, ".")) {
-			t.Errorf("the example does not show %s", o.Path)
+		for _, path := range []string{o.Path, o.File} {
+			if path != "" && !shows(tree, strings.Split(path, ".")) {
+				t.Errorf("the example does not show %s", path)
+			}
 		}
 	}
 }
@@ -57,8 +59,7 @@ func shows(tree any, path []string) bool {
 func CheckSecrets(t testing.TB, options []conf.Option) {
 	t.Helper()
 	for _, o := range options {
-		twin := func(other conf.Option) bool { return other.Path == o.Path+"_file" }
-		if strings.Contains(o.Type, "secret") && !slices.ContainsFunc(options, twin) {
+		if strings.Contains(o.Type, "secret") && o.File == "" {
 			t.Errorf("%s is a secret, and there is no %[1]s_file", o.Path)
 		}
 	}

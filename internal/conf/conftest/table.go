@@ -24,21 +24,19 @@ func Table(t testing.TB, root, main string, options []conf.Option) string {
 	var b strings.Builder
 	b.WriteString("|option|default|meaning|\n|---|---|---|\n")
 	r := reader{root: root, main: main, packages: make(map[string]map[string]string)}
-	known := make(map[string]bool)
 	for _, o := range options {
-		known[o.Path] = true
 		meaning, err := r.meaning(o)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if twin, ok := strings.CutSuffix(o.Path, "_file"); ok && meaning == "" && known[twin] {
-			meaning = "a file with it"
 		}
 		if meaning == "" {
 			t.Errorf("the field of %s needs a comment that says what the option means: %s", o.Path, o.Source)
 		}
 		if len(o.Kinds) > 0 {
 			meaning = "(" + strings.Join(o.Kinds, ", ") + ") " + meaning
+		}
+		if o.File != "" {
+			meaning = "or `" + o.File + "`: " + meaning
 		}
 		fmt.Fprintf(&b, "|`%s`|%s|%s|\n", o.Path, code(o.Default), strings.ReplaceAll(meaning, "|", "\\|"))
 	}
