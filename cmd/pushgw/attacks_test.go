@@ -142,11 +142,12 @@ func hostileBodies() map[string]func(n int) string {
 	}
 }
 
-// manyMembers returns about n bytes of members with different names.
+// manyMembers returns about n bytes of members with different names. They are
+// texts, which become members of pushes.
 func manyMembers(n int) string {
 	var text strings.Builder
 	for i := 0; text.Len() < n; i++ {
-		fmt.Fprintf(&text, `"member%d":%d,`, i, i)
+		fmt.Fprintf(&text, `"%x":"a",`, i)
 	}
 	return text.String()
 }

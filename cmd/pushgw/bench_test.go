@@ -292,15 +292,25 @@ func startAPNsBenchGateway(b testing.TB, apns *pushtest.APNs, key pushtest.Token
 	return startBenchGateway(b, dir, apns.CA(), apnsApp(b, dir, apns, key))
 }
 
-// startBenchApps runs the real binary with these apps, and these authorities (PEM).
-func startBenchApps(b testing.TB, dir, authorities, apps string) *contender {
+// benchConfig writes a configuration with these apps, and these authorities (PEM).
+func benchConfig(b testing.TB, dir, authorities, apps string) (file string) {
 	b.Helper()
 	writeFile(b, filepath.Join(dir, "ca.pem"), authorities)
-	config := writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
+	return writeFile(b, filepath.Join(dir, "pushgw.yaml"), `
 http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, test_drain_delay: 0s}
 ca_file: ca.pem
 log: {format: json}
 apps: `+apps+"\n")
+}
+
+// startBenchApps runs the real binary with these apps, and these authorities (PEM).
+func startBenchApps(b testing.TB, dir, authorities, apps string) *contender {
+	b.Helper()
+	return startContender(b, benchConfig(b, dir, authorities, apps))
+}
+
+func startContender(b testing.TB, config string) *contender {
+	b.Helper()
 	p := harness.Start(b, nil, "-config", config)
 	c := &contender{client: benchClient(b), pid: p.Cmd.Process.Pid}
 	c.url, c.mallocs = p.API+"/_matrix/push/v1/notify", p.Admin+"/metrics"

@@ -191,7 +191,8 @@ func attacks() map[string]attack {
 					for _, instead := range []string{
 						fmt.Sprintf(`{"notification":{%s,"type":"m.room.member","devices":[%s]}}`, id, device),
 						fmt.Sprintf(`{"notification":{%s,"type":"m.room.message","content":{"body":%q},"devices":[%s]}}`, id, strings.Repeat("x", 100<<10), device),
-						strings.Replace(post, `"tweaks":{"sound":"default"}`, `"tweaks":{}`, 1),
+						// Not the honest one's text, or its push would count as the honest one's.
+						strings.NewReplacer(`"tweaks":{"sound":"default"}`, `"tweaks":{}`, `"body":"honest`, `"body":"stranger`).Replace(post),
 					} {
 						b.hostile.Add(1)
 						_ = stranger.notify(b.tb.Context(), instead)
@@ -294,7 +295,16 @@ func (b *battle) post(d time.Duration) (share, took float64) {
 
 func startBattle(tb testing.TB, a attack) *battle {
 	tb.Helper()
-	b := &battle{tb: tb}
+	b, config := prepareBattle(tb, a)
+	b.contender = startContender(tb, config)
+	b.host = strings.TrimSuffix(strings.TrimPrefix(b.url, "http://"), "/_matrix/push/v1/notify")
+	return b
+}
+
+// prepareBattle starts all but the gateway, and writes its configuration.
+func prepareBattle(tb testing.TB, a attack) (b *battle, config string) {
+	tb.Helper()
+	b = &battle{tb: tb}
 	if a.latency == 0 {
 		a.latency = usualLatency
 	}
@@ -324,11 +334,20 @@ func startBattle(tb testing.TB, a attack) *battle {
 	apps := "{ios: " + strings.TrimSuffix(apnsApp(tb, dir, b.apns, key), "}") + places + "}, android: " + strings.TrimSuffix(android, "}") + places + "}}"
 	if a.redis {
 		b.redis = miniredis.RunT(tb)
-		apps += fmt.Sprintf("\nredis: {addresses: [%q]}", b.redis.Addr())
+		apps += fmt.Sprintf("\nredis: {url: %q}", "redis://"+b.redis.Addr())
 	}
-	b.contender = startBenchApps(tb, dir, string(b.apns.CA().PEM())+string(b.fcm.CA().PEM()), apps)
-	b.host = strings.TrimSuffix(strings.TrimPrefix(b.url, "http://"), "/_matrix/push/v1/notify")
-	return b
+	return b, benchConfig(tb, dir, string(b.apns.CA().PEM())+string(b.fcm.CA().PEM()), apps)
+}
+
+// Benchmarks are not run for each change: an option that is gone shows here.
+func TestBattlesHaveAConfiguration(t *testing.T) {
+	t.Parallel()
+	for name, a := range attacks() {
+		_, config := prepareBattle(t, a)
+		if cfg, err := loadConfig(config, nil); err != nil || len(cfg.Warnings) > 0 || cfg.Redis.Enabled() != a.redis {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // sight is what honest homeservers saw of an attack.
