@@ -32,6 +32,7 @@ func FuzzWhatAnybodyMayWrite(f *testing.F) {
 		`{"from":"a","message_type":"b","google.c":"d","gcm":"e","":"f","body":"x"}`, `{"msgtype":"m.text","body":"` + strings.Repeat("<", 700) + `"}`,
 		`{"msgtype":"m.text","body":"a` + strings.Repeat("\u0301", 5000) + `"}`, `{"msgtype":"m.text","body":` + strings.Repeat("9", 5000) + `}`,
 		`{` + manyMembers(100*kibi) + `"body":"x","msgtype":"m.image"}`, `{"offer":{"sdp":"m=video"},"lifetime":-1e9}`, `{"body":"` + long + `"}`,
+		`[` + strings.Repeat("{},", 64*kibi/3) + `{}]`, `{"body":"x","a":[` + strings.Repeat("{},", 140*kibi/3) + `{}]}`,
 	} {
 		f.Add([]byte(content), "m.room.message", "$event:example.org", "!room:example.org", "Mission Control", "@major:example.org", uint8(2))
 	}

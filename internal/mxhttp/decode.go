@@ -22,6 +22,7 @@ type Decoder struct {
 	// this one, and keep it in memory.
 	whole string
 	x     *exchange // of the request, if it has one
+	room  *int      // what a value may still take that Within decodes
 }
 
 // What a decoded value takes in memory, in bytes and as a rule.
@@ -84,7 +85,7 @@ func (d *Decoders) decode(x *exchange, data []byte, read func(Decoder) error) er
 	defer d.free.Put(dec)
 	dec.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	defer dec.Reset(http.NoBody) // lets go of the body
-	if err := read(Decoder{dec, string(data), x}); err != nil {
+	if err := read(Decoder{Decoder: dec, whole: string(data), x: x}); err != nil {
 		if known, ok := errors.AsType[*Error](err); ok {
 			return known
 		}
@@ -146,6 +147,46 @@ func (d Decoder) Value() (any, error) {
 	return token.Bool(), nil
 }
 
+var errNoRoom = errors.New("value takes too much memory")
+
+// Within decodes the next value if that takes at most limit bytes of memory, as a
+// rule, and else passes over it and returns nil: what is not kept counts against
+// no budget.
+func (d Decoder) Within(limit int) (any, error) {
+	depth, room := d.StackDepth(), limit
+	bounded := d
+	bounded.room = &room
+	v, err := bounded.Value()
+	if err == nil {
+		return v, d.x.holdDecoded(limit - room)
+	}
+	if !errors.Is(err, errNoRoom) {
+		return nil, err
+	}
+	for d.StackDepth() > depth {
+		if kind := d.PeekKind(); kind == '}' || kind == ']' {
+			_, err = d.ReadToken()
+		} else {
+			err = d.SkipValue()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// take takes n bytes for what is decoded.
+func (d Decoder) take(n int) error {
+	if d.room == nil {
+		return d.x.holdDecoded(n)
+	}
+	if *d.room -= n; *d.room < 0 {
+		return errNoRoom
+	}
+	return nil
+}
+
 // Text decodes the next value if it is a string. Otherwise it skips it and
 // reports false. A lone surrogate becomes U+FFFD, as in encoding/json.
 func (d Decoder) Text() (text string, ok bool, err error) {
@@ -157,7 +198,7 @@ func (d Decoder) Text() (text string, ok bool, err error) {
 }
 
 func (d Decoder) object() (any, error) {
-	if err := d.x.holdDecoded(sizeOfObject); err != nil {
+	if err := d.take(sizeOfObject); err != nil {
 		return nil, err
 	}
 	object := make(map[string]any)
@@ -165,7 +206,7 @@ func (d Decoder) object() (any, error) {
 		return nil, err
 	}
 	for d.PeekKind() != '}' {
-		if err := d.x.holdDecoded(sizeOfMember); err != nil {
+		if err := d.take(sizeOfMember); err != nil {
 			return nil, err
 		}
 		name, err := d.text()
@@ -181,7 +222,7 @@ func (d Decoder) object() (any, error) {
 }
 
 func (d Decoder) array() (any, error) {
-	if err := d.x.holdDecoded(sizeOfArray); err != nil {
+	if err := d.take(sizeOfArray); err != nil {
 		return nil, err
 	}
 	array := []any{}
@@ -189,7 +230,7 @@ func (d Decoder) array() (any, error) {
 		return nil, err
 	}
 	for d.PeekKind() != ']' {
-		if err := d.x.holdDecoded(sizeOfItem); err != nil {
+		if err := d.take(sizeOfItem); err != nil {
 			return nil, err
 		}
 		item, err := d.Value()

@@ -23,6 +23,9 @@ const (
 	// maxFurther is the longest member that is passed on as it is, in bytes: no push
 	// service takes more.
 	maxFurther = 5 << 10
+	// maxDecoded is what a member may take in memory that a member of a room writes,
+	// in bytes. An event has 64 KiB of text.
+	maxDecoded = 256 << 10
 )
 
 // LeastBytesInFlight is the least that Options.BytesInFlight may be: a source may
@@ -128,7 +131,7 @@ func (p parser) notificationMember(n *push.Notification, name []byte) (err error
 		prio, _, err = p.Text()
 		n.Low = prio == "low"
 	case `"content"`:
-		n.Content, err = p.Value()
+		n.Content, err = p.Within(maxDecoded)
 	case `"counts"`:
 		n.Counts, err = p.counts()
 	default:
@@ -143,7 +146,7 @@ func (p parser) further(n *push.Notification, name string) error {
 		return p.SkipValue()
 	}
 	start := p.InputOffset()
-	v, err := p.Value()
+	v, err := p.Within(maxDecoded)
 	if p.InputOffset()-start > maxFurther {
 		v = nil
 	}
@@ -177,7 +180,7 @@ func (p parser) any() (push.Member, error) {
 	if p.PeekKind() == '"' {
 		return p.text()
 	}
-	v, err := p.Value()
+	v, err := p.Within(maxDecoded)
 	return push.NewMember(v), err
 }
 

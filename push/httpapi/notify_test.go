@@ -330,6 +330,40 @@ func TestWhatNestsTooDeeplyIsAbsent(t *testing.T) {
 	}
 }
 
+// Sixteen events, each with what the largest text can take in memory, are on their way
+// at once; the homeserver has room for two that are decoded whole.
+//
+// Conformance (requests): content or a member that is passed on which takes more than 256 KiB in memory | absent, and counts against no budget; the event is pushed (also FuzzWhatAnybodyMayWrite)
+func TestWhatTakesMuchMemoryIsAbsent(t *testing.T) {
+	t.Parallel()
+	const events = 16
+	p := held{begun: make(chan struct{}, events), answer: make(chan struct{})}
+	h := newAPI(t, p, func(o *httpapi.Options) { o.BytesInFlight = 64 << 20 })
+	small := strings.Repeat(`{},`, 64<<10/3) + `{"a":[{}]}`
+	var posts sync.WaitGroup
+	for i, member := range []string{`"content":[` + small + `]`, `"content":{"body":"x","a":{"b":[` + small + `],"c":"}"}}`, `"mac":[` + small + `]`, `"type":[` + small + `]`} {
+		for j := range events / 4 {
+			posts.Go(func() {
+				if res := post(t, h, notification(fmt.Sprintf(`,"event_id":"$%d-%d",%s`, i, j, member))); res.StatusCode != 200 {
+					t.Errorf("%.20s: status %d %s", member, res.StatusCode, errcode(t, res))
+					p.begun <- struct{}{}
+				}
+			})
+		}
+	}
+	for range events {
+		<-p.begun
+	}
+	close(p.answer)
+	posts.Wait()
+
+	took := &phone{}
+	post(t, newAPI(t, took, nil), notification(`,"content":{"a":[`+strings.Repeat(`[],`, 100<<10)+`1],"body":"x"},"room_name":"Room"`))
+	if n := took.notifications[0]; n.Content != nil || n.RoomName.String() != "Room" {
+		t.Errorf("the content is a %T, the room %q", n.Content, n.RoomName)
+	}
+}
+
 // Of members with the same name the last one counts, also if a former one is of a
 // shape that would be refused.
 func TestTheLastOfSeveralMembersCounts(t *testing.T) {
