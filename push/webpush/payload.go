@@ -28,8 +28,9 @@ const (
 	maxID = 255
 	// roomForEvent is what a pusher's own data has to leave.
 	roomForEvent = 1024
-	// smallPlain fits into what Mozilla passes on to Firefox for Android.
-	smallPlain = 2600
+	// smallPlain fits, padded and encrypted, into the 2744 bytes that Mozilla passes
+	// on to Firefox for Android.
+	smallPlain = 20 * padStep
 
 	ellipsis = "…"
 )

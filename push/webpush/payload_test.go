@@ -162,6 +162,9 @@ func TestEveryEventFitsAndKeepsItsIDs(t *testing.T) {
 	unified := openUnified(t, fake, webpush.Options{}, nil)
 	long := strings.Repeat("<\u2028\x01\U0001F468", 4000)
 	for name, change := range map[string]func(*push.Notification){
+		"a body that is cut": func(n *push.Notification) {
+			n.Content = map[string]any{"msgtype": "m.text", "body": strings.Repeat("\U0001F468", 1000)}
+		},
 		"a long body": func(n *push.Notification) { n.Content = map[string]any{"msgtype": "m.text", "body": long} },
 		"long names": func(n *push.Notification) {
 			n.RoomName, n.SenderDisplayName, n.RoomAlias, n.Sender = push.NewText(long), push.NewText(long), push.NewText(long), push.NewText(long)
@@ -178,6 +181,9 @@ func TestEveryEventFitsAndKeepsItsIDs(t *testing.T) {
 			expect(t, web.Send(t.Context(), d), push.Accepted, push.ReasonSent)
 			if got := last(t, fake); got["event_id"] != d.Notification.EventID.String() || got["x"] == nil {
 				t.Errorf("the browser gets %v", got)
+			}
+			if all := fake.Requests(); len(all[len(all)-1].Body) > 2744 { // what Mozilla passes on to Android
+				t.Errorf("the body has %d bytes", len(all[len(all)-1].Body))
 			}
 			d.Device = &push.Device{AppID: "app", PushKey: mozilla}
 			expect(t, unified.Send(t.Context(), d), push.Accepted, push.ReasonSent)
