@@ -9,6 +9,9 @@ import (
 )
 
 const (
+	// leastRinging is what must be left of a call for it to ring. Else it is an
+	// ordinary notification, which can no longer be late.
+	leastRinging = 2 * time.Second
 	// maxRinging is the longest that a call rings.
 	maxRinging = 2 * time.Minute
 	// usualRinging is for calls that do not say how long they ring.
@@ -51,7 +54,8 @@ func (n *Notification) isCall() bool {
 }
 
 // newCall looks at an m.call.invite (Client-Server API, "Voice over IP"), or an
-// m.rtc.notification of type ring (MSC4075), also by its former names.
+// m.rtc.notification of type ring (MSC4075), also by its former names, that came at
+// now.
 func newCall(n *Notification, now time.Time) Call {
 	content, _ := n.Content.(map[string]any)
 	application, _ := content["application"].(map[string]any)
@@ -83,6 +87,9 @@ func newCall(n *Notification, now time.Time) Call {
 		if sent := time.UnixMilli(int64(ms)); sent.Sub(now).Abs() <= maxClockSkew && sent.Before(now) {
 			c.RingsUntil = sent.Add(life)
 		}
+	}
+	if c.Left(now) < leastRinging {
+		return Call{}
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package push_test
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,30 @@ func TestACallDoesNotRingAfterItsEnd(t *testing.T) {
 		}
 		if got := post("$2:x"); got != sent {
 			t.Errorf("another call: %+v", got)
+		}
+	})
+}
+
+// Conformance (attempts): a call that is over, or nearly, when it first comes | an ordinary notification; nothing on a VoIP topic (also TestVoIPTopicsCarryCallsThatRing, FuzzWhatAnybodyMayWrite)
+func TestACallThatIsOverIsAnOrdinaryNotification(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := new(service)
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		sentAt := json.Number(strconv.FormatInt(time.Now().Add(-15*time.Second).UnixMilli(), 10))
+		for name, content := range map[string]map[string]any{
+			"no time":         {"lifetime": json.Number("0")},
+			"less than none":  {"lifetime": json.Number("-5")},
+			"hardly any time": {"lifetime": json.Number("1")},
+			"sent before":     {"lifetime": json.Number("15000"), "sender_ts": sentAt},
+			"sent long ago":   {"lifetime": json.Number("1000"), "sender_ts": sentAt},
+		} {
+			got := g.Deliver(t.Context(), &push.Notification{EventID: push.NewText(name), Type: push.NewText("m.call.invite"), Content: content}, devices("k"))
+			if got[0] != sent {
+				t.Errorf("%s: the outcome is %+v", name, got[0])
+			} else if call := s.sent[len(s.sent)-1].Call(time.Now()); call != (push.Call{}) {
+				t.Errorf("%s: %+v", name, call)
+			}
 		}
 	})
 }

@@ -40,6 +40,8 @@ func FuzzWhatAnybodyMayWrite(f *testing.F) {
 	f.Add([]byte(`{"body":"x"}`), "", strings.Repeat("\u2028", 85), strings.Repeat("<", 255), long, long, uint8(99))
 	f.Add([]byte(`{"membership":"invite"}`), strings.Repeat("t", 255), "$"+strings.Repeat("\x00", 43), "!", "\xff", "\u202e", uint8(9))
 	f.Add([]byte(`{"notify_type":"ring"}`), "m.call.notify", "$e", "!r", "é", "", uint8(0))
+	f.Add([]byte(`{"lifetime":0}`), "m.call.invite", "$e", "!r", "é", "", uint8(0))
+	f.Add([]byte(`{"lifetime":1}`), "m.call.invite", "$e", "!r", "é", "", uint8(0))
 
 	phones := startPhones(f)
 	f.Fuzz(func(t *testing.T, content []byte, kind, eventID, roomID, name, sender string, more uint8) {
