@@ -35,7 +35,7 @@ type Payload struct {
 	TTL time.Duration
 	// Calm makes no message urgent.
 	Calm bool
-	// Small sends little more of the event than its ids.
+	// Small sends nothing of the event but its ids.
 	Small bool
 }
 
@@ -50,11 +50,14 @@ func (p Payload) Message(d push.Delivery, now time.Time) ([]byte, push.Outcome) 
 	if call.Rings() {
 		p.TTL = max(min(p.TTL, call.Left(now)), time.Second)
 	}
+	if p.Small {
+		d = ids(d)
+	}
 	if p.HarmonyOS {
 		return p.shown(d, token, alone, call)
 	}
-	data, out := p.data(2, 0).Data(d)
-	if data == nil {
+	text, out := data(2, 0).Data(d)
+	if text == nil {
 		return nil, out
 	}
 	android := map[string]any{"urgency": "HIGH", "ttl": strconv.Itoa(int(p.TTL/time.Second)) + "s"}
@@ -64,18 +67,23 @@ func (p Payload) Message(d push.Delivery, now time.Time) ([]byte, push.Outcome) 
 	if eventdata.Alone(d.Notification) {
 		android["collapse_key"] = group(d.Device)
 	}
-	return encode(map[string]any{"message": map[string]any{"data": string(data), "android": android, "token": []string{token}}})
+	return encode(map[string]any{"message": map[string]any{"data": string(text), "android": android, "token": []string{token}}})
+}
+
+// ids returns d with an event that is its ids alone; what is the pusher's own stays.
+func ids(d push.Delivery) push.Delivery {
+	n := d.Notification
+	d.Common, d.Notification = nil, &push.Notification{
+		EventID: n.EventID, RoomID: n.RoomID, Low: n.Low, Counts: n.Counts, Content: map[string]any{},
+	}
+	return d
 }
 
 // data says what the data of messages holds: it is quoted so many times, and others
 // take up so much of the room.
-func (p Payload) data(quotes, others int) eventdata.Format {
-	limit := maxMessage - frame - others
-	if p.Small {
-		limit /= 4
-	}
+func data(quotes, others int) eventdata.Format {
 	return eventdata.Format{
-		Limit: limit, Max: maxMessage - frame - others, BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true,
+		Limit: maxMessage - frame - others, Max: maxMessage - frame - others, BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true,
 		Weigh: func(name, value string) int { return weigh(name, quotes) + weigh(value, quotes) + 2 },
 	}
 }
@@ -99,15 +107,15 @@ func (p Payload) shown(d push.Delivery, token string, alone bool, call push.Call
 	}
 	if !alone {
 		title, text := words(d, call)
-		data, out := p.data(1, weigh(title, 1)+weigh(text, 1)).Data(d)
-		if data == nil {
+		touched, out := data(1, weigh(title, 1)+weigh(text, 1)).Data(d)
+		if touched == nil {
 			return nil, out
 		}
 		notification["category"], notification["title"], notification["body"] = "IM", title, text
 		if call.Rings() {
 			notification["category"] = "VOIP"
 		}
-		notification["clickAction"] = map[string]any{"actionType": 0, "data": data}
+		notification["clickAction"] = map[string]any{"actionType": 0, "data": touched}
 	} else if len(notification) == 0 {
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
 	"github.com/matrix-herald/herald/push/hms"
 	"github.com/matrix-herald/herald/push/pushtest"
@@ -73,6 +75,8 @@ type answerCase struct {
 
 func code(code string) pushtest.FCMAnswer { return pushtest.HMSCode(code, "words of "+token) }
 
+const tooLarge = "80300008"
+
 func with(a pushtest.FCMAnswer, status int, retryAfter string) pushtest.FCMAnswer {
 	a.Status, a.RetryAfter = status, retryAfter
 	return a
@@ -85,13 +89,13 @@ func config(a pushtest.FCMAnswer, detail string) answerCase {
 // TestAnswers: nothing that a token or a message can cause is evidence against Huawei
 // or the project.
 //
-// Conformance (Huawei): 80300007 and 80100000, v1 and v2; v3 with tokenFormatError or tokenPlatformNotSupport | rejected
+// Conformance (Huawei): 80300007, and 80100000 that lists the token, v1 and v2; v3 with tokenFormatError or tokenPlatformNotSupport | rejected
 // Conformance (Huawei): v3's other reasons (noRight, noPushTypeRight, …), rights, reviews and penalties | 502; nobody else's pushes wait
 // Conformance (Huawei): access tokens that have expired, 401 | 502, and again with a new one (also TestAnAccessTokenThatIsRefusedIsRenewed)
 // Conformance (Huawei): 80200001, which a token of another system causes too | 502; nobody else's pushes wait
 // Conformance (Huawei): a message that Huawei calls wrong or sensitive | dropped, 200; 502 where most of an app's are wrong (also TestMessagesThatAreAllWrongAreTheConfiguration)
-// Conformance (Huawei): 503 and 429 | 429; all wait where Huawei says for how long
-// Conformance (Huawei): 200 without success's code, pages of others, 5xx | 502
+// Conformance (Huawei): 503 and 429, and 503 without a body | 429; all wait where Huawei says for how long
+// Conformance (Huawei): 200 without success's code, pages of others of any status, 5xx | 502
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	illegal := func(reason string) pushtest.FCMAnswer { return pushtest.HMSIllegal("80300007", reason, token) }
@@ -115,14 +119,14 @@ func TestAnswers(t *testing.T) {
 		"wrong parameters":  works(with(code("80100001"), 400, ""), push.Dropped, push.ReasonBadMessage, "80100001"),
 		"wrong structure":   works(code("80100003"), push.Dropped, push.ReasonBadMessage, "80100003"),
 		"sensitive content": works(code("80100016"), push.Dropped, push.ReasonBadMessage, "80100016"),
-		"too large":         works(code("80300008"), push.Dropped, push.ReasonTooLarge, "80300008"),
+		"too large":         works(code(tooLarge), push.Dropped, push.ReasonTooLarge, "80300008"),
 
 		"authentication":            refused(code("80200001"), push.EvidenceNone, "80200001"),
 		"an expired OAuth token":    refused(code("80200003"), push.EvidenceRefused, "80200003"),
 		"an expired JWT":            refused(with(code("80200005"), 401, ""), push.EvidenceRefused, "80200005"),
 		"a JWT that lives too long": refused(code("80300036"), push.EvidenceRefused, "80300036"),
 		"OAuth failed":              refused(code("80600003"), push.EvidenceRefused, "80600003"),
-		"401 without a code":        refused(with(page, 401, ""), push.EvidenceRefused, ""),
+		"401 of somebody else's":    unavailable(with(page, 401, ""), "", 0),
 
 		"no permission":      config(code("80300002"), "80300002"),
 		"a penalty":          config(code("80300037"), "80300037"),
@@ -140,9 +144,11 @@ func TestAnswers(t *testing.T) {
 		"404 of somebody else's": unavailable(with(page, 404, ""), "", 0),
 
 		"flow control":                  limited(with(code("80300099"), 503, ""), push.EvidenceThrottled, "80300099", time.Minute),
-		"flow control of somebody":      limited(with(page, 503, "5"), push.EvidenceThrottled, "", 5*time.Second),
+		"flow control without words":    limited(with(pushtest.FCMAnswer{Body: "\n"}, 503, "5"), push.EvidenceThrottled, "", 5*time.Second),
+		"503 of somebody else's":        unavailable(with(page, 503, "5"), "", 5*time.Second),
+		"429 of somebody else's":        unavailable(with(page, 429, ""), "", 0),
 		"flow control for a time":       limited(with(code("80300099"), 503, "7"), push.EvidenceQuota, "80300099", 7*time.Second),
-		"too many":                      limited(with(page, 429, ""), push.EvidenceThrottled, "", time.Minute),
+		"too many":                      limited(with(code("80300099"), 429, ""), push.EvidenceThrottled, "80300099", time.Minute),
 		"success that is flow control?": limited(with(code("80000000"), 503, ""), push.EvidenceThrottled, "", time.Minute),
 	}
 	rejected := func(a pushtest.FCMAnswer, detail string) answerCase {
@@ -151,6 +157,8 @@ func TestAnswers(t *testing.T) {
 	v1 := map[string]answerCase{
 		"a bad token":               rejected(code("80300007"), "80300007"),
 		"a bad token among one":     rejected(pushtest.HMSCode("80100000", `{"success":0,"failure":1,"illegal_tokens":["`+token+`"]}`), "80100000"),
+		"another's fault":           config(pushtest.HMSCode("80100000", `{"success":0,"failure":1,"illegal_tokens":[]}`), "80100000"),
+		"a fault without a list":    config(code("80100000"), "80100000"),
 		"a bad token of status 400": rejected(with(code("80300007"), 400, ""), "80300007"),
 	}
 	v3 := map[string]answerCase{
@@ -220,21 +228,39 @@ func TestWithoutTheRightMessagesAreNotUrgent(t *testing.T) {
 	}
 }
 
-// Conformance (Huawei): a message that is too large (80300008) | sent again with less, then dropped, 200
-func TestAMessageThatIsTooLargeGoesOutSmaller(t *testing.T) {
+// Conformance (Huawei): a message that is too large (80300008) | sent again with the event's ids alone, then dropped, 200
+func TestAMessageThatIsTooLargeGoesOutWithIDsAlone(t *testing.T) {
 	t.Parallel()
-	fake := pushtest.StartHMS(t, func(r pushtest.HMSRequest) pushtest.FCMAnswer {
-		if len(r.Body) > 1500 {
-			return code("80300008")
-		}
-		return pushtest.FCMAnswer{}
-	})
-	provider := open(t, fake, android(fake))
-	d := message()
-	d.Notification.Content = map[string]any{"msgtype": "m.text", "body": strings.Repeat("x", 1024), "other": strings.Repeat("y", 1000)}
-	expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent, push.EvidenceWorks)
-	if data := dataOf(t, sent(t, fake)); data["event_id"] != "$e:x" || data["content_body"] == "" {
-		t.Errorf("arrived: %v", data)
+	for name, cfg := range map[string]func(*pushtest.HMS) hms.Config{"HarmonyOS": harmonyOS, "Android": android} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var first atomic.Bool
+			fake := pushtest.StartHMS(t, func(pushtest.HMSRequest) pushtest.FCMAnswer {
+				if first.CompareAndSwap(false, true) {
+					return code(tooLarge)
+				}
+				return pushtest.FCMAnswer{}
+			})
+			d := message()
+			d.Common = new(push.Common)
+			d.Device.Data = map[string]any{"default_payload": map[string]any{"cs": "secret"}}
+			d.Notification.Further = map[string]any{"x": "y"}
+			expect(t, open(t, fake, cfg(fake)).Send(t.Context(), d), push.Accepted, push.ReasonSent, push.EvidenceWorks)
+			r := sent(t, fake)
+			var data map[string]string
+			if shown := r.Message.Payload; shown != nil {
+				data = shown.Notification.ClickAction.Data
+				if n := shown.Notification; n.Title != "Matrix" || n.Body != "New message" {
+					t.Errorf("shown: %q, %q", n.Title, n.Body)
+				}
+			} else {
+				data = dataOf(t, r)
+			}
+			// Apps find the account by what is the pusher's own.
+			if want := map[string]string{"cs": "secret", "event_id": "$e:x", "room_id": "!r:x", "prio": "high", "unread": "2"}; !maps.Equal(data, want) {
+				t.Errorf("arrived: %v", data)
+			}
+		})
 	}
 }
 
@@ -296,5 +322,36 @@ func TestAppsOfACredentialShareItsTokens(t *testing.T) {
 	expect(t, after.Send(t.Context(), message()), push.Temporary, push.ReasonConnection, push.EvidenceNone)
 	if _, err := connections.Open("late", android(fake)); err == nil {
 		t.Error("an app is opened after the end")
+	}
+}
+
+// TestEachProjectIsADestinationOfItsOwn: what is wrong with one holds nothing of the
+// other back.
+func TestEachProjectIsADestinationOfItsOwn(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartHMS(t, nil)
+	connections := connect(t, fake, hms.Options{})
+	one := harmonyOS(fake)
+	two := one
+	two.ServiceAccount = conf.Secret(fake.ServiceAccountOf(pushtest.HMSOtherProject, "key-of-two"))
+	wrong := one
+	wrong.ProjectID = pushtest.HMSOtherProject // with the account of the first
+	d, destinations := message(), make(map[string]bool)
+	for _, app := range []struct {
+		cfg     hms.Config
+		project string
+		reason  push.Reason
+	}{{one, pushtest.HMSProject, push.ReasonSent}, {two, pushtest.HMSOtherProject, push.ReasonSent}, {wrong, pushtest.HMSOtherProject, push.ReasonCredentials}} {
+		provider := openWith(t, connections, app.cfg)
+		if out := provider.Send(t.Context(), d); out.Reason != app.reason {
+			t.Errorf("project %s: %+v", app.project, out)
+		}
+		if got := sent(t, fake).ID; got != app.project {
+			t.Errorf("sent to project %s, want %s", got, app.project)
+		}
+		destinations[provider.Destination(d.Device)] = true
+	}
+	if len(destinations) != 2 {
+		t.Errorf("%d destinations for two projects", len(destinations))
 	}
 }

@@ -1,6 +1,7 @@
 package hms
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ const busyRetryAfter = time.Minute
 // Codes of Huawei's that decide more than the table does.
 const (
 	codeSuccess   = "80000000"
+	codePartly    = "80100000" // some of the tokens are illegal
 	codeSensitive = "80100016"
 	codeTooLarge  = "80300008"
 	codeNotUrgent = "80300011"
@@ -46,7 +48,7 @@ var (
 var meanings = map[string]meaning{
 	codeSuccess: {push.Accepted, push.ReasonSent, push.EvidenceWorks},
 
-	"80100000": badToken, "80300007": badToken, // for the one token of each message
+	codePartly: badToken, "80300007": badToken, // for the one token of each message
 	"80100001": badMessage, "80100003": badMessage, codeSensitive: badMessage,
 	codeTooLarge: {push.Dropped, push.ReasonTooLarge, push.EvidenceWorks},
 
@@ -69,6 +71,8 @@ type response struct {
 	status     int
 	code       string        // Huawei's, "" if it has not that form
 	reason     string        // why a token of HarmonyOS is refused
+	illegal    bool          // the answer lists tokens of an older system that are
+	silent     bool          // it has no body
 	retryAfter time.Duration // 0 when not said
 	clock      error         // this machine's is wrong
 }
@@ -82,7 +86,7 @@ var (
 func parseResponse(status int, header http.Header, body []byte, now time.Time) response {
 	r := response{
 		status: status, retryAfter: outbound.RetryAfter(header.Get("Retry-After"), now),
-		clock: outbound.ClockError(header.Get("Date"), now),
+		clock: outbound.ClockError(header.Get("Date"), now), silent: len(bytes.TrimSpace(body)) == 0,
 	}
 	var parsed struct {
 		Code    string `json:"code"`
@@ -94,8 +98,10 @@ func parseResponse(status int, header http.Header, body []byte, now time.Time) r
 	r.code = parsed.Code
 	var illegal struct {
 		Tokens map[string]json.RawMessage `json:"illegalTokens"`
+		List   []string                   `json:"illegal_tokens"` // v1 and v2
 	}
 	_ = json.Unmarshal([]byte(parsed.Message), &illegal) // most are words
+	r.illegal = len(illegal.List) > 0                    // each message has one
 	for reason := range illegal.Tokens {
 		if reasonForm.MatchString(reason) && reason > r.reason {
 			r.reason = reason
@@ -109,19 +115,21 @@ func (r response) outcome(harmonyOS bool) push.Outcome {
 	m, known := meanings[r.code]
 	byStatus, knownStatus := meanings[strconv.Itoa(r.status)]
 	switch {
-	case byStatus == limited: // whatever stands in it
+	case byStatus == limited && r.code != "": // whichever
 		m = limited
-		if r.retryAfter > 0 && r.code != "" {
+		if r.retryAfter > 0 {
 			m.evidence = push.EvidenceQuota
 		}
-	case r.code == "" && byStatus == refused:
-		m = refused
+	case r.status == http.StatusServiceUnavailable && r.silent: // flow control needs no words
+		m = limited
 	case r.code == "", r.code == codeSuccess && r.status != http.StatusOK: // something else answers
 		m = unavailable
 	case !known && knownStatus:
 		m = byStatus
 	case !known:
 		m = meaning{push.Temporary, push.ReasonUnavailable, push.EvidenceNone}
+	case r.code == codePartly && !harmonyOS && !r.illegal:
+		m = config
 	case m == badToken && harmonyOS && r.reason != "tokenFormatError" && r.reason != "tokenPlatformNotSupport":
 		m = config // such as a right that the app has not, or another project's token
 	}

@@ -21,11 +21,12 @@ import (
 	"github.com/golang-jwt/jwt/v4"
 )
 
-// The app and the project that HMS knows, and the secret of the app's OAuth client.
+// The app and the projects that HMS knows, and the secret of the app's OAuth client.
 const (
-	HMSApp     = "104567890"
-	HMSProject = "388421841221"
-	HMSSecret  = "client-secret-of-the-app"
+	HMSApp          = "104567890"
+	HMSProject      = "388421841221"
+	HMSOtherProject = "388421841222"
+	HMSSecret       = "client-secret-of-the-app"
 )
 
 // hmsLogin is the audience of all access tokens.
@@ -92,7 +93,7 @@ type HMS struct {
 	mu      sync.Mutex
 	onToken func() FCMAnswer
 	now     func() time.Time
-	keyID   string
+	keyIDs  map[string]string // of the service account of each project
 }
 
 // StartHMS starts an HMS that ends with the test. answer decides on each authorised
@@ -105,7 +106,8 @@ func StartHMS(tb testing.TB, answer func(HMSRequest) FCMAnswer) *HMS {
 	}
 	h := &HMS{
 		recorder: newRecorder[HMSRequest](false), service: listen(tb), key: key, answer: answer,
-		tokens: newRecorder[struct{}](false), now: time.Now, keyID: "key-1",
+		tokens: newRecorder[struct{}](false), now: time.Now,
+		keyIDs: map[string]string{HMSProject: "key-1"},
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /oauth2/v3/token", h.serveToken)
@@ -116,13 +118,16 @@ func StartHMS(tb testing.TB, answer func(HMSRequest) FCMAnswer) *HMS {
 
 // ServiceAccount returns the JSON key of a service account of HMSProject. The one
 // before is not taken any more.
-func (h *HMS) ServiceAccount(keyID string) []byte {
+func (h *HMS) ServiceAccount(keyID string) []byte { return h.ServiceAccountOf(HMSProject, keyID) }
+
+// ServiceAccountOf is ServiceAccount of another project.
+func (h *HMS) ServiceAccountOf(project, keyID string) []byte {
 	h.mu.Lock()
-	h.keyID = keyID
+	h.keyIDs[project] = keyID
 	h.mu.Unlock()
 	der, _ := x509.MarshalPKCS8PrivateKey(h.key) // an RSA key and strings cannot fail
 	text, _ := json.Marshal(map[string]string{
-		"project_id": HMSProject, "key_id": keyID, "sub_account": "account-1", "token_uri": hmsLogin,
+		"project_id": project, "key_id": keyID, "sub_account": "account-" + project, "token_uri": hmsLogin,
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	})
 	return text
@@ -196,21 +201,27 @@ func (h *HMS) serveMessage(w http.ResponseWriter, r *http.Request) {
 func (h *HMS) authorise(req HMSRequest) (code, message string) {
 	bearer := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
 	_, known := h.bearers.Load(bearer)
-	id := map[string]string{"v1": HMSApp, "v2": HMSProject, "v3": HMSProject}[req.Version]
+	h.mu.Lock()
+	account := h.keyIDs[req.ID] != ""
+	h.mu.Unlock()
 	switch {
-	case id == "" || id != req.ID:
+	case req.Version == "v1" && req.ID != HMSApp, req.Version != "v1" && !account:
 		return "80200001", "Oauth authentication error"
 	case known && req.Version != "v3":
 		return "", ""
 	case !strings.Contains(bearer, "."):
 		return "80200003", "Oauth token expired"
 	}
-	return h.checkJWT(bearer)
+	project := req.ID
+	if req.Version == "v1" {
+		project = HMSProject
+	}
+	return h.checkJWT(project, bearer)
 }
 
-func (h *HMS) checkJWT(bearer string) (code, message string) {
+func (h *HMS) checkJWT(project, bearer string) (code, message string) {
 	h.mu.Lock()
-	now, keyID := h.now(), h.keyID
+	now, keyID := h.now(), h.keyIDs[project]
 	h.mu.Unlock()
 	// As long as its hash, as the libraries have it that Huawei names.
 	salted := &jwt.SigningMethodRSAPSS{
@@ -233,7 +244,7 @@ func (h *HMS) checkJWT(bearer string) (code, message string) {
 	case len(parts) != 3 || !read(parts[0], &header) || !read(parts[1], &claims),
 		header.Alg != "PS256" || header.Typ != "JWT" || header.Kid != keyID,
 		salted.Verify(parts[0]+"."+parts[1], parts[2], &h.key.PublicKey) != nil,
-		claims.Issuer != "account-1" || claims.Audience != hmsLogin || claims.Issued == 0 || claims.Issued > now.Unix():
+		claims.Issuer != "account-"+project || claims.Audience != hmsLogin || claims.Issued == 0 || claims.Issued > now.Unix():
 		return "80200001", "Authentication Error."
 	case claims.Expires <= now.Unix():
 		return "80200005", "Jwt token expired."
