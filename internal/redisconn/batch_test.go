@@ -53,15 +53,14 @@ func TestRequestsOfOneMomentShareAPipeline(t *testing.T) {
 		<-added
 		return failed
 	}
-	background := context.Background()
-	leaving, leave := context.WithCancel(background)
+	leaving, leave := context.WithCancel(t.Context())
 	first := ask(leaving, "ECHO", "first")
 	if n := <-hook.sizes; n != 1 {
 		t.Errorf("the first pipeline has %d commands", n)
 	}
-	echo := ask(background, "ECHO", "second")
-	wrong := ask(background, "NO", "SUCH")
-	missing := ask(background, "GET", "nothing")
+	echo := ask(t.Context(), "ECHO", "second")
+	wrong := ask(t.Context(), "NO", "SUCH")
+	missing := ask(t.Context(), "GET", "nothing")
 	left := ask(leaving, "ECHO", "left")
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
@@ -72,7 +71,9 @@ func TestRequestsOfOneMomentShareAPipeline(t *testing.T) {
 		t.Errorf("the second pipeline has %d commands, want 4", n)
 	}
 	hook.let <- struct{}{}
-	<-first // which had given up as well, or had its answer in time
+	if err := <-first; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("the first, which gave up or had its answer in time: %v", err)
+	}
 	if err := <-echo; err != nil {
 		t.Errorf("a command beside a wrong one: %v", err)
 	}

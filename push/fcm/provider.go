@@ -131,12 +131,12 @@ func (p *Provider) post(ctx context.Context, token string, message []byte) (resp
 // outcome says what a response means for this app's push.
 func (p *Provider) outcome(r response) push.Outcome {
 	out := r.outcome()
-	switch {
-	case out.Reason == push.ReasonSent, out.Reason == push.ReasonBadMessage:
-		wrong := out.Reason == push.ReasonBadMessage
-		if most := p.messages.Add(wrong); wrong && most { // then it is hardly the messages' fault
-			out = r.temporary(push.ReasonConfig, out.Evidence)
-		}
+	wrong := out.Reason == push.ReasonBadMessage
+	if !wrong && out.Reason != push.ReasonSent {
+		return out
+	}
+	if most := p.messages.Add(wrong); wrong && most { // then it is hardly the messages' fault
+		return r.temporary(push.ReasonConfig, out.Evidence)
 	}
 	return out
 }
