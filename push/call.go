@@ -125,10 +125,11 @@ func (f *failedCalls) since(digest string, now time.Time) time.Time {
 	return now
 }
 
-// add remembers a call that came at came if homeservers are to repeat it, and
-// forgets another one where there are too many.
+// add remembers a call that came at came if homeservers are to repeat it for a
+// device that has had a push, and forgets another one where there are too many. A
+// stranger must not make it forget: all others are made up at will.
 func (f *failedCalls) add(n *Notification, came time.Time, all []*delivery) {
-	if !n.isCall() || !slices.ContainsFunc(all, func(d *delivery) bool { return d.outcome.Kind == Temporary }) {
+	if !n.isCall() || !slices.ContainsFunc(all, func(d *delivery) bool { return d.claimed.Accepted && d.outcome.Kind == Temporary }) {
 		return
 	}
 	digest := n.digest()

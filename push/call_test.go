@@ -19,8 +19,9 @@ import (
 func TestACallDoesNotRingAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &service{script: map[string][]push.Outcome{"k": {unavailable, unavailable}}}
+		s := &service{script: map[string][]push.Outcome{"k": {sent, unavailable, unavailable}}}
 		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		g.Deliver(t.Context(), &push.Notification{}, devices("k"))
 		post := func(event string) push.Outcome {
 			ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 			defer cancel()
@@ -34,7 +35,7 @@ func TestACallDoesNotRingAfterItsEnd(t *testing.T) {
 			}
 			<-time.After(20 * time.Second)
 		}
-		if got := s.sent[1].Call(time.Now().Add(-time.Hour)).Left(time.Now()); got != 0 {
+		if got := s.sent[2].Call(time.Now().Add(-time.Hour)).Left(time.Now()); got != 0 {
 			t.Errorf("the second attempt rings for %s more", got)
 		}
 		if got := post("$2:x"); got != sent {
@@ -63,6 +64,33 @@ func TestACallThatIsOverIsAnOrdinaryNotification(t *testing.T) {
 			} else if call := s.sent[len(s.sent)-1].Call(time.Now()); call != (push.Call{}) {
 				t.Errorf("%s: %+v", name, call)
 			}
+		}
+	})
+}
+
+// Conformance (attempts): calls of unknown apps and of pushkeys that never had an accepted push, any number | do not make the gateway forget when an honest call came
+func TestStrangersDoNotMakeALateCallRing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{script: map[string][]push.Outcome{"phone": {sent, unavailable}}}
+		g := newGateway(t, prometheus.NewRegistry(), s, nil)
+		call := func(event string, to ...push.Device) push.Outcome {
+			return g.Deliver(t.Context(), &push.Notification{
+				EventID: push.NewText(event), Type: push.NewText("m.call.invite"), Content: map[string]any{"lifetime": json.Number("30000")},
+			}, to)[0]
+		}
+		g.Deliver(t.Context(), &push.Notification{}, devices("phone"))
+		if got := call("$honest:x", devices("phone")...); got != unavailable {
+			t.Fatalf("%+v", got)
+		}
+		for i := range 10_000 {
+			made := "made up " + strconv.Itoa(i)
+			s.script[made] = []push.Outcome{unavailable}
+			call("$"+made[8:]+":x", push.Device{AppID: []string{"app", "unknown"}[i%2], PushKey: made})
+		}
+		<-time.After(31 * time.Second)
+		if got := call("$honest:x", devices("phone")...); got.Reason != push.ReasonNothingToSend {
+			t.Errorf("a call that has rung: %+v", got)
 		}
 	})
 }

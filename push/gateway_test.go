@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -233,6 +234,27 @@ func TestDeliverDoesNotWaitPastTheDeadline(t *testing.T) {
 	})
 }
 
+// Conformance (attempts): a request's time is over while pushes still have to be made | no further payload is built; 502
+func TestTheEndOfARequestEndsOurOwnWorkToo(t *testing.T) {
+	t.Parallel()
+	s := &service{}
+	g := newGateway(t, prometheus.NewRegistry(), s, nil)
+	var phones [100]string
+	for i := range phones {
+		phones[i] = fmt.Sprint("phone ", i)
+	}
+	ctx, end := context.WithCancelCause(t.Context())
+	end(context.DeadlineExceeded)
+	for _, out := range g.Deliver(ctx, &push.Notification{}, devices(phones[:]...)) {
+		if out.Kind != push.Temporary || out.Reason != push.ReasonTimeout && out.Reason != push.ReasonBusy {
+			t.Fatalf("%+v", out)
+		}
+	}
+	if len(s.sent) != 0 {
+		t.Errorf("%d pushes were made", len(s.sent))
+	}
+}
+
 // Conformance (requests): one device listed twice (≠ Sygnal: pushed twice); two accounts on one phone, told apart by `data` | once; each gets its own
 func TestDeliverOncePerDevice(t *testing.T) {
 	t.Parallel()
@@ -328,8 +350,7 @@ func TestAPanicCostsOneDelivery(t *testing.T) {
 	}
 }
 
-// A stranger whose data the push service refuses, again and again between the good
-// pushes of others, fills neither the log nor anybody's night.
+// An app whose refusals come in turns with good pushes does not fill the log.
 func TestARefusalIsToldOnceInAWhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -351,6 +372,38 @@ func TestARefusalIsToldOnceInAWhile(t *testing.T) {
 			t.Errorf("told %d times in 16 minutes:\n%s", got, &logged)
 		}
 	})
+}
+
+// A stranger whose token or data the push service refuses wakes nobody.
+//
+// Conformance (attempts): settings or credentials that the push service refuses for a pushkey that never had an accepted push, of an app that works | 502, no warning and no metric, unless it is the credentials beyond doubt
+func TestARefusalThatAStrangerMayHaveCausedIsNotTold(t *testing.T) {
+	t.Parallel()
+	doubtful := func(reason push.Reason, evidence push.Evidence) push.Outcome {
+		return push.Outcome{Kind: push.Temporary, Reason: reason, Status: 400, Evidence: evidence}
+	}
+	for name, tt := range map[string]struct {
+		pushKey string
+		out     push.Outcome
+		told    float64
+	}{
+		"a payload that Apple calls a fault of settings":  {"made up", doubtful(push.ReasonConfig, push.EvidenceNone), 0},
+		"messages of which most are wrong":                {"made up", doubtful(push.ReasonConfig, push.EvidenceWorks), 0},
+		"a token for which Huawei doubts the credentials": {"made up", doubtful(push.ReasonCredentials, push.EvidenceNone), 0},
+		"credentials that nobody can spoil":               {"made up", doubtful(push.ReasonCredentials, push.EvidenceRefused), 1},
+		"a phone that had a push":                         {"phone", doubtful(push.ReasonConfig, push.EvidenceNone), 1},
+	} {
+		var logged bytes.Buffer
+		reg := prometheus.NewRegistry()
+		s := &service{script: map[string][]push.Outcome{"phone": {sent, tt.out}, "made up": {tt.out}}}
+		g := newGateway(t, reg, s, func(o *push.Options) { o.Log = slog.New(slog.NewTextHandler(&logged, nil)) })
+		for _, pushKey := range []string{"phone", tt.pushKey} {
+			g.Deliver(t.Context(), &push.Notification{}, devices(pushKey))
+		}
+		if got := count(t, reg, "herald_push_app_refused", "app", "app"); got != tt.told || (logged.Len() > 0) != (tt.told == 1) {
+			t.Errorf("%s: the metric is %v, the log:\n%s", name, got, &logged)
+		}
+	}
 }
 
 func TestDevicesInTheLogAreShort(t *testing.T) {

@@ -37,9 +37,12 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 		d.state.inFlight.release(source, d.claimed.Accepted)
 	}()
 	d.push.ID, d.destination = uuid.NewString(), d.app.Provider.Destination(d.push.Device)
-	var last Outcome
-	resent := false // after an uncertain attempt: once, with the same ID
+	last := Outcome{Kind: Temporary, Reason: ReasonTimeout} // if nobody was asked in time
+	resent := false                                         // after an uncertain attempt: once, with the same ID
 	for attempt := 1; ; attempt++ {
+		if ctx.Err() != nil {
+			return last // a payload that nobody waits for costs the others
+		}
 		now := time.Now()
 		if call := d.push.Call(now); call.Rings() && call.Left(now) == 0 {
 			return Outcome{Kind: Accepted, Reason: ReasonNothingToSend} // a late ring is worse than none
@@ -108,7 +111,9 @@ func (g *Gateway) callProvider(ctx context.Context, d *delivery) (out Outcome) {
 // once for each change.
 func (g *Gateway) tell(ctx context.Context, d *delivery, out Outcome, change HealthChange) {
 	refused := out.Reason == ReasonCredentials || out.Reason == ReasonConfig
-	said := d.destination != "" && (refused || out.Reason == ReasonSent) // else by a host of a stranger's choice
+	// A token or a payload of a stranger's may be all that is refused.
+	ours := out.Evidence == EvidenceRefused || d.claimed.Accepted || !d.state.proven.Load()
+	said := d.destination != "" && (refused && ours || out.Reason == ReasonSent) // else by a host of a stranger's choice
 	if said && d.state.refused.Load() != refused && d.state.refused.Swap(refused) != refused {
 		set(g.opts.Metrics.refused, d.app, refused)
 		now, last := time.Now().Unix(), d.state.warned.Load()

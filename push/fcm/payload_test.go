@@ -465,7 +465,7 @@ func TestAccountsOfOneDeviceCollapseApart(t *testing.T) {
 // of a request, of whatever app.
 //
 // Conformance (FCM): a hundred devices and an event of any size | the event's part is made once (also BenchmarkDevices)
-// Conformance (attacks): a content of 45,000 members, 480 KiB, for a hundred devices, 6 times a second | the event's part of a message is made once; flattening ends where the message is full; a request's time also ends work of the gateway's own (also BenchmarkDevices)
+// Conformance (attacks): a content of 45,000 members, 480 KiB, for a hundred devices, 6 times a second | the event's part of a message is made once; flattening ends where the message is full; a request's time also ends work of the gateway's own (also BenchmarkDevices, TestTheEndOfARequestEndsOurOwnWorkToo)
 func TestAnEventIsReadOnce(t *testing.T) {
 	t.Parallel()
 	content := map[string]any{"body": "first", "x": "y"}
