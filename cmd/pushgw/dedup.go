@@ -31,12 +31,15 @@ func (c *Config) validateDedup(p *conf.Problems) {
 
 // openRedis connects to Redis; nil without one.
 func openRedis(ctx context.Context, cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*redisconn.Conn, error) {
-	if cfg.Redis.Enabled() {
-		log.InfoContext(ctx, "duplicates and dead pushkeys are remembered in Redis")
-		return redisconn.Connect(ctx, cfg.Redis, "push", log, reg)
+	if !cfg.Redis.Enabled() {
+		log.InfoContext(ctx, "duplicates and dead pushkeys are remembered by this process alone: set redis when there are several, or to survive a restart")
+		return nil, nil
 	}
-	log.InfoContext(ctx, "duplicates and dead pushkeys are remembered by this process alone: set redis when there are several, or to survive a restart")
-	return nil, nil
+	conn, err := redisconn.Connect(ctx, cfg.Redis, "push", log, reg)
+	if err == nil && conn.Reachable() { // else it has warned of that
+		log.InfoContext(ctx, "duplicates and dead pushkeys are remembered in Redis")
+	}
+	return conn, err
 }
 
 // newDedup makes what the gateway remembers in.

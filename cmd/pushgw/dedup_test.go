@@ -2,10 +2,14 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/matrix-herald/herald/internal/redisconn/redistest"
 	"github.com/matrix-herald/herald/push/pushtest"
@@ -83,6 +87,28 @@ func TestReplicasPushAnEventOnce(t *testing.T) {
 			if !strings.Contains(metrics, line) {
 				t.Errorf("/metrics of replica %d lacks %s", replica, line)
 			}
+		}
+	}
+}
+
+// A Redis that is away is told of by the connection, and nothing else.
+func TestTheLogSaysWhereIsRemembered(t *testing.T) {
+	t.Parallel()
+	for _, away := range []bool{false, true} {
+		server := miniredis.RunT(t)
+		cfg := defaultConfig()
+		cfg.Redis = redistest.Config(server.Addr())
+		if away {
+			server.Close()
+		}
+		var log strings.Builder
+		conn, err := openRedis(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if strings.Contains(log.String(), "remembered in Redis") == away || strings.Contains(log.String(), "Redis is unreachable") != away {
+			t.Errorf("away is %v:\n%s", away, &log)
 		}
 	}
 }

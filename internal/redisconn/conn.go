@@ -77,6 +77,9 @@ func Connect(ctx context.Context, cfg Config, service string, log *slog.Logger, 
 // Close closes the connections.
 func (c *Conn) Close() error { return c.Client.Close() }
 
+// Reachable reports whether Redis answered when it was last asked.
+func (c *Conn) Reachable() bool { return !c.down.Load() }
+
 // Ask has do ask Redis within the budget. While Redis is unreachable it returns
 // ErrUnreachable at once; of the requests that come after a pause, one finds out
 // whether it is back. Whatever the error, the caller does without Redis.
