@@ -29,11 +29,32 @@ type App struct {
 	PassOn []string
 	// UnifiedPush says that pushkeys of the app may be endpoints of UnifiedPush.
 	UnifiedPush bool
+	// URLs is for those pushkeys of the app that are https URLs, nil where the app
+	// itself is. It shares the app's places and nothing else: what the one push
+	// service says is nothing for or against the other.
+	URLs *App
 	// CertificateExpiry is when the credentials stop working, zero when they
 	// do not expire.
 	CertificateExpiry time.Time
 
-	key Key // of the settings
+	id  string // by which its state is kept
+	key Key    // of the settings
+}
+
+// For returns the app that d's pushkey belongs to: a, or its URLs.
+func (a *App) For(d *Device) *App {
+	if a.URLs != nil && strings.HasPrefix(strings.TrimSpace(d.PushKey), "https://") {
+		return a.URLs
+	}
+	return a
+}
+
+// setKeys sets what an app is known by.
+func (a *App) setKeys(id string) {
+	a.id = id
+	if a.key = keyOf("settings", a.Fingerprint); a.Fingerprint == "" {
+		a.key = keyOf("name", a.id)
+	}
 }
 
 // Apps finds the app an app_id belongs to. It does not change once made.
@@ -54,10 +75,12 @@ func NewApps(apps []App) (*Apps, error) {
 	a := &Apps{exact: make(map[string]*App)}
 	for i := range apps {
 		app := &apps[i]
-		if app.key = keyOf("settings", app.Fingerprint); app.Fingerprint == "" {
-			app.key = keyOf("name", app.Name)
-		}
+		app.setKeys(app.Name)
 		a.all = append(a.all, app)
+		if app.URLs != nil {
+			app.URLs.setKeys(app.Name + "\nURLs")
+			a.all = append(a.all, app.URLs)
+		}
 		if !strings.ContainsAny(app.Name, "*?") {
 			if a.exact[app.Name] != nil {
 				return nil, fmt.Errorf("app %q is configured twice", app.Name)
@@ -89,7 +112,7 @@ func (a *Apps) Find(appID string) *App {
 	return nil
 }
 
-// All returns the apps in the order they were given.
+// All returns the apps in the order they were given, each with its URLs behind it.
 func (a *Apps) All() []*App { return a.all }
 
 // Glob returns what matches the whole of what a glob is for: * stands for any run of

@@ -49,7 +49,7 @@ func (g *Gateway) complete(ctx context.Context, n *Notification, deliveries []*d
 		if d.outcome.verdict() != Dead {
 			continue
 		}
-		if err := errors.Join(doubt(d.outcome.Reason, d.claimed.Guard), doubt(d.outcome.Reason, guards[i])); err != nil {
+		if err := errors.Join(d.doubt(d.claimed.Guard), d.doubt(guards[i])); err != nil {
 			g.opts.Metrics.withheld.WithLabelValues(d.app.Name, d.app.ProviderName).Inc()
 			d.outcome = Outcome{Kind: Temporary, Reason: ReasonWithheld, Status: d.outcome.Status, Detail: d.outcome.Detail, Err: err}
 		}
@@ -64,7 +64,7 @@ func (d *delivery) result(n *Notification) Result {
 	if d.outcome.Reason == ReasonDuplicate {
 		r.SentCounts = d.claimed.Counts
 	}
-	r.Reject = r.Verdict == Dead && doubt(d.outcome.Reason, d.claimed.Guard) == nil
+	r.Reject = r.Verdict == Dead && d.doubt(d.claimed.Guard) == nil
 	// A later one would have the pushkey be dead when it is registered again.
 	r.RejectedTS = min(d.push.Device.PushKeyTS, time.Now().Unix())
 	return r
@@ -75,13 +75,15 @@ var (
 	errTripped  = errors.New("the push service calls too many of the app's pushkeys dead to be believed")
 )
 
-// doubt returns why a push service is not believed that rejects a pushkey for
-// that reason, nil when it is.
-func doubt(reason Reason, guard Guard) error {
+// doubt returns why a push service is not believed that rejects the pushkey, nil
+// when it is.
+func (d *delivery) doubt(guard Guard) error {
 	switch {
+	case d.claim.App == Key{}: // it has no guard
+		return nil
 	case guard.Tripped:
 		return errTripped
-	case !guard.Proven && reason != ReasonUnregistered:
+	case !guard.Proven && d.outcome.Reason != ReasonUnregistered:
 		// A wrong environment, topic, key or project looks like this.
 		return errUnproven
 	}
@@ -105,6 +107,9 @@ func (o *Outcome) verdict() Verdict {
 // again. Pushkeys that anybody can make up change no metric: a stranger must not
 // wake the operator.
 func (g *Gateway) observe(ctx context.Context, d *delivery, guard Guard) {
+	if d.claim.App == (Key{}) {
+		return
+	}
 	if d.state.proven.Load() != guard.Proven {
 		d.state.proven.Store(guard.Proven)
 		set(g.opts.Metrics.proven, d.app, guard.Proven)

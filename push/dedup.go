@@ -48,7 +48,8 @@ type Claim struct {
 	// Lease is how long the claim holds if its end is never recorded.
 	Lease time.Duration
 	// PushKey stands for the pushkey, and what else addresses the device, at its
-	// app with its provider's settings; App for the app with these settings.
+	// app with its provider's settings; App for the app with these settings. Under
+	// the zero Key no verdict counts for a guard.
 	PushKey, App Key
 }
 

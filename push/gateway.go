@@ -46,7 +46,7 @@ type Gateway struct {
 	calls  failedCalls
 }
 
-// routes are one generation of apps with the state of each by its name.
+// routes are one generation of apps with the state of each by its id.
 type routes struct {
 	apps   *Apps
 	states map[string]*appState
@@ -87,18 +87,21 @@ func (g *Gateway) SetApps(apps *Apps) {
 	states := make(map[string]*appState)
 	for _, app := range apps.All() {
 		s := &appState{key: app.key, inFlight: newInFlight()}
-		if before != nil && before.states[app.Name] != nil {
+		switch {
+		case states[app.Name] != nil: // it is the URLs of that one
+			s.inFlight = states[app.Name].inFlight
+		case before != nil && before.states[app.Name] != nil:
 			s.inFlight = before.states[app.Name].inFlight
-			if before.states[app.Name].key == app.key {
-				s = before.states[app.Name]
-			}
+		}
+		if before != nil && before.states[app.id] != nil && before.states[app.id].key == app.key {
+			s = before.states[app.id]
 		}
 		s.inFlight.resize(app.MaxInFlight)
-		states[app.Name] = s
+		states[app.id] = s
 	}
 	g.opts.Metrics.setApps(apps)
 	for _, app := range apps.All() {
-		s := states[app.Name]
+		s := states[app.id]
 		set(g.opts.Metrics.refused, app, s.refused.Load())
 		set(g.opts.Metrics.proven, app, s.proven.Load())
 		set(g.opts.Metrics.tripped, app, s.tripped[1].Load())
@@ -187,13 +190,18 @@ func (g *Gateway) prepare(ctx context.Context, n *Notification, devices []Device
 			continue
 		}
 		d := &delivery{app: r.apps.Find(device.AppID), push: Delivery{Notification: n, Device: device, Common: common}}
+		if d.app != nil {
+			d.app = d.app.For(device)
+		}
 		all[i], seen[id] = d, d
 		if d.outcome = g.refuse(d); d.outcome.Reason != "" {
 			continue
 		}
-		d.state, d.push.Notification = r.states[d.app.Name], n.passing(d.app.PassOn)
-		d.claim = Claim{
-			Event: id.event(digest), Owner: owner, Lease: lease, App: d.app.key, PushKey: keyOf(string(d.app.key[:]), d.address),
+		d.state, d.push.Notification = r.states[d.app.id], n.passing(d.app.PassOn)
+		d.destination = d.app.Provider.Destination(device)
+		d.claim = Claim{Event: id.event(digest), Owner: owner, Lease: lease, PushKey: keyOf(string(d.app.key[:]), d.address)}
+		if d.destination != "" { // else a host of a stranger's choice calls pushkeys of its own dead
+			d.claim.App = d.app.key
 		}
 		open = append(open, d)
 	}

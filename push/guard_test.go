@@ -241,7 +241,7 @@ type slow struct {
 	asked, answer chan struct{}
 }
 
-func (slow) Destination(*push.Device) string { return "" }
+func (slow) Destination(*push.Device) string { return "slow" }
 
 func (slow) Address(d *push.Device) string { return d.PushKey }
 
@@ -281,4 +281,54 @@ func TestAVerdictFromBeforeTheFirstAcceptedPushIsNotBelieved(t *testing.T) {
 			t.Errorf("a pushkey that was asked about before: %+v", got)
 		}
 	})
+}
+
+// Pushkeys that are URLs have a push service of their own under the same app_id.
+// What the one says is nothing for or against the other.
+//
+// Conformance (answers): one app_id for FCM and UnifiedPush | each has its own guard and its own first accepted push; a push that an endpoint takes does not hide that FCM refuses
+func TestTheFormsOfAnAppsPushkeysAreJudgedApart(t *testing.T) {
+	t.Parallel()
+	refused := push.Outcome{Kind: push.Temporary, Reason: push.ReasonConfig, Status: 400}
+	tokens := &service{script: map[string][]push.Outcome{"wrong": {senderMismatch, senderMismatch}, "refused": {refused}}}
+	urls := &service{script: make(map[string][]push.Outcome)}
+	reg := prometheus.NewRegistry()
+	g := newGateway(t, reg, nil, nil)
+	apps, err := push.NewApps([]push.App{{
+		Name: "app", ProviderName: "fcm", Provider: tokens, MaxInFlight: 20, Fingerprint: "fcm",
+		URLs: &push.App{Name: "app", ProviderName: "unifiedpush", Provider: urls, MaxInFlight: 20, Fingerprint: "unifiedpush"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.SetApps(apps)
+	deliver := func(id, pushKey string) push.Outcome { return g.Deliver(t.Context(), event(id), devices(pushKey))[0] }
+	deliver("$1", "refused")
+	url := func(i int) string { return fmt.Sprint("https://push.example.org/", i) }
+	for i := range 60 {
+		deliver("$1", url(i))
+		deliver("$2", url(i%49))
+	}
+	if n := count(t, reg, "herald_push_app_refused", "provider", "fcm"); n != 1 {
+		t.Error("a push that an endpoint took hides that FCM refuses the app")
+	}
+	if got := deliver("$1", "wrong"); got.Reason != push.ReasonWithheld {
+		t.Errorf("a token before FCM took one: %+v", got)
+	}
+	deliver("$1", "alive")
+	deliver("$1", "dies")
+	for i := range 60 {
+		urls.script[url(i)] = []push.Outcome{gone}
+		deliver("$3", url(i))
+	}
+	if n := count(t, reg, "herald_push_guard_tripped", "provider", "unifiedpush"); n != 1 {
+		t.Error("60 of 100 endpoints are dead, and believed to be")
+	}
+	tokens.script["dies"] = []push.Outcome{gone}
+	if got := deliver("$3", "dies"); got != gone {
+		t.Errorf("a token that dies while endpoints are not believed dead: %+v", got)
+	}
+	if got := deliver("$2", "wrong"); got != senderMismatch {
+		t.Errorf("a token after FCM took one: %+v", got)
+	}
 }

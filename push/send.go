@@ -36,7 +36,7 @@ func (g *Gateway) send(ctx context.Context, source string, d *delivery) Outcome 
 		inFlight.Dec()
 		d.state.inFlight.release(source, d.claimed.Accepted)
 	}()
-	d.push.ID, d.destination = uuid.NewString(), d.app.Provider.Destination(d.push.Device)
+	d.push.ID = uuid.NewString()
 	last := Outcome{Kind: Temporary, Reason: ReasonTimeout} // if nobody was asked in time
 	resent := false                                         // after an uncertain attempt: once, with the same ID
 	for attempt := 1; ; attempt++ {

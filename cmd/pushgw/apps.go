@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,7 +128,9 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 				provider.Close()
 				return push.App{}, nil, err
 			}
-			app.Provider, app.UnifiedPush = byForm{provider, unified}, true
+			urls := app // Element X has one app_id for both
+			urls.ProviderName, urls.Provider, urls.Fingerprint, urls.UnifiedPush = "unifiedpush", unified, unified.Fingerprint(), true
+			app.URLs = &urls
 		}
 		return app, provider.Close, nil
 	case a.HMS != nil:
@@ -158,29 +159,6 @@ func openApp(name string, a App, shared *connections) (push.App, func(), error) 
 		return app, func() {}, nil
 	}
 }
-
-// byForm serves an app whose pushkeys are FCM's or, where they are URLs, endpoints
-// of UnifiedPush: Element X has one app_id for both.
-type byForm struct {
-	*fcm.Provider
-
-	unified *webpush.Provider
-}
-
-func (b byForm) of(d *push.Device) push.Provider {
-	if strings.HasPrefix(strings.TrimSpace(d.PushKey), "https://") {
-		return b.unified
-	}
-	return b.Provider
-}
-
-func (b byForm) Send(ctx context.Context, d push.Delivery) push.Outcome {
-	return b.of(d.Device).Send(ctx, d)
-}
-
-func (b byForm) Destination(d *push.Device) string { return b.of(d).Destination(d) }
-
-func (b byForm) Address(d *push.Device) string { return b.of(d).Address(d) }
 
 // unsupported keeps the pushers of an app alive that Herald cannot deliver for.
 type unsupported struct{}

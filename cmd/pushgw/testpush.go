@@ -64,6 +64,7 @@ func (p *program) testPush(ctx context.Context, f cmdline.Line, args []string) e
 	if err := json.Unmarshal([]byte(*data), &d.Device.Data); err != nil {
 		return errors.New("test-push: -data is no JSON object")
 	}
+	app = *app.For(d.Device)
 	out := app.Provider.Send(ctx, d)
 	if out.Reason == push.ReasonNothingToSend { // a VoIP topic carries calls alone
 		d.Notification.Type = push.NewText("m.call.invite")
@@ -177,8 +178,7 @@ func meaning(out push.Outcome) string {
 
 func (p *program) printOutcome(app push.App, d *push.Device, out push.Outcome, took time.Duration) error {
 	fmt.Fprintf(p.stdout, "app       %s (%s)\n", app.Name, app.ProviderName)
-	provider, ok := app.Provider.(interface{ AddressedBy(d *push.Device) string })
-	if ok && !strings.HasPrefix(d.PushKey, "https://") { // an endpoint of UnifiedPush
+	if provider, ok := app.Provider.(interface{ AddressedBy(d *push.Device) string }); ok {
 		fmt.Fprintf(p.stdout, "pushkey   %s\n", provider.AddressedBy(d))
 	}
 	fmt.Fprintf(p.stdout, "took      %s\n", took.Round(time.Millisecond))

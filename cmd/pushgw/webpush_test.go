@@ -51,7 +51,12 @@ func TestNotificationsReachBrowsersAndUnifiedPush(t *testing.T) {
 		return pushtest.FCMAnswer{}
 	})
 	gone["/gone"] = true
-	fcm := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	fcm := pushtest.StartFCM(t, pushtest.FCMOptions{Answer: func(r pushtest.FCMRequest) pushtest.FCMAnswer {
+		if r.Message.Token == "another's" {
+			return pushtest.FCMError(http.StatusForbidden, "PERMISSION_DENIED", "SENDER_ID_MISMATCH", "SenderId mismatch")
+		}
+		return pushtest.FCMAnswer{}
+	}})
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "vapid.pem"), vapidKey(t))
 	writeFile(t, filepath.Join(dir, "ca.pem"), string(fake.CA().PEM())+string(fcm.CA().PEM()))
@@ -95,7 +100,10 @@ apps:
 	if got := post(map[string]any{"app_id": "both", "pushkey": endpoint + "/b"}); got != `200 {"rejected":[]}` {
 		t.Errorf("UnifiedPush: %s", got)
 	}
-	if got := post(map[string]any{"app_id": "both", "pushkey": "token"}); got != `200 {"rejected":[]}` || fcm.Count() != 1 {
+	if got := post(map[string]any{"app_id": "both", "pushkey": "another's"}); !strings.HasPrefix(got, "502 ") || fcm.Count() != 1 {
+		t.Errorf("another sender's token, before FCM took a push: %s", got)
+	}
+	if got := post(map[string]any{"app_id": "both", "pushkey": "token"}); got != `200 {"rejected":[]}` || fcm.Count() != 2 {
 		t.Errorf("FCM: %s", got)
 	}
 	if got := post(map[string]any{"app_id": "both", "pushkey": endpoint + "/gone"}); got != `200 {"rejected":["`+endpoint+`/gone"]}` {

@@ -272,7 +272,7 @@ func (s *shard) pushKey(k push.Key, now time.Time) (isAccepted bool, r rejected,
 
 // counts reports whether the verdict of a result counts for the guard.
 func counts(r *push.Result) bool {
-	return r.Verdict == push.Alive || r.Verdict == push.Dead && !r.Dead
+	return r.App != push.Key{} && (r.Verdict == push.Alive || r.Verdict == push.Dead && !r.Dead)
 }
 
 // settle notes that a pushkey is alive or dead.

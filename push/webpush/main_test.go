@@ -2,13 +2,17 @@ package webpush_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
+	"github.com/matrix-herald/herald/push/dedup"
 	"github.com/matrix-herald/herald/push/pushtest"
 	"github.com/matrix-herald/herald/push/webpush"
 )
@@ -85,6 +89,27 @@ func openUnified(t testing.TB, fake *pushtest.WebPush, opts webpush.Options, cha
 		t.Fatal(err)
 	}
 	return provider
+}
+
+// newGateway returns a gateway with one app.
+func newGateway(t testing.TB, reg *prometheus.Registry, h push.Health, provider push.Provider) *push.Gateway {
+	t.Helper()
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "webpush", Provider: provider, MaxInFlight: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, err := push.NewGateway(apps, push.Options{
+		Dedup: memory, Health: h, Log: slog.New(slog.DiscardHandler),
+		Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep, RetryWait: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gateway
 }
 
 const mozilla = "https://updates.push.services.mozilla.com/wpush/v2/gAAAA"

@@ -3,7 +3,6 @@ package webpush_test
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/push"
-	"github.com/matrix-herald/herald/push/dedup"
 	"github.com/matrix-herald/herald/push/health"
 	"github.com/matrix-herald/herald/push/pushtest"
 	"github.com/matrix-herald/herald/push/webpush"
@@ -399,22 +397,8 @@ func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
 			{Status: 302, Location: "https://127.0.0.1/"}, {Cut: true},
 		}[turn.Add(1)%8]
 	})
-	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "webpush", Provider: open(t, fake, nil), MaxInFlight: 100}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	memory, err := dedup.NewMemory(dedup.Options{Events: dedup.MinEvents})
-	if err != nil {
-		t.Fatal(err)
-	}
 	reg := prometheus.NewRegistry()
-	gateway, err := push.NewGateway(apps, push.Options{
-		Dedup: memory, Health: health.New(health.Options{}), Log: slog.New(slog.DiscardHandler),
-		Metrics: push.NewMetrics(reg), UnknownApp: push.UnknownAppKeep, RetryWait: time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gateway := newGateway(t, reg, health.New(health.Options{}), open(t, fake, nil))
 	evil := func(i int) push.Device { return *browser(fake, fmt.Sprintf("https://evil.example.org/%d", i)) }
 	for i := range 200 {
 		n := message(nil).Notification
@@ -425,6 +409,41 @@ func TestAHostileEndpointHarmsItselfAlone(t *testing.T) {
 	expect(t, gateway.Deliver(t.Context(), message(nil).Notification, []push.Device{evil(1000)})[0], push.Temporary, push.ReasonCredentials)
 	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP herald_push_app_refused 1 since the push service refused the app's credentials or settings, until it accepts a push.\n"+
 		"# TYPE herald_push_app_refused gauge\nherald_push_app_refused{app=\"app\",provider=\"webpush\"} 0\n"), "herald_push_app_refused"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Conformance (attacks): a hundred endpoints at a host of one's own that accept, and are then called dead | they count for no guard: an honest phone that is gone is still rejected, and the operator sleeps
+func TestAHostOfAStrangersTripsNoGuard(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, func(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+		if strings.Contains(r.Text, "$dead") {
+			return pushtest.FCMAnswer{Status: 410}
+		}
+		return pushtest.FCMAnswer{}
+	})
+	reg := prometheus.NewRegistry()
+	gateway := newGateway(t, reg, health.New(health.Options{}), open(t, fake, nil))
+	deliver := func(endpoint, id string) push.Outcome {
+		n := message(nil).Notification
+		n.EventID = push.NewText(id)
+		return gateway.Deliver(t.Context(), n, []push.Device{*browser(fake, endpoint)})[0]
+	}
+	expect(t, deliver(mozilla, "$1:x"), push.Accepted, push.ReasonSent)
+	evil := func(i int) string { return fmt.Sprintf("https://evil.example.org/%d", i) }
+	for i := range 60 {
+		deliver(evil(i), "$1:x")
+		if i < 49 {
+			deliver(evil(i), "$2:x")
+		}
+	}
+	for i := range 60 {
+		expect(t, deliver(evil(i), "$dead:x"), push.Rejected, push.ReasonUnregistered)
+	}
+	expect(t, deliver(evil(0), "$3:x"), push.Rejected, push.ReasonRemembered)
+	expect(t, deliver(mozilla, "$dead:x"), push.Rejected, push.ReasonUnregistered)
+	if err := testutil.GatherAndCompare(reg, strings.NewReader("# HELP herald_push_guard_tripped 1 while too many of the app's pushkeys are called dead to be believed.\n"+
+		"# TYPE herald_push_guard_tripped gauge\nherald_push_guard_tripped{app=\"app\",provider=\"webpush\"} 0\n"), "herald_push_guard_tripped"); err != nil {
 		t.Error(err)
 	}
 }
