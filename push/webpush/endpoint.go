@@ -4,7 +4,10 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/matrix-herald/herald/push"
 )
@@ -62,6 +65,7 @@ func parseEndpoint(text string) *endpoint {
 type hosts struct {
 	allowed, denied []glob
 	named           map[string]bool // listed without a wildcard, or everybody's
+	domains         []string        // listed with all that is in them
 }
 
 type glob struct {
@@ -80,12 +84,25 @@ func newHosts(allowed, denied []string) hosts {
 		h.allowed = append(h.allowed, newGlob(pattern))
 		if !strings.ContainsAny(pattern, "*?") {
 			h.named[strings.TrimSuffix(pattern, ":443")] = true
+		} else if domain, ok := strings.CutPrefix(strings.TrimSuffix(pattern, ":443"), "*."); ok && isDomain(domain) {
+			h.domains = append(h.domains, "."+domain)
 		}
 	}
 	for _, pattern := range denied {
 		h.denied = append(h.denied, newGlob(strings.ToLower(pattern)))
 	}
 	return h
+}
+
+// isDomain reports whether names in a domain are given out by its owner alone.
+func isDomain(name string) bool {
+	_, err := publicsuffix.EffectiveTLDPlusOne(name)
+	return err == nil && !strings.ContainsAny(name, "*?:")
+}
+
+// known reports whether the operator, or everybody, knows whose a host is.
+func (h hosts) known(host string) bool {
+	return h.named[host] || slices.ContainsFunc(h.domains, func(domain string) bool { return strings.HasSuffix(host, domain) })
 }
 
 var portSuffix = regexp.MustCompile(`:[0-9*?]+$`)

@@ -165,43 +165,64 @@ type message struct {
 }
 
 // message returns the message for a delivery, at most limit bytes of text; small
-// sends nothing of the event but its ids. Without a message the outcome says why.
+// sends nothing of the event but its ids. What is passed on gives way to the event,
+// and so does the device's own entry. Without a message the outcome says why.
 func (s *settings) message(d push.Delivery, e *endpoint, limit int, small bool, now time.Time) (*message, push.Outcome) {
+	m, out := s.tryMessage(d, e, limit, small, now)
+	if out.Reason != push.ReasonTooLarge {
+		return m, out
+	}
+	bare := *s
+	bare.ownDevice = false
+	less := d.WithoutFurther()
+	for _, without := range []func() (*message, push.Outcome){
+		func() (*message, push.Outcome) { return s.tryMessage(less, e, limit, small, now) },
+		func() (*message, push.Outcome) { return bare.tryMessage(d, e, limit, small, now) },
+		func() (*message, push.Outcome) { return bare.tryMessage(less, e, limit, small, now) },
+	} {
+		if m, out = without(); out.Reason != push.ReasonTooLarge {
+			break
+		}
+	}
+	return m, out
+}
+
+func (s *settings) tryMessage(d push.Delivery, e *endpoint, limit int, small bool, now time.Time) (*message, push.Outcome) {
 	defaults, ok := d.Device.DefaultPayload()
 	if !ok && !s.unified {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	n := d.Notification
-	alone := eventdata.Alone(n)
-	switch skip := alone && (d.Device.BadgeDisabled() || !s.unified && e.name == appleHost); {
+	alone, call := eventdata.Alone(n), d.Call(now)
+	switch skip := alone && d.Device.BadgeDisabled(); {
 	// Safari takes a subscription away that shows nothing.
-	case skip, !s.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy() && n.Further == nil:
+	case skip, (alone || call.Quiet) && !s.unified && e.name == appleHost, !s.unified && d.Device.Data["events_only"] == true && !n.EventID.Truthy() && n.Further == nil:
 		return nil, push.Outcome{Kind: push.Accepted, Reason: push.ReasonNothingToSend}
 	}
 	if !s.unified && len(encode(defaults)) > limit-roomForEvent {
 		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	m := &message{ttl: s.ttl, urgency: s.urgency(n, alone), topic: topic(d.Device, n, alone)}
-	if call := d.Call(now); call.Rings() {
-		m.ttl, m.topic = min(s.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of another
+	switch {
+	case call.Quiet:
+		m.urgency, m.topic = "low", "" // it does not take the place of what is shown
+	case call.Rings():
+		m.ttl, m.topic = min(s.ttl, max(1, int(call.Left(now).Seconds()))), "" // it does not take the place of a message
 		m.urgency = "high"
 	}
-	whole, write := s.writer(d, defaults, alone)
+	whole, write := s.writer(d, defaults, alone, call.Quiet)
 	if small {
 		whole = maps.Clone(whole)
 		maps.DeleteFunc(whole, func(name string, _ any) bool { return !isID(name) })
 	}
 	if m.plain = fit(limit, whole, write); m.plain == nil {
-		if len(n.Further) > 0 {
-			return s.message(d.WithoutFurther(), e, limit, small, now)
-		}
 		return nil, push.Outcome{Kind: push.Dropped, Reason: push.ReasonTooLarge}
 	}
 	return m, push.Outcome{}
 }
 
 // writer returns the event of a delivery, and what makes a text of it.
-func (s *settings) writer(d push.Delivery, defaults map[string]any, alone bool) (event, func(event) []byte) {
+func (s *settings) writer(d push.Delivery, defaults map[string]any, alone, quiet bool) (event, func(event) []byte) {
 	n, counts := d.Notification, counts(d, alone)
 	further := maps.Clone(n.Further)
 	maps.DeleteFunc(further, func(_ string, v any) bool { return v == nil })
@@ -218,7 +239,7 @@ func (s *settings) writer(d push.Delivery, defaults map[string]any, alone bool) 
 			}
 			return encode(map[string]any{"notification": map[string]any(e)})
 		}
-	case s.declarative && !alone:
+	case s.declarative && !alone && !quiet:
 		return push.Once(d.Common, func() event { return newSygnalEvent(n) }), func(e event) []byte {
 			return encode(s.declare(overlay(defaults, e, further, counts), e, n))
 		}

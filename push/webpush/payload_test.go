@@ -116,6 +116,43 @@ func TestACallIsUrgentAndEndsWhenItHasRung(t *testing.T) {
 	}
 }
 
+// Conformance (Web Push): somebody hangs up or declines | not urgent, shows nothing and replaces nothing; Safari, which has to show something, gets none
+func TestAHangUpShowsNothing(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	declarative := func(c *webpush.Config) {
+		c.Payload, c.Navigate = webpush.PayloadDeclarative, "https://app.example.org/#/{room_id}"
+	}
+	for _, provider := range []*webpush.Provider{open(t, fake, nil), open(t, fake, declarative), openUnified(t, fake, webpush.Options{}, nil)} {
+		for _, kind := range []string{"m.call.hangup", "org.matrix.msc4310.rtc.decline"} {
+			device := browser(fake, mozilla)
+			device.Data["only_last_per_room"] = true
+			if provider.Destination(device) == "" { // UnifiedPush
+				device.PushKey = mozilla
+				delete(device.Data, "auth")
+			}
+			d := message(device)
+			d.Notification.Type = push.NewText(kind)
+			expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+			got := last(t, fake)
+			if inner, ok := got["notification"].(map[string]any); ok && inner["title"] == nil {
+				got = inner
+			}
+			if got["type"] != kind || got["web_push"] != nil {
+				t.Errorf("arrived: %v", got)
+			}
+			all := fake.Requests()
+			if header := all[len(all)-1].Header; header.Get("Urgency") != "low" || header.Get("Topic") != "" {
+				t.Errorf("%s: the header is %v", kind, header)
+			}
+			if device.PushKey != mozilla {
+				device.Data["endpoint"] = "https://web.push.apple.com/Q"
+				expect(t, provider.Send(t.Context(), d), push.Accepted, push.ReasonNothingToSend)
+			}
+		}
+	}
+}
+
 // Conformance (Web Push): declarative Web Push | with title, body, tag, page, badge, and Sygnal's members as data
 func TestADeclarativePayloadShowsItself(t *testing.T) {
 	t.Parallel()

@@ -211,9 +211,9 @@ func (p *Provider) outcome(t *target, id string, r *response) push.Outcome {
 	return out
 }
 
-// enter takes one of the places that an origin has which nobody names.
+// enter takes one of the places that an origin has which nobody knows.
 func (p *Provider) enter(host string) bool {
-	if p.hosts.named[host] {
+	if p.hosts.known(host) {
 		return true
 	}
 	p.mu.Lock()
@@ -230,7 +230,7 @@ func (p *Provider) enter(host string) bool {
 }
 
 func (p *Provider) leave(host string) {
-	if p.hosts.named[host] {
+	if p.hosts.known(host) {
 		return
 	}
 	p.mu.Lock()

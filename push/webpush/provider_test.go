@@ -320,7 +320,9 @@ func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	t.Parallel()
 	fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer { return pushtest.FCMAnswer{Hang: true} })
-	provider := open(t, fake, nil) // of 100 places
+	provider := open(t, fake, func(c *webpush.Config) {
+		c.AllowedEndpoints = []string{"*", "*.notify.windows.com", "*.org", "*.duckdns.org"}
+	}) // of 100 places
 	outcomes := make(chan push.Outcome, 100)
 	send := func(endpoint string, n int) {
 		for range n {
@@ -349,7 +351,9 @@ func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	for i := range 1000 {
 		busy(fmt.Sprintf("https://another%d.example.org/x", i))
 	}
-	send(mozilla, 50)
+	busy("https://mine.duckdns.org/x") // a domain in which anybody has names
+	send(mozilla, 25)
+	send("https://wns2-par02p.notify.windows.com/w/?token=x", 25) // of a domain that the operator names
 	wait(100)
 	fake.Close()
 	for range 100 {
@@ -526,5 +530,20 @@ func TestUnifiedPushRelaysTheNotificationWithoutItsDevices(t *testing.T) {
 	devices, _ := last(t, fake)["notification"].(map[string]any)["devices"].([]any)
 	if text, _ := json.Marshal(devices); string(text) != `[{"app_id":"app","data":{"default_payload":"odd"},"pushkey":"https://ntfy.example.org/up?up=1"}]` {
 		t.Errorf("the devices are %s", text)
+	}
+	for name, change := range map[string]func(push.Delivery){
+		"a device that fits with ids alone": func(d push.Delivery) { d.Device.Data["x"] = strings.Repeat("x", 3700) },
+		"members to pass on":                func(d push.Delivery) { d.Notification.Further = map[string]any{"x": strings.Repeat("x", 3900)} },
+		"a device that fits into none": func(d push.Delivery) {
+			d.Device.Data["x"], d.Notification.Further = strings.Repeat("x", 3900), map[string]any{"mac": "m"}
+		},
+	} {
+		d := message(&push.Device{AppID: "app", PushKey: plain.PushKey, Data: map[string]any{}})
+		change(d)
+		expect(t, own.Send(t.Context(), d), push.Accepted, push.ReasonSent)
+		got := last(t, fake)["notification"].(map[string]any)
+		if whole := name == "a device that fits into none"; whole != (got["devices"] == nil) || whole && (got["content"] == nil || got["mac"] == nil) || got["event_id"] != "$e:x" {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
