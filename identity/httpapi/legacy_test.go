@@ -426,7 +426,6 @@ func TestLookupsOfVersion1(t *testing.T) {
 //
 // Conformance (version 1): Element posts to a `signurl` with a query and nothing else | signed (also TestUsersOfASydentNoticeNothing)
 // Conformance (version 1): `pubkey/isvalid`, `pubkey/ephemeral/isvalid` and `pubkey/{keyId}` of old rooms, for everybody (also TestUsersOfASydentNoticeNothing)
-// Conformance (version 1): links that prove an address, with a confirm page where wanted; `nextLink` in a link | pages; ignored (also TestConfirmPageByVersion1)
 // Conformance (version 1): links that prove an address, by their button as in version 2; `nextLink` in a link | pages; ignored (also TestConfirmPageByVersion1)
 // Conformance (attacks): reading whom an imported invite is for, with any key that Sydent mailed | imported invites have no page
 func TestLinksOfFormerServers(t *testing.T) {

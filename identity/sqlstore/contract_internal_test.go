@@ -27,7 +27,7 @@ import (
 // Conformance (requestToken): one number written in two ways | one session (also TestParsePhone)
 // Conformance (requestToken): every message has its own token (≠ Sydent: one for a session) | the one before holds until the new one is sent
 // Conformance (submitToken): ten wrong guesses at the code of a text message, a thousand at once | the code is void; a new attempt brings another
-// Conformance (submitToken): ten wrong guesses at a number within a day, over all its sessions, accounts and replicas | its codes of six digits are void, and the next messages carry twelve letters and digits, which need no counting: nobody is locked out (also TestACodeCannotBeGuessedInParallel)
+// Conformance (submitToken): ten wrong guesses at a number within a day, over all its sessions, accounts and replicas | its codes of six digits are void, and the next messages carry twelve digits, which need no counting: nobody is locked out (also TestACodeCannotBeGuessedInParallel)
 // Conformance (submitToken): the token of a mailed link | is too long to guess, and wrong ones are not counted
 // Conformance (sessions): a session lasts 24 hours after it was begun or validated (≠ Sydent: after the last request)
 // Conformance (sessions): an expired session (≠ Sydent: revived with its old token) | a new sid and a new token

@@ -77,7 +77,7 @@ var special6 = map[string]string{
 
 // Conformance (hostile input): addresses that others choose | public ones only, by one package only
 // Conformance (attacks): naming a private, loopback, link-local, multicast, reserved or metadata address, in any notation | refused after the name is looked up, right before connecting
-// Conformance (security): no request into private networks, after DNS, at each redirect, in every form of an address (CVE-2021-29431); the operator's list overrides, and the log names it (`homeservers.allow_networks`) (also TestGuardRefusesEveryAddressThatEmbedsAnother, TestEveryRedirectIsChecked, TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup, TestPrivateNetworksAreReachedOnlyWhenListed, TestHomeserversCannotBeUsedToExploreNetworks)
+// Conformance (security): no request into private networks, after DNS, at each redirect, in every form of an address (CVE-2021-29431); the operator's list overrides, and the log names it (`allow_networks`) (also TestGuardRefusesEveryAddressThatEmbedsAnother, TestEveryRedirectIsChecked, TestDoChecksTheAddressOfEveryConnectionNotOfTheFirstLookup, TestPrivateNetworksAreReachedOnlyWhenListed, TestHomeserversCannotBeUsedToExploreNetworks)
 func TestGuardRefusesTheRegistriesFromTheirFirstAddressToTheirLast(t *testing.T) {
 	t.Parallel()
 	g, err := newGuard(nil)
