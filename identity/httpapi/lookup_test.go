@@ -1,16 +1,21 @@
 package httpapi_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/matrix-herald/herald/identity"
 	"github.com/matrix-herald/herald/threepid"
 )
 
@@ -203,6 +208,24 @@ func TestLookupOfTenThousandHashes(t *testing.T) {
 	tooMany := slices.Concat(hashes, hashes[:1])
 	body := encode(t, map[string]any{"algorithm": "sha256", "pepper": pepper, "addresses": tooMany})
 	w.send(t, post(lookupPath, token, body)).refused(t, 413, "M_TOO_LARGE")
+}
+
+// TestALookupIsRefusedWhileItArrives sends nothing after the first address that is
+// too many.
+//
+// Conformance (attacks): many large lookups at once | refused at the first address that is too many, before more is read (also TestAListIsRefusedWhileItArrives)
+func TestALookupIsRefusedWhileItArrives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	token := w.register(t, alice)
+	body := io.MultiReader(strings.NewReader(`{"addresses":[`+strings.Repeat(`"",`, identity.MaxLookup+1)), iotest.ErrReader(errors.New("read on")))
+	res := httptest.NewRecorder() // a server would read on before it answers, for a while
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, lookupPath, body)
+	req.Header.Set("Authorization", "Bearer "+token)
+	w.handler.ServeHTTP(res, req)
+	if res.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("answered %d", res.Code)
+	}
 }
 
 // Conformance (callers): Element Android: takes the pepper from `M_INVALID_PEPPER`, and needs the text of an error (also TestRefusals)

@@ -36,6 +36,7 @@ const (
 // world is a running identity service with the real domain on a real database.
 // Only the outside is played: homeservers, the relay, the SMS provider and time.
 type world struct {
+	handler  http.Handler
 	url      string
 	client   *http.Client // follows no redirect
 	registry *prometheus.Registry
@@ -121,7 +122,7 @@ func newWorld(t testing.TB, change func(*settings)) *world {
 	check(t, err)
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	w.url, w.client = server.URL, server.Client()
+	w.handler, w.url, w.client = h, server.URL, server.Client()
 	w.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return w
 }
