@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	neturl "net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -209,10 +210,21 @@ func TestTryTellsWhatIsWrong(t *testing.T) {
 		check(t, db.ClaimServerName(t.Context(), "id.example.org", named))
 		check(t, db.Try(t.Context()))
 		if strings.HasPrefix(url, "sqlite:") {
-			_, err := direct(t, url).ExecContext(t.Context(), "CREATE TRIGGER full BEFORE UPDATE ON service BEGIN SELECT RAISE(FAIL, 'no'); END")
+			file := direct(t, url)
+			_, err := file.ExecContext(t.Context(), "CREATE TRIGGER full BEFORE UPDATE ON service BEGIN SELECT RAISE(FAIL, 'no'); END")
 			check(t, err)
 			if err := db.Try(t.Context()); err == nil {
 				t.Error("a write that fails was not tried")
+			}
+			_, err = file.ExecContext(t.Context(), "DROP TRIGGER full; PRAGMA wal_checkpoint(TRUNCATE)")
+			check(t, err)
+			content, err := os.OpenFile(strings.TrimPrefix(url, "sqlite:"), os.O_RDWR, 0)
+			check(t, err)
+			_, err = content.WriteAt(bytes.Repeat([]byte{7}, 4096), 0)
+			check(t, errors.Join(err, content.Close()))
+			err = db.Try(t.Context())
+			if reason, ok := errors.AsType[*identity.UnavailableError](err); !ok || reason.Reason != "its file is damaged" {
+				t.Errorf("of a damaged file: %v", err)
 			}
 			return
 		}

@@ -182,6 +182,8 @@ func sqliteReason(code int) string {
 		return "the disk is full"
 	case sqlite3.SQLITE_READONLY:
 		return "it cannot be written to"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return "its file is damaged"
 	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN:
 		return "its file cannot be read or written"
 	}
