@@ -23,6 +23,9 @@ const (
 	// maxIDWeight is what an id may weigh, of which a push service can count each
 	// byte several times: the ids of strangers must not use up the room.
 	maxIDWeight = 2 * maxID
+	// roomForEvent is what the pusher's own has to leave, for ids as homeservers make
+	// them.
+	roomForEvent = 128
 )
 
 // Format says what of a notification becomes data, and how much of it there is room
@@ -56,7 +59,7 @@ func Alone(n *push.Notification) bool {
 // Data returns the data of d, a JSON object of texts. Without any the outcome says
 // why: Accepted when the notification has neither an event nor counts to send,
 // Rejected when the pusher's default_payload is not an object or leaves no room for
-// an event. It changes nothing of d.
+// an event, whatever is in this one. It changes nothing of d.
 func (f Format) Data(d push.Delivery) (jsontext.Value, push.Outcome) {
 	defaults, ok := d.Device.DefaultPayload()
 	if !ok {
@@ -69,8 +72,14 @@ func (f Format) Data(d push.Delivery) (jsontext.Value, push.Outcome) {
 	}
 	e := push.Once(d.Common, func() *event { return newEvent(d.Notification) })
 	m := data{format: f, members: make(map[string]string, 16)}
-	if !f.Dart {
+	if f.Dart {
+		s, _ := text([]any{Entry(d.Device)}) // what was decoded from JSON cannot fail
+		m.add(field{"devices", s})
+	} else {
 		m.addDefaults(defaults)
+	}
+	if m.size > f.Max-roomForEvent {
+		return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
 	}
 	for _, f := range e.members {
 		if m.weigh(f) <= maxIDWeight || !strings.HasSuffix(f.key, "_id") {
@@ -89,13 +98,15 @@ func (f Format) Data(d push.Delivery) (jsontext.Value, push.Outcome) {
 		rest = m.addSygnal(d, e, defaults, counts)
 	}
 	m.fit()
-	switch {
-	case m.size <= f.Max:
-		return m.encode(rest.others), push.Outcome{}
-	case len(d.Notification.Further) > 0: // which are of strangers
+	if m.size > f.Max && len(d.Notification.Further) > 0 { // which are of strangers
 		return f.Data(d.WithoutFurther())
 	}
-	return nil, push.Outcome{Kind: push.Rejected, Reason: push.ReasonMalformedData}
+	for _, key := range []string{"counts", "room_id", "event_id"} {
+		if m.size > f.Max { // by ids that strangers made as long as they may be
+			m.drop(key)
+		}
+	}
+	return m.encode(rest.others), push.Outcome{}
 }
 
 // addSygnal adds content, counts and tweaks as Sygnal's apps know them. It returns
@@ -119,7 +130,7 @@ func (m *data) addSygnal(d push.Delivery, e *event, defaults map[string]any, cou
 // whole is the content of an event as one JSON text, if it is not too long.
 type whole content
 
-// addDart adds counts and device as matrix-dart-sdk reads them
+// addDart adds prio and counts as matrix-dart-sdk reads them
 // (PushNotification.fromJson), and returns the content, which stays out where there
 // is no room.
 func (m *data) addDart(d push.Delivery, counts []field) content {
@@ -134,8 +145,6 @@ func (m *data) addDart(d push.Delivery, counts []field) content {
 		s, _ := text(numbers)
 		m.add(field{"counts", s})
 	}
-	s, _ := text([]any{Entry(d.Device)}) // what was decoded from JSON cannot fail
-	m.add(field{"devices", s})
 	return content(push.Once(d.Common, func() whole {
 		f := field{key: "content"}
 		f.value, _ = text(d.Notification.Content)

@@ -250,6 +250,9 @@ func FuzzMessage(f *testing.F) {
 	f.Add(`null`, "", "", "", `null`, int64(0), uint16(9))
 	f.Add(`{"a":[[[[]]]],"":"\\ud800"}`, "m.room.member", "é", "r", `{"content":{"a":1},"from":"x","google":[1]}`, int64(-60), uint16(100))
 	f.Add(`["😀"]`, "\xff\xfe", "\xf0\x9f<", "\x00", `{"content_x0":"y","event_id":[]}`, int64(1)<<62, uint16(2000))
+	for times := range uint16(2) { // for both payloads
+		f.Add(`{}`, "m.room.message", "Room", strings.Repeat("i", 255), `{"x":"`+strings.Repeat("x", 3750)+`"}`, int64(1), times)
+	}
 	f.Fuzz(func(t *testing.T, contentText, kind, room, id, defaults string, unread int64, times uint16) {
 		content, ok := tryDecode(contentText)
 		payload, ok2 := tryDecode(defaults)
@@ -276,14 +279,14 @@ func FuzzMessage(f *testing.F) {
 		app.Dart = times%2 == 0
 		d := push.Delivery{Notification: &n, Device: &push.Device{PushKey: "token", Data: map[string]any{"default_payload": payload}}}
 		body, out := app.Message(d, noon)
+		object, isObject := payload.(map[string]any)
+		own := weight(texts(object))
+		if app.Dart {
+			text, _ := json.Marshal([]any{eventdata.Entry(d.Device)})
+			own = len(text) + len("devices")
+		}
 		if body == nil {
-			object, isObject := payload.(map[string]any)
-			own := weight(texts(object))
-			if app.Dart {
-				text, _ := json.Marshal([]any{eventdata.Entry(d.Device)})
-				own = len(text) + len("devices")
-			}
-			if out.Reason != push.ReasonMalformedData || isObject && own < 4096-550 {
+			if out.Reason != push.ReasonMalformedData || isObject && own < 4096-128 {
 				t.Fatalf("refused: %s (%s)", out.Kind, out.Reason)
 			}
 			return
@@ -297,7 +300,7 @@ func FuzzMessage(f *testing.F) {
 		if size := weight(data); size > 4096 || !utf8.Valid(body) {
 			t.Errorf("the data has %d bytes", size)
 		}
-		if utf8.ValidString(id) && (data["event_id"] != id || data["room_id"] != id) {
+		if utf8.ValidString(id) && own < 4096-600 && (data["event_id"] != id || data["room_id"] != id) {
 			t.Errorf("nobody finds the event by %v", data)
 		}
 		d.Common = new(push.Common)

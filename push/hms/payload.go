@@ -22,6 +22,10 @@ const (
 	// maxTitle and maxText are what is shown of names and texts, in bytes.
 	maxTitle = 128
 	maxText  = 512
+	// leastTitle and leastText are what stays of them beside a pusher's own data, as
+	// it is sent, in bytes.
+	leastTitle = 96
+	leastText  = 160
 	// maxBadge is the highest number that Huawei's launcher shows.
 	maxBadge = 99
 )
@@ -56,7 +60,7 @@ func (p Payload) Message(d push.Delivery, now time.Time) ([]byte, push.Outcome) 
 	if p.HarmonyOS {
 		return p.shown(d, token, alone, call)
 	}
-	text, out := data(2, 0).Data(d)
+	text, out := data(2, 0, 0).Data(d)
 	if text == nil {
 		return nil, out
 	}
@@ -79,11 +83,11 @@ func ids(d push.Delivery) push.Delivery {
 	return d
 }
 
-// data says what the data of messages holds: it is quoted so many times, and others
-// take up so much of the room.
-func data(quotes, others int) eventdata.Format {
+// data says what the data of messages holds: it is quoted so many times, and what is
+// shown takes up so much of the room, or at least so much.
+func data(quotes, shown, least int) eventdata.Format {
 	return eventdata.Format{
-		Limit: maxMessage - frame - others, Max: maxMessage - frame - others, BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true,
+		Limit: maxMessage - frame - shown, Max: maxMessage - frame - least, BadgeCounts: true, BadgeZero: true, BadgeAlone: true, Tweaks: true,
 		Weigh: func(name, value string) int { return weigh(name, quotes) + weigh(value, quotes) + 2 },
 	}
 }
@@ -107,10 +111,13 @@ func (p Payload) shown(d push.Delivery, token string, alone bool, call push.Call
 	}
 	if !alone {
 		title, text := words(d, call)
-		touched, out := data(1, weigh(title, 1)+weigh(text, 1)).Data(d)
+		touched, out := data(1, weigh(title, 1)+weigh(text, 1), leastTitle+leastText).Data(d)
 		if touched == nil {
 			return nil, out
 		}
+		left := maxMessage - frame - len(touched)
+		title = cutTo(title, max(leastTitle, left-weigh(text, 1)))
+		text = cutTo(text, left-weigh(title, 1))
 		notification["category"], notification["title"], notification["body"] = "IM", title, text
 		if call.Rings() {
 			notification["category"] = "VOIP"
@@ -160,6 +167,14 @@ func shownOf(limit int, texts ...string) string {
 		}
 	}
 	return ""
+}
+
+// cutTo returns s cut so that it weighs at most limit.
+func cutTo(s string, limit int) string {
+	for over := weigh(s, 1) - limit; over > 0; over = weigh(s, 1) - limit {
+		s = eventdata.Cut(s, len(s)-(over+1)/2) // no byte weighs more than two
+	}
+	return s
 }
 
 // group is which messages a message replaces that still waits, 1 to 100: two accounts
