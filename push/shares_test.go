@@ -26,7 +26,7 @@ func (h homeserver) post(t *testing.T, within time.Duration, pushKeys ...string)
 	return h.g.Deliver(ctx, &push.Notification{Source: h.name}, devices(pushKeys...))
 }
 
-// Conformance (answers): an app at `max_in_flight` that a homeserver floods | the others' pushes get through, up to their share; the flood gets 503 (also TestSharesOfAnApp, TestSources)
+// Conformance (answers): an app at `concurrency` that a homeserver floods | the others' pushes get through, up to their share; the flood gets 503 (also TestInFlight, TestSources)
 func TestAFloodLeavesOthersTheirShare(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,56 +71,6 @@ func TestAFloodLeavesOthersTheirShare(t *testing.T) {
 		if got[push.ReasonSent] < 5*20 || got[push.ReasonBusy] == 0 {
 			t.Errorf("the flood got %v", got)
 		}
-	})
-}
-
-func TestSharesOfAnApp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &service{hold: make(chan struct{}), script: make(map[string][]push.Outcome)}
-		g := newGateway(t, prometheus.NewRegistry(), s, nil)
-		a, b, c := homeserver{g, "a"}, homeserver{g, "b"}, homeserver{g, "c"}
-		var wg sync.WaitGroup
-		for i := range 10 { // alone, it may have everything
-			wg.Go(func() { expect(t, "alone", a.post(t, 25*time.Second, fmt.Sprint("a", i))[0], sent) })
-		}
-		synctest.Wait()
-		busy := func(what string, out push.Outcome) {
-			t.Helper()
-			if out.Kind != push.Temporary || out.Reason != push.ReasonBusy || out.RetryAfter <= 0 {
-				t.Errorf("%s: %+v", what, out)
-			}
-		}
-		start := time.Now()
-		busy("more than everything", a.post(t, 25*time.Second, "a more")[0])
-		if time.Since(start) != 0 {
-			t.Error("who has its share waits")
-		}
-		for i := range 5 {
-			wg.Go(func() { expect(t, "the second", b.post(t, 25*time.Second, fmt.Sprint("b", i))[0], sent) })
-		}
-		synctest.Wait()
-		busy("more than the second's share", b.post(t, 25*time.Second, "b more")[0])
-		start = time.Now()
-		busy("a third whose time is over", c.post(t, time.Second, "c hurried")[0])
-		if took := time.Since(start); took != time.Second {
-			t.Errorf("it waited %s of its second", took)
-		}
-		close(s.hold)
-		wg.Wait()
-
-		s.hold = make(chan struct{})
-		for i := range 10 {
-			wg.Go(func() { a.post(t, 25*time.Second, fmt.Sprint("new a", i)) })
-		}
-		synctest.Wait()
-		start = time.Now()
-		busy("nobody makes room", c.post(t, 25*time.Second, "c patient")[0])
-		if took := time.Since(start); took != 5*time.Second {
-			t.Errorf("it waited %s", took)
-		}
-		close(s.hold)
-		wg.Wait()
 	})
 }
 
@@ -193,43 +143,6 @@ func TestMadeUpPushkeysHaveHalfOfThePlaces(t *testing.T) {
 		if took := time.Since(start); took != time.Second {
 			t.Errorf("ten phones took %s, want the push service's second", took)
 		}
-		wg.Wait()
-	})
-}
-
-func TestSharesFollowAReload(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s := &service{delay: 3 * time.Second}
-		g := newGateway(t, prometheus.NewRegistry(), s, nil)
-		set := func(places int) {
-			apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "apns", Provider: s, MaxInFlight: places}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			g.SetApps(apps)
-		}
-		var wg sync.WaitGroup
-		post := func(source string, want push.Reason) {
-			wg.Go(func() {
-				if out := (homeserver{g, source}).post(t, 25*time.Second, source)[0]; out.Reason != want {
-					t.Errorf("%s: %+v", source, out)
-				}
-			})
-			synctest.Wait()
-		}
-		for i := range 10 {
-			post(fmt.Sprint("early ", i), push.ReasonSent)
-		}
-		set(4)
-		post("late", push.ReasonSent) // when eight of the ten have ended, and one more
-		post("later", push.ReasonSent)
-		post("too late", push.ReasonBusy)
-		wg.Wait()
-		set(2)
-		post("one", push.ReasonSent)
-		post("two", push.ReasonSent)
-		post("three", push.ReasonBusy)
 		wg.Wait()
 	})
 }
