@@ -108,11 +108,12 @@ func TestDoctorAsksTwilio(t *testing.T) {
 	t.Parallel()
 	gateway := threepidtest.NewSMS(t)
 	config := writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), `http: {listen: ["127.0.0.1:1"]}
+allow_networks: [127.0.0.0/8]
 sms:
   provider: twilio
   allow: [GB]
-  originators: {default: Herald}
-  twilio: {account_sid: AC0123456789abcdef0123456789abcdef, auth_token: hunter2, base_url: "`+gateway.URL+`", allow_networks: [127.0.0.0/8]}
+  from: {default: Herald}
+  twilio: {account_sid: AC0123456789abcdef0123456789abcdef, auth_token: hunter2, base_url: "`+gateway.URL+`"}
 `)
 	for status, want := range map[string]string{"active": "Twilio: its account may be used", "suspended": `Twilio: the account is "suspended"`} {
 		gateway.Answer(threepidtest.SMSAnswer{Status: http.StatusOK, Body: fmt.Sprintf(`{"status":%q}`, status)})
