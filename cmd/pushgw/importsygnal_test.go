@@ -80,6 +80,28 @@ func TestImportedConfigurationsPassTheCheck(t *testing.T) {
 	}
 }
 
+// Conformance (FCM): an imported gcm app, and a pushkey that is an installation ID | sent to as one
+func TestAnImportedAppReachesInstallationIDs(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartFCM(t, pushtest.FCMOptions{})
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "firebase.json"), string(fake.ServiceAccount("demo")))
+	ca := writeFile(t, filepath.Join(dir, "ca.pem"), string(fake.CA().PEM()))
+	file := writeFile(t, filepath.Join(dir, "sygnal.yaml"),
+		"apps: {com.example.android: {type: gcm, api_version: v1, project_id: demo, service_account_file: firebase.json}}")
+	_, config, _ := command(t, nil, "import-sygnal", "-dir", dir, file)
+	config = strings.Replace(config, `type: "fcm"`, `type: "fcm"`+"\n    endpoint: "+fake.URL(), 1)
+	imported := writeFile(t, filepath.Join(dir, "pushgw.yaml"), config)
+	const id = "dQw4w9WgXcQ-_abcdefghi"
+	code, stdout, stderr := command(t, []string{"PUSHGW_CA_FILE=" + ca}, "-config", imported, "test-push", "-app", "com.example.android", "-pushkey", id)
+	if code != 0 {
+		t.Fatalf("exit status %d\n%s%s\n%s", code, stdout, stderr, config)
+	}
+	if all := fake.Requests(); all[0].Message.FID != id || all[0].Message.Token != "" {
+		t.Errorf("sent to %+v", all[0].Message)
+	}
+}
+
 func TestImportTakesRelativePathsFromTheWorkingDirectory(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, filepath.Join(t.TempDir(), "sygnal.yaml"), "apps: {com.example.ios: {type: apns, certfile: ios.pem}}")

@@ -119,6 +119,10 @@ apps:
 	if code != 0 || !strings.Contains(stdout, "outcome   accepted (sent)") {
 		t.Errorf("test-push: exit status %d\n%s\n%s", code, stdout, stderr)
 	}
+	code, stdout, _ = command(t, nil, "-config", config, "test-push", "-app", "both", "-pushkey", endpoint+"/gone")
+	if code == 0 || !strings.Contains(stdout, "remedy    the subscription is gone") {
+		t.Errorf("test-push of an endpoint that is gone: exit status %d\n%s", code, stdout)
+	}
 	if got := g.get(t, g.API+notifyPath); got != `{"unifiedpush":{"gateway":"matrix"}}` {
 		t.Errorf("discovery: %s", got)
 	}
