@@ -49,6 +49,14 @@ func (a *App) For(d *Device) *App {
 	return a
 }
 
+// destinations returns all destinations of the app's.
+func (a *App) destinations() []string {
+	if several, ok := a.Provider.(interface{ Destinations() []string }); ok {
+		return several.Destinations()
+	}
+	return []string{a.Provider.Destination(&Device{})}
+}
+
 // setKeys sets what an app is known by.
 func (a *App) setKeys(id string) {
 	a.id = id

@@ -572,3 +572,48 @@ func TestTheFirstRefusalIsTold(t *testing.T) {
 		}
 	}
 }
+
+// ailing is what is known of several destinations.
+type ailing map[string]push.HealthState
+
+func (ailing) Wait(string) (time.Duration, push.Reason) { return 0, "" }
+
+func (ailing) Record(string, push.Witness, push.Outcome) push.HealthChange { return push.HealthSame }
+
+func (a ailing) State(destination string) push.HealthState { return a[destination] }
+
+// hosts is a provider of several destinations.
+type hosts struct{ *service }
+
+func (hosts) Destination(*push.Device) string { return "" }
+
+func (hosts) Destinations() []string {
+	return []string{"works", "refuses", "probing", "down", "probing", "late", "soon"}
+}
+
+// Conformance (pushgw): metrics of the breaker, outages and pauses of an app of several hosts | the worst of them
+func TestMetricsShowTheWorstOfSeveralHosts(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	known := ailing{
+		"refuses": {Reason: push.ReasonBreaker}, "probing": {Reason: push.ReasonOutage, Probing: true}, "down": {Reason: push.ReasonOutage},
+		"soon": {Reason: push.ReasonPaused, Until: time.Unix(100, 0)}, "late": {Reason: push.ReasonPaused, Until: time.Unix(200, 0)},
+	}
+	g := newGateway(t, reg, nil, func(o *push.Options) { o.Health = known })
+	apps, err := push.NewApps([]push.App{{Name: "app", ProviderName: "webpush", Provider: hosts{new(service)}, MaxInFlight: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.SetApps(apps)
+	for metric, want := range map[string]float64{
+		"herald_push_breaker_open": 1, "herald_push_outage_state": 1, "herald_push_paused_until_timestamp_seconds": 200,
+	} {
+		if got := count(t, reg, metric, "app", "app"); got != want {
+			t.Errorf("%s is %v, want %v", metric, got, want)
+		}
+	}
+	delete(known, "down")
+	if got := count(t, reg, "herald_push_outage_state", "app", "app"); got != 2 {
+		t.Errorf("while a push finds out it is %v", got)
+	}
+}

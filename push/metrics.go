@@ -160,7 +160,7 @@ func codeLabel(status int) string {
 	}
 }
 
-// watch shows how each app's destination fares, as it is when somebody looks.
+// watch shows how each app's destinations fare, as it is when somebody looks.
 func (m *Metrics) watch(g *Gateway) { m.registerer.MustRegister(healthCollector{g}) }
 
 type healthCollector struct{ *Gateway }
@@ -170,9 +170,9 @@ var (
 	breakerOpen  = prometheus.NewDesc("herald_push_breaker_open",
 		"1 while the push service refuses the app's credentials and is asked only now and then.", healthLabels, nil)
 	outageState = prometheus.NewDesc("herald_push_outage_state",
-		"Whether the push service works, as far as this process can tell: 0 it does, 1 it is left alone, 2 a push finds out.", healthLabels, nil)
+		"Whether the push service works, as far as this process can tell: 0 it does, 1 it is left alone, 2 a push finds out; of several hosts the worst.", healthLabels, nil)
 	pausedUntil = prometheus.NewDesc("herald_push_paused_until_timestamp_seconds",
-		"Until when the push service asked to be left alone, in seconds since the epoch; 0 when it did not.", healthLabels, nil)
+		"Until when the push service asked to be left alone, in seconds since the epoch; 0 when it did not; of several hosts the last.", healthLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -186,15 +186,17 @@ func (c healthCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c healthCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, app := range c.routes.Load().apps.All() {
 		var refused, outage, paused float64
-		switch s := c.opts.Health.State(app.Provider.Destination(&Device{})); s.Reason {
-		case ReasonBreaker:
-			refused = 1
-		case ReasonOutage:
-			if outage = 1; s.Probing {
+		for _, destination := range app.destinations() {
+			switch s := c.opts.Health.State(destination); {
+			case s.Reason == ReasonBreaker:
+				refused = 1
+			case s.Reason == ReasonOutage && !s.Probing:
+				outage = 1
+			case s.Reason == ReasonOutage && outage == 0:
 				outage = 2
+			case s.Reason == ReasonPaused:
+				paused = max(paused, float64(s.Until.Unix()))
 			}
-		case ReasonPaused:
-			paused = float64(s.Until.Unix())
 		}
 		for desc, value := range map[*prometheus.Desc]float64{breakerOpen: refused, outageState: outage, pausedUntil: paused} {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, app.Name, app.ProviderName)

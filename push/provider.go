@@ -16,6 +16,7 @@ type Provider interface {
 	// too: the push service's host with the app's credential, a project. What is
 	// known about a destination's health counts for all that share it. It is ""
 	// where the pusher's owner chose the host: then nothing is remembered.
+	// A provider of several also has Destinations() []string, which names all.
 	Destination(d *Device) string
 	// Address is what the push service knows the device by, written in one way:
 	// pushkeys can be written in many. It is "" where there is no such device.

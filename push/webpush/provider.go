@@ -66,8 +66,19 @@ func (p *Provider) Destination(d *push.Device) string {
 	if e == nil || !p.hosts.named[e.host] {
 		return ""
 	}
-	return push.Fingerprint("webpush\n" + e.origin())
+	return destination(e.host)
 }
+
+// Destinations are the hosts that the operator names, and those that everybody knows.
+func (p *Provider) Destinations() []string {
+	all := make([]string, 0, len(p.hosts.named))
+	for host := range p.hosts.named {
+		all = append(all, destination(host))
+	}
+	return all
+}
+
+func destination(host string) string { return push.Fingerprint("webpush\nhttps://" + host) }
 
 // Address is the endpoint with the keys: that of somebody else who has the same
 // key says nothing about the device's own.

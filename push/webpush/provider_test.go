@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -271,8 +272,12 @@ func TestOnlyNamedOriginsAreDestinations(t *testing.T) {
 			t.Errorf("%s: the destination is %q", endpoint, got)
 		}
 	}
-	if provider.Destination(browser(fake, "https://ntfy.example.org/a")) != provider.Destination(browser(fake, "https://NTFY.example.org/b")) {
+	ntfy, all := provider.Destination(browser(fake, "https://ntfy.example.org/a")), provider.Destinations()
+	if ntfy != provider.Destination(browser(fake, "https://NTFY.example.org/b")) {
 		t.Error("one origin has two destinations")
+	}
+	if other := provider.Destination(browser(fake, mozilla)); other == ntfy || !slices.Contains(all, ntfy) || !slices.Contains(all, other) {
+		t.Errorf("the destinations %q and %q, of %q", ntfy, other, all)
 	}
 }
 
