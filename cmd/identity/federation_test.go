@@ -105,8 +105,9 @@ func TestHomeserversCanCheckWhatTheyAreTold(t *testing.T) {
 
 // TestNoInviteIsStrandedByAnyReplica has a hundred pairs of somebody who invites
 // an address and its owner who binds it at the same moment, each at another of two
-// replicas; sixteen pairs at once, because a write waits for others for seconds only. Each invite is either refused, because the address is bound, or told
-// to the homeserver of the owner, once.
+// replicas; sixteen pairs at once, because a write waits for others for seconds
+// only. Each invite is either refused, because the address is bound, or told to the
+// homeserver of the owner, once.
 func TestNoInviteIsStrandedByAnyReplica(t *testing.T) {
 	t.Parallel()
 	storetest.NeedServer(t)
