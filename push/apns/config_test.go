@@ -41,7 +41,6 @@ func TestConfigFaults(t *testing.T) {
 		"no topic":                          {func(c *apns.Config) { c.Topic = "" }, "topic"},
 		"a topic that is no bundle id":      {func(c *apns.Config) { c.Topic = "org.example\r\nx: y" }, "topic"},
 		"an unknown push type":              {func(c *apns.Config) { c.PushType = "silent" }, "push_type"},
-		"a push type of iOS 18":             {func(c *apns.Config) { c.PushType = "controls" }, ""},
 		"a sound that is no name of one":    {func(c *apns.Config) { c.DefaultSound = strings.Repeat("x", 65) }, "default_sound"},
 		"VoIP pushes to another topic":      {func(c *apns.Config) { c.PushType = "voip" }, "topic"},
 		"VoIP pushes to their topic":        {func(c *apns.Config) { c.PushType, c.Topic = "voip", topic+".voip" }, ""},

@@ -19,6 +19,7 @@ import (
 var background = map[string]any{"default_payload": map[string]any{"aps": map[string]any{"content-available": json.Number("1")}}}
 
 // Conformance (APNs): badge alone (≠ Sygnal: no push type) | alert, priority 5
+// Conformance (APNs): the push types `controls` and `widgets` | as `push_type` says
 // Conformance (APNs): push type, topic, priority, expiration (also 0), collapse id (also TestExpiration, TestCollapse)
 func TestHeaders(t *testing.T) {
 	t.Parallel()
@@ -43,6 +44,8 @@ func TestHeaders(t *testing.T) {
 		"a background push to a VoIP topic": {
 			change: func(c *apns.Config) { c.Topic += ".voip" }, n: eventOnly, data: background, kind: "voip", priority: "10"},
 		"a push type by configuration": {change: func(c *apns.Config) { c.PushType = "complication" }, n: msg, kind: "complication", priority: "10"},
+		"controls by configuration":    {change: func(c *apns.Config) { c.PushType = "controls" }, n: msg, kind: "controls", priority: "10"},
+		"widgets by configuration":     {change: func(c *apns.Config) { c.PushType = "widgets" }, n: msg, kind: "widgets", priority: "10"},
 		"background by configuration":  {change: func(c *apns.Config) { c.PushType = "background" }, n: msg, kind: "background", priority: "5"},
 		"alert by configuration of a background push": {
 			change: func(c *apns.Config) { c.PushType = "alert" }, n: eventOnly, data: background, kind: "alert", priority: "5"},
