@@ -67,7 +67,7 @@ type appState struct {
 func NewGateway(apps *Apps, opts Options) (*Gateway, error) {
 	switch {
 	case opts.UnknownApp != UnknownAppKeep && opts.UnknownApp != UnknownAppDelete:
-		return nil, errors.New("unknown app policy: neither fail nor reject")
+		return nil, errors.New("unknown app policy: neither keep_pusher nor delete_pusher")
 	case opts.Dedup == nil || opts.Health == nil || opts.Log == nil || opts.Metrics == nil:
 		return nil, errors.New("a gateway needs Dedup, Health, Log and Metrics")
 	}

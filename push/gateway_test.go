@@ -280,7 +280,7 @@ func TestDeliverOncePerDevice(t *testing.T) {
 	}
 }
 
-// Conformance (answers): unknown app_id (≠ Sygnal: rejected) | 502 by default, rejected where `unknown_app: reject`
+// Conformance (answers): unknown app_id (≠ Sygnal: rejected) | 502 by default, rejected where `unknown_app: delete_pusher`
 func TestUnknownApp(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[push.UnknownApp]push.Kind{push.UnknownAppKeep: push.Temporary, push.UnknownAppDelete: push.Rejected} {

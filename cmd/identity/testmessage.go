@@ -48,7 +48,7 @@ var (
 		sending.Unavailable: "the provider is in trouble: look at its status page and try again later",
 		sending.NoRecipient: "the number takes no text messages: try another one",
 		sending.Refused:     "what the provider said tells why: often the sender in sms.from is not allowed in this country, or the template does not fit the provider",
-		sending.Timeout:     "the provider is silent: is there a firewall, or is sms.timeout too short?",
+		sending.Timeout:     "the provider is silent: is there a firewall?",
 	}
 )
 

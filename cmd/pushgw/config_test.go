@@ -68,7 +68,7 @@ func TestEverySecretMayStandInAFile(t *testing.T) {
 }
 
 // Conformance (pushgw): all faults of a configuration and of its files at once, each once, without secrets, by `-check` and at start; `-check` talks to nobody (also TestCheckReportsFaultsOfFilesToo, TestCheckTalksToNobody)
-// Conformance (pushgw): options that are gone, `type: gcm`, google-services.json, a tab, a scheme in `redis.addresses`, API and admin on one address: what to do instead (also TestLoadReportsFaults)
+// Conformance (pushgw): options that are gone, `type: gcm`, google-services.json, a tab, a wrong `redis.url`, API and admin on one address: what to do instead (also TestLoadReportsFaults)
 func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2hunter2"

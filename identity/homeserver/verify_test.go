@@ -11,7 +11,7 @@ import (
 	"github.com/matrix-herald/herald/identity/homeserver"
 )
 
-// Conformance (federation): what is signed has `destination_is`, as Synapse has it, or `destination` (≠ Sydent: refused), which is any of our names, those in `homeservers.own_names` too | taken (also TestHomeserversUnbindInEveryWayTheySign)
+// Conformance (federation): what is signed has `destination_is`, as Synapse has it, or `destination` (≠ Sydent: refused), which is any of our names, those in `homeservers.names_for_us` too | taken (also TestHomeserversUnbindInEveryWayTheySign)
 // Conformance (callers): Synapse: unbind with `destination_is` (also TestHomeserversUnbindInEveryWayTheySign)
 func TestVerifyRequestTakesWhatAHomeserverSigned(t *testing.T) {
 	t.Parallel()

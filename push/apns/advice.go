@@ -22,7 +22,7 @@ var advice = map[string]string{
 	apns2.ReasonBadTopic:                  adviseTopic,
 	apns2.ReasonMissingTopic:              adviseTopic,
 	apns2.ReasonInvalidPushType:           "set push_type to one of the topic, or leave it out",
-	apns2.ReasonBadPriority:               "leave priority out",
+	apns2.ReasonBadPriority:               "look at content-available in the pusher's default_payload, and leave push_type out",
 	apns2.ReasonExpiredProviderToken:      adviseKey,
 	apns2.ReasonInvalidProviderToken:      adviseKey,
 	apns2.ReasonMissingProviderToken:      "set key_file, key_id and team_id, or a cert_file that is for the topic",
@@ -42,7 +42,7 @@ func (p *Provider) Advice(out push.Outcome) string {
 	case out.Kind == push.Accepted:
 		return ""
 	case out.Reason == push.ReasonMalformedPushKey:
-		return "take the device token as the app registered it: base64, or 64 or more hexadecimal digits (pushkey_format)"
+		return "take the device token as the app registered it: base64, or 64 or more hexadecimal digits"
 	case out.Detail == apns2.ReasonBadDeviceToken && strings.HasPrefix(p.url, apns2.HostDevelopment):
 		return "set platform: production if the app comes from the App Store or TestFlight: only builds run from Xcode have device tokens of the sandbox"
 	case out.Detail == apns2.ReasonBadDeviceToken:

@@ -22,7 +22,7 @@ var (
 	errKey       = errors.New("the key is not an ECDSA key on the curve P-256 in PKCS #8 PEM form")
 	errEncrypted = errors.New("the private key is encrypted; decrypt it with openssl pkey, or use a .p12 file with cert_password")
 	errNoCert    = errors.New("no certificate in it: use PEM or PKCS #12 (.p12)")
-	errNoKey     = errors.New("no private key for the certificate: add it to cert_file or set cert_key_file")
+	errNoKey     = errors.New("no private key for the certificate: append it to the PEM file that cert_file names")
 )
 
 // oidUID is the attribute "userid" of a subject (RFC 4519, section 2.39), in

@@ -45,7 +45,7 @@ type payloadCase struct {
 // Conformance (FCM): values of default_payload and content that are no strings (≠ Sygnal: FCM refuses them) | their JSON text
 // Conformance (FCM): keys that FCM reserves in default_payload (≠ Sygnal: FCM refuses the message) | left out
 // Conformance (FCM): counts alone (≠ Sygnal: urgent, with what fcm_options shows) | normal priority, data alone; by way of APNs a badge at priority 5
-// Conformance (FCM): counts alone that are 0 or missing (≠ Sygnal: nothing is sent) | `unread` is 0; with events zero counts go out where `send_badge_zero`
+// Conformance (FCM): counts alone that are 0 or missing (≠ Sygnal: nothing is sent) | `unread` is 0; with events zero counts go out where `badge: all`
 // Conformance (FCM): `payload: dart` | members as matrix-dart-sdk's PushNotification reads them; content gives way first
 // Conformance (FCM): a call that rings; one that ends (≠ Sygnal: any event) | urgent, gone when it has rung, and it replaces nothing; data alone (also TestARingByWayOfAPNsEndsWithItsCall)
 // Conformance (FCM): `disable_badge_count` in the pusher's data (MSC4076), `badge: with_events` | no counts for that device; none without an event

@@ -75,7 +75,7 @@ func (c Config) resolve(path string, now func() time.Time, p *conf.Problems) set
 	project, secrets := c.ProjectID, []string{c.ClientID, c.ClientSecret.Reveal(), c.ServiceAccount.Reveal()}
 	switch {
 	case c.ServiceAccount != "" && c.ClientID != "":
-		p.Add(path+".client_id", c.ClientID, "contradicts service_account: keep the one for the systems that the app runs on, and make two apps for both")
+		p.Add(path+".client_id", c.ClientID, "contradicts service_account_file: keep the one for the systems that the app runs on, and make two apps for both")
 	case c.ServiceAccount != "":
 		key := parseAccount(path+".service_account_file", c.ServiceAccount.Reveal(), p)
 		project, key.now = cmp.Or(project, key.ProjectID), now
