@@ -30,6 +30,9 @@ type erasable struct {
 	bound bool
 	// cascades says that other rows take these with them.
 	cascades bool
+	// noted makes of the columns notedBy what is noted of each row, unless it is nil.
+	noted   func(*sql.Rows) (removed, error)
+	notedBy string
 }
 
 // erasableTables are the tables to erase people from, in that order: by the
@@ -45,7 +48,13 @@ func erasableTables() []erasable {
 			name: "sessions", table: "sessions", key: "sid", // retired ones have neither owner nor address
 			byUser: []string{`owner = $1 AND owner <> '' AND retired = 0`}, byAddress: ofAddress + ` AND retired = 0`,
 		},
-		{name: "invites", table: "invites", key: "id", byUser: []string{`sender = $1`, takenBy}, byAddress: ofAddress},
+		{
+			name: "invites", table: "invites", key: "id", byUser: []string{`sender = $1`, takenBy}, byAddress: ofAddress,
+			noted: func(r *sql.Rows) (removed, error) {
+				token, err := scanOne[string](r)
+				return removedInvite(token), err
+			}, notedBy: "token",
+		},
 		{
 			name: "deliveries", table: "deliveries", key: "id", byAddress: ofAddress,
 			byUser: []string{`user_id = $1`, `invite_id IS NOT NULL AND invite_id IN (SELECT id FROM invites WHERE sender = $1)`},
@@ -55,7 +64,13 @@ func erasableTables() []erasable {
 			byUser:    []string{`binding_id IN (SELECT id FROM bindings WHERE user_id = $1)`},
 			byAddress: `binding_id IN (SELECT id FROM bindings WHERE ` + ofAddress + `)`,
 		},
-		{name: "bindings", table: "bindings", key: "id", bound: true, byUser: []string{`user_id = $1`}, byAddress: ofAddress},
+		{
+			name: "bindings", table: "bindings", key: "id", bound: true, byUser: []string{`user_id = $1`}, byAddress: ofAddress,
+			noted: func(r *sql.Rows) (removed, error) {
+				id, err := scanAddress(r)
+				return removedBinding(id), err
+			}, notedBy: "medium, address",
+		},
 	}
 }
 
@@ -150,9 +165,13 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 	for _, e := range found {
 		total += e.Found
 	}
+	who := each(p.Addresses, func(id threepid.ID) []removed { return []removed{removedAddress(id)} })
 	if p.UserID != "" {
-		err := db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error { return db.note(ctx, tx, by, removedUser(p.UserID)) })
-		if err != nil {
+		who = append(who, removedUser(p.UserID))
+	}
+	// First, because nobody knows a user's addresses once it was broken off.
+	for some := range slices.Chunk(who, eraseRows) {
+		if err := db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error { return db.note(ctx, tx, by, some...) }); err != nil {
 			return err
 		}
 	}
@@ -172,17 +191,7 @@ func (db *DB) erase(ctx context.Context, p identity.Person, by identity.Removal,
 		}
 	}
 	progress("rows erased", total, total) // with those that others took with them
-	if p.UserID != "" {
-		return nil
-	}
-	return db.jobs.tx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		for _, id := range p.Addresses {
-			if err := db.note(ctx, tx, by, removedAddress(id)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return nil
 }
 
 // eraseSome removes up to eraseRows rows for each condition, and reports how many
@@ -197,18 +206,15 @@ func (db *DB) eraseSome(ctx context.Context, in erasable, conditions []condition
 			statement := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s LIMIT %d)`,
 				in.table, in.key, in.key, in.table, c.where, eraseRows)
 			var n int
-			if in.name == "bindings" {
-				unbound, err := collect(ctx, tx, scanAddress, statement+` RETURNING medium, address`, c.args...)
-				if err != nil {
-					return err
+			if in.noted == nil {
+				n, err = affected(tx.ExecContext(ctx, statement, c.args...))
+			} else {
+				var gone []removed
+				if gone, err = collect(ctx, tx, in.noted, statement+` RETURNING `+in.notedBy, c.args...); err == nil {
+					n, err = len(gone), db.note(ctx, tx, by, gone...)
 				}
-				for _, id := range unbound {
-					if err := db.note(ctx, tx, by, removedBinding(id)); err != nil {
-						return err
-					}
-				}
-				n = len(unbound)
-			} else if n, err = affected(tx.ExecContext(ctx, statement, c.args...)); err != nil {
+			}
+			if err != nil {
 				return err
 			}
 			rows, more = rows+n, more || n == eraseRows

@@ -326,8 +326,23 @@ func testImportRemoved(t *testing.T, s ImportStore) {
 	if diff := cmp.Diff([]identity.Imported{{New: 4}, {New: 3}, {New: 2}, {New: 4}}, imports()); diff != "" {
 		t.Fatal(diff)
 	}
+	// Invites that the user took: for an address that they have, and for one they had.
+	taken := []identity.Invite{invite(t, 4, "has"), invite(t, 4, "had")}
+	for i := range taken {
+		taken[i].Ephemeral = identity.ImportedEphemeral(taken[i].Token)
+	}
+	must(s.ImportInvites(ctx, taken))(t)
+	has, had := binding(1, "has"), binding(1, "had")
+	ok(t, s.Bind(ctx, has))
+	ok(t, s.Bind(ctx, had))
+	must(s.Unbind(ctx, had.ID, erased, removal))(t)
 	erase := func(p identity.Person) { must(s.Erase(ctx, p, removal, func(string, int, int) {}))(t) }
-	erase(identity.Person{UserID: erased, Addresses: []threepid.ID{bindings[0].ID}})
+	erase(identity.Person{UserID: erased, Addresses: []threepid.ID{bindings[0].ID, has.ID}})
+	waits := invite(t, 4, "has") // that was imported nowhere yet
+	waits.Ephemeral = identity.ImportedEphemeral(waits.Token)
+	if diff := cmp.Diff(identity.Imported{Removed: 3}, must(s.ImportInvites(ctx, append(taken, waits)))(t)); diff != "" {
+		t.Errorf("invites of an erased user: %s", diff)
+	}
 	erase(identity.Person{Addresses: []threepid.ID{address.ID, invites[2].Address}})
 	must(s.Unbind(ctx, bindings[1].ID, bindings[1].UserID, removal))(t)
 	ok(t, s.DeleteToken(ctx, digest("2"), time.Time{}, removal))
