@@ -19,6 +19,7 @@ import (
 func erasing() map[string]func(*testing.T, Store) {
 	return map[string]func(*testing.T, Store){
 		"erasing removes all of a user and nothing of another": testErase,
+		"what is kept of a person is told":                     testAbout,
 		"erasing nobody removes nothing":                       testEraseNobody,
 		"an invite of oneself is erased once":                  testEraseOwnInvite,
 		"erasing an address removes what is about it":          testEraseAddress,
@@ -184,6 +185,42 @@ func testErase(t *testing.T, s Store) {
 	// The other one's is all there: two invites were sent by somebody to each.
 	if diff := cmp.Diff(eraseCounts(2, 1, 3, 2, 3, 3, 3, 3), found(t, s, "@user2:example.org")); diff != "" {
 		t.Errorf("the second: %s", diff)
+	}
+}
+
+// testAbout has told of a user and of an address what erasing them finds.
+func testAbout(t *testing.T, s Store) {
+	ctx := t.Context()
+	current(t, s, "pepper1")
+	addPerson(t, s, 1)
+	addPerson(t, s, 2)
+	address := binding(1, "home1").ID
+	for name, c := range map[string]struct {
+		who  identity.Person
+		want map[string]int
+	}{
+		"a user":     {identity.Person{UserID: "@user1:example.org", Addresses: []threepid.ID{address, binding(1, "work1").ID}}, eraseCounts(2, 1, 2, 1, 2, 3, 2, 0)},
+		"an address": {identity.Person{Addresses: []threepid.ID{address}}, eraseCounts(0, 0, 1, 1, 1, 1, 1, 0)},
+		"nobody":     {identity.Person{UserID: "@user:example.org"}, eraseCounts(0, 0, 0, 0, 0, 0, 0, 0)},
+	} {
+		a := must(s.About(ctx, c.who))(t)
+		got := eraseCounts(len(a.Tokens), len(a.Terms), len(a.Bindings), len(a.Guesses), len(a.Sessions), len(a.Invites), len(a.Deliveries), 0)
+		if diff := cmp.Diff(c.want, got); diff != "" || len(a.Removals) > 0 {
+			t.Errorf("%s: %s, %d removals", name, diff, len(a.Removals))
+		}
+	}
+	a := must(s.About(ctx, identity.Person{Addresses: []threepid.ID{address}}))(t)
+	if b, g := a.Bindings[0], a.Guesses[0]; b.ID != address || b.UserID != "@user1:example.org" || !b.TS.Equal(begin()) || g.Wrong != 1 || !g.Since.Equal(begin()) {
+		t.Errorf("%+v, %+v", b, g)
+	}
+	if d := a.Deliveries[0]; d.Binding.UserID != "@user1:example.org" || d.Binding.ID != address || d.Attempts != 0 || d.Until.Before(begin()) {
+		t.Errorf("%+v", d)
+	}
+	erase := identity.Removal{At: begin().Add(day), By: "op"}
+	must(s.Erase(ctx, identity.Person{UserID: "@user1:example.org", Addresses: []threepid.ID{address}}, erase, func(string, int, int) {}))(t)
+	a = must(s.About(ctx, identity.Person{UserID: "@user1:example.org"}))(t)
+	if diff := cmp.Diff([]identity.RemovalRecord{{Removal: erase, Kind: "user"}}, a.Removals); diff != "" {
+		t.Errorf("afterwards: %s", diff)
 	}
 }
 

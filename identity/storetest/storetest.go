@@ -27,6 +27,7 @@ type Store interface {
 	identity.KeyStore
 	identity.EraseStore
 	validation.Store
+	About(ctx context.Context, p identity.Person) (identity.About, error)
 	ClaimServerName(ctx context.Context, name string, provisional func(kept string) bool) error
 }
 
