@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -195,10 +194,10 @@ func compare(b *testing.B, small, big *arena, hashes int) {
 // a relay whose TLS handshake takes 2 ms.
 func BenchmarkRequestToken(b *testing.B) {
 	relay := threepidtest.NewSMTP(b, threepidtest.SMTPOptions{Handshake: 2 * time.Millisecond})
-	b.Setenv("IDENTITY_EMAIL_PORT", strconv.Itoa(relay.Port))
-	b.Setenv("IDENTITY_EMAIL_CA_FILE", relay.CAFile)
+	b.Setenv("IDENTITY_EMAIL_HOST", relay.Addr)
 	storetest.EachBench(b, func(b *testing.B, newDatabase func(testing.TB) string) {
 		s := newSite(b, newDatabase(b), "")
+		b.Setenv("IDENTITY_CA_FILE", authorities(b, relay.CAFile, s.caFile))
 		n := s.start(b)
 		token, err := n.register(b.Context(), s.homeserver, "@bench:"+s.homeserver)
 		if err != nil {

@@ -84,14 +84,14 @@ func (p *program) rotatePepper(ctx context.Context, f cmdline.Line, args []strin
 		return cmdline.ErrUsage
 	}
 	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) error {
-		peppers, err := openPeppers(ctx, cfg, db, env.log, identity.NewMetrics(env.reg))
+		peppers, err := openPeppers(ctx, db, env.log, identity.NewMetrics(env.reg))
 		if err != nil {
 			return err
 		}
 		if err := peppers.Rotate(ctx, newProgress(p.stderr, env.log)); err != nil {
 			return stopped(ctx, err)
 		}
-		_, err = fmt.Fprintf(p.stdout, "The lookup pepper is a new one; the old one is honoured for another %s.\n", cfg.Lookup.PepperGrace)
+		_, err = fmt.Fprintf(p.stdout, "The lookup pepper is a new one; the old one is honoured for another %s.\n", identity.DefaultPepperGrace)
 		return err
 	})
 }

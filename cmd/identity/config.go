@@ -38,15 +38,18 @@ type Config struct {
 	// CodeKey is the key under which codes and client secrets are stored, at least
 	// 32 characters. SQLite makes one in DataDir; PostgreSQL needs it, the same for
 	// all processes.
-	CodeKey     conf.Secret      `yaml:"secret_key"`
-	CodeKeyFile string           `yaml:"secret_key_file"`
-	HTTP        serve.Config     `yaml:"http"`
-	Database    DatabaseConfig   `yaml:"database"`
-	Email       email.Config     `yaml:"email"`
-	SMS         sms.Config       `yaml:"sms"`
-	Validation  ValidationConfig `yaml:"validation"`
-	Lookup      LookupConfig     `yaml:"lookup"`
-	Invites     InvitesConfig    `yaml:"invites"`
+	CodeKey     conf.Secret    `yaml:"secret_key"`
+	CodeKeyFile string         `yaml:"secret_key_file"`
+	HTTP        serve.Config   `yaml:"http"`
+	Database    DatabaseConfig `yaml:"database"`
+	Email       email.Config   `yaml:"email"`
+	SMS         sms.Config     `yaml:"sms"`
+	// Brands are how the users of some homeservers are spoken to, by the name that
+	// clients ask for, and that homeservers.settings name.
+	Brands     map[string]BrandConfig `yaml:"brands"`
+	Validation ValidationConfig       `yaml:"validation"`
+	Lookup     LookupConfig           `yaml:"lookup"`
+	Invites    InvitesConfig          `yaml:"invites"`
 	// IdleLife is how long an access token lives without being used. It is no option.
 	IdleLife    conf.Duration
 	Homeservers HomeserversConfig `yaml:"homeservers"`
@@ -88,6 +91,7 @@ const (
 	constant   = "is gone: this limit is what it was by default; remove it"
 	folders    = "is a folder in the one that templates at the top names now: mail, sms or pages"
 	networks   = "is allow_networks at the top now"
+	inBrand    = "is one of a brand now: write brands: {NAME: {from: …, reply_to: …, clients: […]}} at the top, and brand: NAME here"
 	oneTimeout = "is gone: sending a message may take 20 s; remove it"
 	oneWait    = "is gone: a message waits for 5 s for its turn; remove it"
 	caFile     = "is ca_file at the top now, for all that the service asks"
@@ -101,14 +105,21 @@ var gone = map[string]string{
 	"email.ehlo":     "is gone: the relay is greeted with the host of public_base_url; remove it",
 	"email.max_wait": oneWait, "sms.max_wait": oneWait,
 	"email.timeout": oneTimeout, "sms.timeout": oneTimeout,
-	"sms.max_sending":            "is gone: 32 text messages are sent at once; remove it",
-	"sms.originators":            "is sms.from now",
+	"sms.max_sending":             "is gone: 32 text messages are sent at once; remove it",
+	"sms.originators":             "is sms.from now",
+	"sms.allow":                   "is sms.countries now",
+	"sms.reject":                  "is part of sms.countries now: write \"!IE\" there",
+	"email.port":                  "is part of email.host now: write host:port",
+	"email.brands":                "is brands at the top now",
+	"homeservers.settings.*.from": inBrand, "homeservers.settings.*.reply_to": inBrand, "homeservers.settings.*.clients": inBrand,
+	"invites.clients.*.*":        "is one text now: \"Name <https://app.example.org>\"",
 	"sms.webhook.success_status": "is gone: any 2xx is success, and success_pattern is for gateways that refuse with one; remove it",
 	"sms.webhook.allow_networks": networks, "sms.twilio.allow_networks": networks, "homeservers.allow_networks": networks,
 	"validation.max_tries":      "is gone: ten wrong guesses make a code void; remove it",
 	"validation.code_life":      "is gone: the code of a text message works for 10 minutes; remove it",
 	"validation.session_life":   "is gone: a session lasts for a day; remove it",
 	"lookup.plain":              "is lookup.allow_plaintext now",
+	"lookup.pepper_interval":    "is gone: the pepper changes every week; remove it",
 	"lookup.pepper_grace":       "is gone: an old pepper is honoured for an hour; remove it",
 	"invites.life":              "is gone: an invite waits for 90 days; remove it",
 	"invites.shown_local":       "is invites.shown now, for both halves of an address",
@@ -184,10 +195,6 @@ type ValidationConfig struct {
 type LookupConfig struct {
 	// Plain allows lookups with the algorithm "none", which are in clear.
 	Plain bool `yaml:"allow_plaintext"`
-	// PepperInterval is the time between two changes of the pepper; 0 is never.
-	PepperInterval conf.Duration `yaml:"pepper_interval"`
-	// PepperGrace is how long a pepper is honoured after its change.
-	PepperGrace conf.Duration
 }
 
 // InvitesConfig says what becomes of invites of addresses that are not bound.
@@ -197,16 +204,18 @@ type InvitesConfig struct {
 	// Shown is how many characters of both halves of an invited address the room may
 	// see, 1 to 20.
 	Shown int `yaml:"shown"`
-	// Clients are those that people can accept invites with. Default: Element.
-	Clients []ClientConfig `yaml:"clients"`
+	// Clients are those in a browser that people can accept invites with, as name and
+	// address. Default: Element <https://app.element.io>.
+	Clients []string `yaml:"clients"`
 }
 
-// ClientConfig is a client in a browser that takes invite links like Element's.
-type ClientConfig struct {
-	// Name is its name.
-	Name string `yaml:"name"`
-	// URL is its address in a browser.
-	URL string `yaml:"url"`
+// BrandConfig is what a brand has beside words and pages of its own.
+type BrandConfig struct {
+	email.Brand `yaml:",inline"`
+
+	// Clients are those that the people whom its homeservers' users invite can accept
+	// with. Default: invites.clients.
+	Clients []string `yaml:"clients"`
 }
 
 // HomeserversConfig says which homeservers there are, and how they are asked who
@@ -251,7 +260,7 @@ func defaultConfig() *Config {
 			MaxTries: 10, CodeLife: conf.Duration(10 * time.Minute), SessionLife: conf.Duration(24 * time.Hour),
 			ConfirmPage: true,
 		},
-		Lookup: LookupConfig{Plain: true, PepperInterval: conf.Duration(7 * 24 * time.Hour), PepperGrace: conf.Duration(identity.DefaultPepperGrace)},
+		Lookup: LookupConfig{Plain: true},
 		Invites: InvitesConfig{
 			Life: conf.Duration(identity.DefaultInviteLife), Shown: identity.DefaultShown,
 		},
@@ -298,6 +307,10 @@ func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 // resolve fills in what follows from other options. Relative paths start at dir.
 func (c *Config) resolve(dir string) {
 	c.Limits.resolve()
+	c.Email.Brands = make(map[string]email.Brand)
+	for name, b := range c.Brands {
+		c.Email.Brands[name] = b.Brand
+	}
 	c.SMS.Twilio.AllowNetworks, c.SMS.Webhook.AllowNetworks = c.AllowNetworks, c.AllowNetworks
 	if c.Database.URL == "" && c.Database.Path == "" {
 		c.Database.Path = filepath.Join(c.DataDir, "identity.db")

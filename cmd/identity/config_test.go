@@ -69,7 +69,7 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	if !cfg.usesPostgres() || cfg.SMS.Provider != "twilio" || cfg.Email.Brands["acme"].From == "" || len(cfg.policies()) != 1 {
+	if !cfg.usesPostgres() || cfg.SMS.Provider != "twilio" || cfg.Email.Brands["acme"].From == "" || len(cfg.clients()) != 1 || len(cfg.policies()) != 1 {
 		t.Errorf("options of the example were not set: %+v", cfg)
 	}
 }

@@ -58,10 +58,10 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 			return err
 		}
 		checks = append(checks, doctor.Check{
-			Name: fmt.Sprintf("mail relay %s:%d", cfg.Email.Host, cfg.Email.Port), Look: func(ctx context.Context) (string, error) {
+			Name: "mail relay " + cfg.Email.Host, Look: func(ctx context.Context) (string, error) {
 				return "takes mail from this service", said(mail.Probe(ctx))
 			},
-			Remedy: "ca_file; email.host, port, tls, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
+			Remedy: "ca_file; email.host, tls, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
 		})
 	}
 	if cfg.SMS.Provider == sms.ProviderTwilio {

@@ -111,7 +111,7 @@ func TestDoctorAsksTwilio(t *testing.T) {
 allow_networks: [127.0.0.0/8]
 sms:
   provider: twilio
-  allow: [GB]
+  countries: [GB]
   from: {default: Herald}
   twilio: {account_sid: AC0123456789abcdef0123456789abcdef, auth_token: hunter2, base_url: "`+gateway.URL+`"}
 `)

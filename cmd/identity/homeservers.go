@@ -16,7 +16,6 @@ import (
 	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/threepid"
-	"github.com/matrix-herald/herald/threepid/email"
 	"github.com/matrix-herald/herald/threepid/templates"
 	"github.com/matrix-herald/herald/threepid/validation"
 )
@@ -24,20 +23,14 @@ import (
 // HomeserverSettings are what differs for the users of one homeserver. What is
 // absent is as for all others, and what a client asks for goes before it.
 type HomeserverSettings struct {
-	// Brand is whose words and pages its users get.
+	// Brand is whose words, pages, sender and clients its users get.
 	Brand string `yaml:"brand"`
-	// From is the sender of their mails, unless the brand has one.
-	From string `yaml:"from"`
-	// ReplyTo is where answers to them go.
-	ReplyTo string `yaml:"reply_to"`
 	// Language is the BCP 47 tag of their language, unless they ask for another.
 	Language string `yaml:"language"`
-	// Clients are those that the people they invite can accept with.
-	Clients []ClientConfig `yaml:"clients"`
 }
 
 // validateSettings checks which homeservers there are, and their settings.
-func (h HomeserversConfig) validateSettings(brands map[string]email.Brand, known []string, p *conf.Problems) {
+func (h HomeserversConfig) validateSettings(known []string, p *conf.Problems) {
 	const aName = "use the server name that user IDs end in, such as example.org"
 	for i, name := range h.Allow {
 		if _, err := homeserver.ParseServerName(name); err != nil {
@@ -52,19 +45,14 @@ func (h HomeserversConfig) validateSettings(brands map[string]email.Brand, known
 			p.Add(path, nil, "is not in homeservers.allow: add it there, or remove this")
 		}
 		if s.Brand != "" && !slices.Contains(known, s.Brand) {
-			p.Add(path+".brand", s.Brand, "there is no such brand: name it in email.brands, or give it a folder among the templates or the pages; "+
+			p.Add(path+".brand", s.Brand, "there is no such brand: name it in brands, or give it a folder among the templates or the pages; "+
 				"known here: "+cmp.Or(strings.Join(known, ", "), "none"))
-		}
-		s.sender().Validate(path, p)
-		if s.From != "" && brands[s.Brand].From != "" {
-			p.Add(path+".from", nil, fmt.Sprintf("the brand %s has a sender, which counts: remove one of the two", s.Brand))
 		}
 		if s.Language != "" {
 			if _, err := language.Parse(s.Language); err != nil {
 				p.Add(path+".language", s.Language, "use a BCP 47 tag, such as en or pt-BR")
 			}
 		}
-		validateClients(path+".clients", s.Clients, p)
 	}
 }
 
@@ -83,9 +71,9 @@ func (c *Config) namedHomeservers() []string {
 	return slices.Compact(names)
 }
 
-// brands returns those that have a sender, words or pages of their own.
+// brands returns those that have a sender, clients, words or pages of their own.
 func (c *Config) brands() []string {
-	known := sortedKeys(c.Email.Brands)
+	known := sortedKeys(c.Brands)
 	for _, dir := range []string{c.Email.Templates, c.SMS.Templates, c.Pages} {
 		if dir == "" {
 			continue
@@ -102,27 +90,12 @@ func (c *Config) brands() []string {
 	return slices.Compact(known)
 }
 
-func (s HomeserverSettings) sender() email.Brand {
-	return email.Brand{From: s.From, ReplyTo: s.ReplyTo}
-}
-
-// senders are the homeservers with one of their own.
-func (h HomeserversConfig) senders() map[string]email.Brand {
-	senders := make(map[string]email.Brand)
-	for name, s := range h.Settings {
-		if s.From != "" || s.ReplyTo != "" {
-			senders[name] = s.sender()
-		}
-	}
-	return senders
-}
-
-// clients are the homeservers with some of their own.
-func (h HomeserversConfig) clients() map[string][]httpapi.Client {
+// clientsOf are the clients of homeservers whose brand has some.
+func (c *Config) clientsOf() map[string][]httpapi.Client {
 	clients := make(map[string][]httpapi.Client)
-	for name, s := range h.Settings {
-		for _, c := range s.Clients {
-			clients[name] = append(clients[name], httpapi.Client(c))
+	for name, s := range c.Homeservers.Settings {
+		if own := c.Brands[s.Brand].Clients; len(own) > 0 {
+			clients[name] = parseClients(own)
 		}
 	}
 	return clients

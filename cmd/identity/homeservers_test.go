@@ -41,7 +41,7 @@ func TestWhatAClientAsksForGoesBeforeTheHomeservers(t *testing.T) {
 	}
 }
 
-// Conformance (homeservers): brands that there are not, senders of two | a fault of the configuration (also TestEveryFaultIsReportedAtOnce)
+// Conformance (homeservers): brands that there are not | a fault of the configuration (also TestEveryFaultIsReportedAtOnce)
 func TestSettingsOfHomeserversThatWork(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -52,19 +52,19 @@ func TestSettingsOfHomeserversThatWork(t *testing.T) {
 	}
 	const rest = `
 templates: .
-email: {host: localhost, tls: none, from: a@example.org, brands: {sending: {from: b@example.org}, answering: {reply_to: c@example.org}}}
+email: {host: localhost, tls: none, from: a@example.org}
+brands: {sending: {from: b@example.org}, answering: {reply_to: c@example.org}, inviting: {clients: [App <https://app.example.org>]}}
 `
 	for name, c := range map[string]struct{ settings, fault string }{
-		"brands that send":                 {"{brand: sending}", ""},
-		"brands with letters":              {"{brand: lettered}", ""},
-		"brands with text messages":        {"{brand: texted}", ""},
-		"brands with pages":                {"{brand: paged}", ""},
-		"brands that nobody has":           {"{brand: acme}", `brand: value "acme": there is no such brand: name it in email.brands, or give it a folder among the templates or the pages; known here: answering, lettered, paged, sending, texted`},
-		"brands of tools":                  {"{brand: .git}", `".git": there is no such brand`},
-		"senders of two":                   {"{brand: sending, from: d@example.org}", `settings."example.org".from: the brand sending has a sender, which counts`},
-		"a sender and a brand without one": {"{brand: answering, from: d@example.org}", ""},
-		"clients":                          {"{clients: [{name: App, url: 'https://app.example.org'}]}", ""},
-		"nothing":                          {"{}", ""},
+		"brands that send":             {"{brand: sending}", ""},
+		"brands with letters":          {"{brand: lettered}", ""},
+		"brands with text messages":    {"{brand: texted}", ""},
+		"brands with pages":            {"{brand: paged}", ""},
+		"brands that nobody has":       {"{brand: acme}", `brand: value "acme": there is no such brand: name it in brands, or give it a folder among the templates or the pages; known here: answering, inviting, lettered, paged, sending, texted`},
+		"brands of tools":              {"{brand: .git}", `".git": there is no such brand`},
+		"brands with clients":          {"{brand: inviting}", ""},
+		"a sender of a former version": {"{from: d@example.org}", `settings["example.org"].from: is one of a brand now`},
+		"nothing":                      {"{}", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -79,7 +79,7 @@ email: {host: localhost, tls: none, from: a@example.org, brands: {sending: {from
 }
 
 // TestHomeserversAreToldApart runs the program for two homeservers, one with a
-// brand and one with a sender and a language, and turns a third away.
+// brand with words and one with a sender and a language, and turns a third away.
 func TestHomeserversAreToldApart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, storetest.SQLite(t))
@@ -99,9 +99,9 @@ func TestHomeserversAreToldApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(string(config), "homeservers: {", fmt.Sprintf(`homeservers: {allow: [%q, two.example], settings: {
-  %q: {brand: acme, clients: [{name: Acme, url: "https://chat.acme.example"}]},
-  two.example: {from: "Two <id@two.example>", language: de}}, `, w.homeserver, w.homeserver), 1)
-	writeFile(t, w.config, text+fmt.Sprintf("templates: %q\ntrusted_homeservers: {127.0.0.1: [two.example]}\n", dir))
+  %q: {brand: acme},
+  two.example: {brand: two, language: de}}, `, w.homeserver, w.homeserver), 1)
+	writeFile(t, w.config, text+fmt.Sprintf("brands: {acme: {clients: ['Acme <https://chat.acme.example>']}, two: {from: Two <id@two.example>}}\ntemplates: %q\ntrusted_homeservers: {127.0.0.1: [two.example]}\n", dir))
 	w.start(t)
 
 	one := w.register(t, w.front.URL, "alice")

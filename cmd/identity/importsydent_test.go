@@ -261,7 +261,7 @@ func TestMigrationPageNamesOptionsThatExist(t *testing.T) {
 			}
 		}
 	}
-	if named < 20 {
+	if named < 15 {
 		t.Errorf("only %d options were found on the page", named)
 	}
 }

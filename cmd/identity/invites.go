@@ -22,11 +22,7 @@ func (c *Config) clients() []httpapi.Client {
 	if len(c.Invites.Clients) == 0 {
 		return []httpapi.Client{{Name: "Element", URL: "https://app.element.io"}}
 	}
-	clients := make([]httpapi.Client, len(c.Invites.Clients))
-	for i, client := range c.Invites.Clients {
-		clients[i] = httpapi.Client(client)
-	}
-	return clients
+	return parseClients(c.Invites.Clients)
 }
 
 func (c *Config) validateInvites(p *conf.Problems) {
@@ -34,20 +30,38 @@ func (c *Config) validateInvites(p *conf.Problems) {
 		p.Add("invites.shown", n, "use a number from 1 to 20")
 	}
 	validateClients("invites.clients", c.Invites.Clients, p)
+	for _, name := range sortedKeys(c.Brands) {
+		validateClients(fmt.Sprintf("brands.%q.clients", name), c.Brands[name].Clients, p)
+	}
 }
 
-func validateClients(path string, clients []ClientConfig, p *conf.Problems) {
-	for i, client := range clients {
-		path := fmt.Sprintf("%s[%d]", path, i)
-		if client.Name == "" {
-			p.Add(path+".name", nil, "is missing: write what people know the client by")
-		}
+func validateClients(path string, clients []string, p *conf.Problems) {
+	for i, text := range clients {
+		client := parseClient(text)
 		u, err := url.Parse(client.URL)
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
+		if client.Name == "" || err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" ||
 			u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			p.Add(path+".url", client.URL, "use the https URL where the client begins, such as https://app.element.io")
+			p.Add(fmt.Sprintf("%s[%d]", path, i), text, `write what people know the client by and the https URL where it begins, such as "Element <https://app.element.io>"`)
 		}
 	}
+}
+
+func parseClients(texts []string) []httpapi.Client {
+	clients := make([]httpapi.Client, len(texts))
+	for i, text := range texts {
+		clients[i] = parseClient(text)
+	}
+	return clients
+}
+
+// parseClient reads "Name <URL>". What is amiss has no URL.
+func parseClient(text string) httpapi.Client {
+	name, rest, _ := strings.Cut(text, "<")
+	address, ok := strings.CutSuffix(rest, ">")
+	if !ok {
+		address = ""
+	}
+	return httpapi.Client{Name: strings.TrimSpace(name), URL: address}
 }
 
 // federation makes the homeserver client what invites and unbinding ask for.

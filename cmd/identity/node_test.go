@@ -24,6 +24,7 @@ type site struct {
 	config     string // the name of the file
 	relay      *threepidtest.SMTP
 	homeserver string // the server name
+	caFile     string // of relay and homeserver
 }
 
 // newSite makes a site with a database. Of the homeserver's users, whatever name it
@@ -43,6 +44,7 @@ func newSite(t testing.TB, database, more string) *site {
 	}), "127.0.0.1", "localhost")
 	s.homeserver = hs.Listener.Addr().String()
 
+	s.caFile = authorities(t, s.relay.CAFile, ca.File(t))
 	where := fmt.Sprintf("url: %q", database)
 	if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
 		where = fmt.Sprintf("test_path: %q", path)
@@ -54,13 +56,13 @@ data_dir: data
 secret_key: the-code-key-of-the-tests-0123456789
 http: {listen: ["127.0.0.1:0"], admin_listen: 127.0.0.1:0, test_drain_delay: 0s}
 database: {%s}
-email: {host: %s, port: %d, from: noreply@example.org}
+email: {host: %q, from: noreply@example.org}
 allow_networks: [127.0.0.0/8]
 ca_file: %q
 log: {format: json}
 %s
 %s
-`, where, s.relay.Host, s.relay.Port, authorities(t, s.relay.CAFile, ca.File(t)), noLimits(), more))
+`, where, s.relay.Addr, s.caFile, noLimits(), more))
 	return s
 }
 

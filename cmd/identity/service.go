@@ -30,6 +30,9 @@ import (
 // tracerName names what makes the spans of this package.
 const tracerName = "github.com/matrix-herald/herald/cmd/identity"
 
+// pepperInterval is the time between two changes of the lookup pepper.
+const pepperInterval = 7 * 24 * time.Hour
+
 // messengers carry codes to people.
 type messengers struct {
 	mail     mailer
@@ -56,7 +59,7 @@ func newMessengers(cfg *Config, pages *httpapi.Pages, env environment) (*messeng
 
 // mail returns what mails are sent with, whose links lead to pages.
 func (c *Config) mail(pages *httpapi.Pages, env environment) email.Options {
-	o := email.Options{Config: c.Email, BaseURL: c.PublicBaseURL, Homeservers: c.Homeservers.senders(), Registerer: env.reg, Log: env.log}
+	o := email.Options{Config: c.Email, BaseURL: c.PublicBaseURL, Registerer: env.reg, Log: env.log}
 	if pages != nil { // else they are faulty, and the faults of the mails are looked for
 		o.PageBrands = pages.Brands()
 	}
@@ -172,7 +175,7 @@ func newService(ctx context.Context, cfg *Config, db *store, m *messengers, serv
 	if s.keys, err = openKeyring(ctx, db, env.log); err != nil {
 		return nil, err
 	}
-	if s.peppers, err = openPeppers(ctx, cfg, db, env.log, metrics); err != nil {
+	if s.peppers, err = openPeppers(ctx, db, env.log, metrics); err != nil {
 		return nil, err
 	}
 	s.directory, err = identity.NewDirectory(identity.DirectoryOptions{
@@ -208,9 +211,9 @@ func openKeyring(ctx context.Context, db *store, log *slog.Logger) (*identity.Ke
 	return keys, err
 }
 
-func openPeppers(ctx context.Context, cfg *Config, db *store, log *slog.Logger, metrics *identity.Metrics) (*identity.Peppers, error) {
+func openPeppers(ctx context.Context, db *store, log *slog.Logger, metrics *identity.Metrics) (*identity.Peppers, error) {
 	return identity.OpenPeppers(ctx, identity.PeppersOptions{
-		Store: db, Directory: db, Interval: cfg.Lookup.PepperInterval.Std(), Grace: cfg.Lookup.PepperGrace.Std(),
+		Store: db, Directory: db, Interval: pepperInterval,
 		Now: time.Now, Log: log, Metrics: metrics,
 	})
 }
@@ -220,7 +223,7 @@ func newHandler(cfg *Config, s *service, pages *httpapi.Pages, env environment) 
 	return httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Terms: s.terms, Directory: s.directory, Keys: s.keys, Sessions: s.sessions,
 		Invites: s.invites, Homeservers: s.servers, BaseURL: cfg.PublicBaseURL, Clients: cfg.clients(),
-		ClientsOf: cfg.Homeservers.clients(), Allow: cfg.Homeservers.Allow,
+		ClientsOf: cfg.clientsOf(), Allow: cfg.Homeservers.Allow,
 		Pages: pages, ConfirmPage: cfg.Validation.ConfirmPage, V1: cfg.v1(), Limits: cfg.Limits.Limits, Limiter: s.limiter, TrustedSources: cfg.Limits.networks(), Log: env.log, Registerer: env.reg,
 		BytesInFlight:  cfg.Limits.BytesInFlight,
 		TrustedProxies: cfg.HTTP.TrustedProxies, Timeout: cfg.HTTP.RequestTimeout.Std(),

@@ -28,7 +28,7 @@ const maxShown = 1000
 var (
 	mailRemedies = map[sending.Outcome]string{
 		sending.Disabled:    "set email.host and email.from",
-		sending.Unreachable: "check email.host, email.port and email.oauth2.token_url, and whether a firewall lets this machine out",
+		sending.Unreachable: "check email.host with its port and email.oauth2.token_url, and whether a firewall lets this machine out",
 		sending.TLS:         "email.host must be a name in the relay's certificate, ca_file must hold its authority if that is your own, and port 465 needs tls: tls",
 		sending.Auth:        "check email.username and the password, or email.oauth2; Microsoft 365 and Google take access tokens alone, see docs/limits-and-brands.md",
 		sending.NoUTF8:      "try an address in ASCII, or find a relay that offers SMTPUTF8",
@@ -41,7 +41,7 @@ var (
 	}
 	smsRemedies = map[sending.Outcome]string{
 		sending.Disabled:    "set sms.provider",
-		sending.Country:     "the number's country is not in sms.allow, is in sms.reject, or is switched off in Twilio's console (Geo permissions)",
+		sending.Country:     "the number's country is not in sms.countries, or has a \"!\" there, or is switched off in Twilio's console (Geo permissions)",
 		sending.Unreachable: "check the provider's URL and whether a firewall lets this machine out; a private network has to be in allow_networks",
 		sending.Auth:        "check the account's ID and secret",
 		sending.Limited:     "the provider gets too many requests, or the account is at its limit: look into its console",

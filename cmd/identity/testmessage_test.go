@@ -48,7 +48,7 @@ func TestTestMessages(t *testing.T) {
 			}, 1,
 			[]string{"< 402 ", `< {"error": "no money for 447700900001"}`, "answered 402", "What to do: what the provider said tells why"},
 		},
-		"a text message abroad":         {[]string{"test-sms", "-to", "+33601020304"}, func() {}, 1, []string{"its country is not on the list", "What to do: the number's country is not in sms.allow"}},
+		"a text message abroad":         {[]string{"test-sms", "-to", "+33601020304"}, func() {}, 1, []string{"its country is not on the list", "What to do: the number's country is not in sms.countries"}},
 		"a text message to some number": {[]string{"test-sms", "-to", "07700900001"}, func() {}, 1, []string{"code of its country"}},
 	} {
 		tc.prepare()

@@ -32,15 +32,6 @@ func (c *Config) validate(p *conf.Problems) {
 	c.Email.Validate("email", p)
 	c.SMS.Validate("sms", p)
 	c.validateSessions(p)
-	atLeast := func(path string, d, least conf.Duration) {
-		if d < least {
-			p.Add(path, d, fmt.Sprintf("use at least %s", least))
-		}
-	}
-	atLeast("lookup.pepper_interval", c.Lookup.PepperInterval, 0)
-	if c.Lookup.PepperInterval > 0 && c.Lookup.PepperInterval <= c.Lookup.PepperGrace {
-		p.Add("lookup.pepper_interval", c.Lookup.PepperInterval, "make it longer than an hour, for which an old pepper is honoured, or 0s for never")
-	}
 	c.validateInvites(p)
 	c.validateHomeservers(p)
 	if c.Templates != "" {
@@ -51,7 +42,7 @@ func (c *Config) validate(p *conf.Problems) {
 	c.loadRoots(p)
 	c.Limits.validate("limits", p)
 	c.Redis.Validate("redis", p)
-	c.Homeservers.validateSettings(c.Email.Brands, c.brands(), p)
+	c.Homeservers.validateSettings(c.brands(), p)
 	c.validateV1(p)
 	c.Log.Validate("log", p)
 	c.Tracing.Validate("tracing", p)

@@ -90,10 +90,10 @@ data_dir: data
 secret_key_file: code_key
 http: {listen: ["127.0.0.1:0"], admin_listen: "127.0.0.1:0", test_drain_delay: 100ms, trusted_proxies: [127.0.0.1]}
 database: %s
-email: {host: %s, port: %d, from: "Herald <noreply@id.example.org>"}
+email: {host: %q, from: "Herald <noreply@id.example.org>"}
 sms:
   provider: webhook
-  allow: [GB]
+  countries: [GB]
   webhook: {url: %s, body: '{"to": {{json .To}}, "text": {{json .Text}}}'}
 homeservers: {names_for_us: []}
 allow_networks: [127.0.0.0/8]
@@ -101,7 +101,7 @@ ca_file: %s
 log: {format: json, level: debug}
 terms:
   privacy: {version: "1.0", languages: {en: {name: Privacy, url: "https://id.example.org/privacy-1.0-en"}}}
-%s`, serverName, w.front.URL, where, w.relay.Host, w.relay.Port, w.gateway.URL, authorities(t, w.relay.CAFile, ca.File(t)), shared))
+%s`, serverName, w.front.URL, where, w.relay.Addr, w.gateway.URL, authorities(t, w.relay.CAFile, ca.File(t)), shared))
 	return w
 }
 

@@ -167,12 +167,7 @@ func (c *converter) homeservers() {
 }
 
 func (c *converter) email() {
-	section := yaml.MapSlice{
-		{Key: "host", Value: c.get("email", "email.smtphost")},
-	}
-	if section[0].Value == "" {
-		section[0].Value = "localhost"
-	}
+	var section yaml.MapSlice
 	add := func(name string, value any) {
 		if value != "" && value != 0 {
 			section = append(section, yaml.MapItem{Key: name, Value: value})
@@ -187,7 +182,7 @@ func (c *converter) email() {
 	if port == 0 {
 		port = map[string]int{"tls": 465, "starttls": 25, "none": 25}[mode]
 	}
-	add("port", port)
+	add("host", net.JoinHostPort(cmp.Or(strings.Trim(c.get("email", "email.smtphost"), "[]"), "localhost"), strconv.Itoa(port)))
 	add("tls", mode)
 	c.known["email.hostname"] = true // the host of public_base_url greets the relay
 	add("username", c.get("email", "email.smtpusername"))
@@ -218,9 +213,7 @@ func (c *converter) invites() {
 		if err != nil || u.Host == "" {
 			c.warn("email.default_web_client_location", "is not a URL and is left out")
 		} else {
-			section = append(section, yaml.MapItem{Key: "clients", Value: []yaml.MapSlice{{
-				{Key: "name", Value: u.Hostname()}, {Key: "url", Value: location},
-			}}})
+			section = append(section, yaml.MapItem{Key: "clients", Value: []string{u.Hostname() + " <" + location + ">"}})
 		}
 	}
 	c.set("invites", section)
@@ -247,7 +240,7 @@ func (c *converter) leftBehind() {
 		{"msisdn.ratelimit.", "see limits.mail_per_address"},
 		{"country.ratelimit.", "see limits.sms_per_country"},
 		{"email.third_party_invite_", "there is nothing like it"},
-		{"smsrule.", "name the countries in sms.allow"},
+		{"smsrule.", "name the countries in sms.countries"},
 		{"originators.", "see sms.from"},
 		{"", "is not known here"},
 	}
@@ -277,7 +270,7 @@ func (c *converter) leave(section string, remedies []struct{ prefix, text string
 			continue
 		}
 		if section == "sms" && (option == "username" || option == "password" || option == "bodytemplate") {
-			c.warn("["+section+"] "+option, "OpenMarket is not supported: set sms.provider to twilio, or to webhook for any gateway, and sms.allow")
+			c.warn("["+section+"] "+option, "OpenMarket is not supported: set sms.provider to twilio, or to webhook for any gateway, and sms.countries")
 			continue
 		}
 		for _, r := range remedies {

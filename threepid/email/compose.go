@@ -29,8 +29,8 @@ type Common struct {
 
 // letter is what there is to know of a mail before it is worded.
 type letter struct {
-	template                        string
-	to, brand, homeserver, language string
+	template            string
+	to, brand, language string
 	// path and query are where its link leads.
 	path  string
 	query url.Values
@@ -67,17 +67,10 @@ func (s *Sender) compose(l letter, data func(Common) any) (message, error) {
 		return message{}, sending.Failed(sending.Invalid, err.Error())
 	}
 	return message{
-		sender: s.from(l.brand, l.homeserver), to: l.to, subject: m.Subject, text: m.Text, html: m.HTML,
+		sender: s.from(l.brand), to: l.to, subject: m.Subject, text: m.Text, html: m.HTML,
 		language: t.Language(), private: private,
 	}, nil
 }
 
-// from returns who a mail is from: the brand's sender, or the homeserver's, or the
-// one of all others.
-func (s *Sender) from(brand, homeserver string) sender {
-	var from sender
-	if brand != "" {
-		from = s.senders[brand]
-	}
-	return from.or(s.servers[homeserver]).or(s.senders[""])
-}
+// from returns who a mail is from: the brand's sender, or the one of all others.
+func (s *Sender) from(brand string) sender { return s.senders[brand].or(s.senders[""]) }

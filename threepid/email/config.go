@@ -32,10 +32,9 @@ const (
 // Config says which relay takes the mail and what it looks like. An option that
 // is absent has its default. Without a host no mail is sent.
 type Config struct {
-	// Host is the name of the mail relay. Without one no mail is sent.
+	// Host is the mail relay, as host or host:port. Default of the port: 587, 465
+	// with tls: tls, 25 with tls: none. Without a relay no mail is sent.
 	Host string `yaml:"host"`
-	// Port is its port. Default: 587, 465 with tls: tls, 25 with tls: none.
-	Port int `yaml:"port"`
 	// TLS is "starttls" (the default), "tls" or "none".
 	TLS string `yaml:"tls"`
 	// RootCAs are the authorities that certificates may be signed by; nil is the
@@ -60,8 +59,9 @@ type Config struct {
 	From string `yaml:"from"`
 	// ReplyTo is where answers go. Default: From.
 	ReplyTo string `yaml:"reply_to"`
-	// Brands are those with another sender, by the name that clients ask for.
-	Brands map[string]Brand `yaml:"brands"`
+	// Brands are those with another sender, by the name that clients ask for. They
+	// stand at the top of the configuration, under brands.
+	Brands map[string]Brand
 
 	// AtOnce is how many mails are sent at once, 1 to 1000. Microsoft 365 takes 3.
 	AtOnce int `yaml:"max_sending"`
@@ -86,14 +86,11 @@ func (c Config) Warnings() []string {
 	if c.Host == "" {
 		return []string{"no mail relay is configured (host): requests to validate an email address are refused"}
 	}
-	if c.TLS == TLSNone && !isLoopback(c.Host) {
+	if host, _ := c.address(); c.TLS == TLSNone && !isLoopback(host) {
 		return []string{"mail goes to the relay without encryption (tls: none): whoever can read along can take over accounts"}
 	}
 	return nil
 }
-
-// Validate adds every fault of b to p, under path.
-func (b Brand) Validate(path string, p *conf.Problems) { b.resolve(path, p) }
 
 func (b Brand) resolve(path string, p *conf.Problems) sender {
 	return sender{parseSender(path+".from", b.From, p), parseSender(path+".reply_to", b.ReplyTo, p)}
@@ -113,14 +110,23 @@ func (s sender) or(other sender) sender {
 // settings are a Config that has been checked, with the defaults in place.
 type settings struct {
 	Config
-	senders map[string]sender // by brand, the default one under ""
+	host, port string
+	senders    map[string]sender // by brand, the default one under ""
+}
+
+// address returns the host and the port of the relay, "" without one.
+func (c Config) address() (host, port string) {
+	if host, port, err := net.SplitHostPort(c.Host); err == nil {
+		return host, port
+	}
+	return strings.Trim(c.Host, "[]"), "" // an address of IPv6 may come without brackets
 }
 
 // resolve checks c and adds its faults to p; without any the settings work.
 func (c Config) resolve(path string, p *conf.Problems) settings {
 	s := settings{Config: c, senders: make(map[string]sender)}
 	if c.Host == "" {
-		if c.Username != "" || c.From != "" || c.Port != 0 {
+		if c.Username != "" || c.From != "" {
 			p.Add(path+".host", nil, "is missing: name the mail relay, or remove the other options to send no mail")
 		}
 	} else {
@@ -134,17 +140,17 @@ func (c Config) resolve(path string, p *conf.Problems) settings {
 }
 
 func (s *settings) checkRelay(path string, p *conf.Problems) {
-	if strings.ContainsAny(s.Host, " /\r\n\t@") || strings.Contains(s.Host, ":") && net.ParseIP(s.Host) == nil {
-		p.Add(path+".host", s.Host, "must be a host name or an IP address; the port has an option of its own")
-	}
 	s.TLS = cmp.Or(s.TLS, TLSStart)
-	ports := map[string]int{TLSStart: 587, TLSImplicit: 465, TLSNone: 25}
-	if ports[s.TLS] == 0 {
-		p.Add(path+".tls", s.TLS, `must be "starttls", "tls" (from the first byte) or "none"`)
+	ports := map[string]string{TLSStart: "587", TLSImplicit: "465", TLSNone: "25"}
+	host, port := s.address()
+	s.host, s.port = host, cmp.Or(port, ports[s.TLS])
+	n, err := strconv.ParseUint(cmp.Or(port, "25"), 10, 16)
+	if host == "" || strings.ContainsAny(host, " /\r\n\t@[]") || strings.Contains(host, ":") && net.ParseIP(host) == nil ||
+		strings.HasSuffix(s.Host, ":") || err != nil || n == 0 {
+		p.Add(path+".host", s.Host, "must be a host name or an IP address, with a port of 1 to 65535 if need be, as in smtp.example.org:587")
 	}
-	s.Port = cmp.Or(s.Port, ports[s.TLS])
-	if s.Port < 0 || s.Port > 65535 {
-		p.Add(path+".port", s.Port, "must be from 1 to 65535")
+	if ports[s.TLS] == "" {
+		p.Add(path+".tls", s.TLS, `must be "starttls", "tls" (from the first byte) or "none"`)
 	}
 	if strings.ContainsFunc(s.EHLO, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		p.Add(path+".ehlo", s.EHLO, "must be a host name in ASCII")
@@ -172,7 +178,7 @@ func (s *settings) checkRelay(path string, p *conf.Problems) {
 		p.Add(path+".username", nil, "is missing, and there is a password")
 	case s.Username != "" && s.Password == "":
 		p.Add(path+".password", nil, "is missing: write it here or its file's name in password_file")
-	case s.Username != "" && s.TLS == TLSNone && !isLoopback(s.Host):
+	case s.Username != "" && s.TLS == TLSNone && !isLoopback(s.host):
 		p.Add(path+".tls", s.TLS, "would send the password in clear text: use TLS")
 	case s.Username != "" && s.TLS == TLSNone && s.Auth == AuthAuto:
 		p.Add(path+".auth", s.Auth, "sends no password in clear text: use TLS, or say plain or login if that is what you want on this machine")
@@ -184,10 +190,10 @@ func (s *settings) checkSenders(path string, p *conf.Problems) {
 		p.Add(path+".from", nil, `is missing: the sender of all mail, such as "Example <noreply@example.org>"`)
 	}
 	for name, b := range s.Brands {
-		s.senders[name] = b.resolve(path+".brands."+strconv.Quote(name), p)
+		s.senders[name] = b.resolve("brands."+strconv.Quote(name), p)
 	}
 	if _, ok := s.Brands[""]; ok {
-		p.Add(path+".brands", nil, "has a brand without a name")
+		p.Add("brands", nil, "has a brand without a name")
 	}
 	s.senders[""] = Brand{s.From, s.ReplyTo}.resolve(path, p)
 }

@@ -19,12 +19,14 @@ import (
 func parse(t *testing.T, yaml string) (email.Config, error) {
 	t.Helper()
 	var file struct {
-		Email email.Config `yaml:"email"`
+		Email  email.Config           `yaml:"email"`
+		Brands map[string]email.Brand `yaml:"brands"`
 	}
 	if err := conf.Load(conf.LoadOptions{Name: "identity.yaml", Data: []byte(yaml), Dir: t.TempDir()}, &file); err != nil {
 		t.Fatal(err)
 	}
 	var p conf.Problems
+	file.Email.Brands = file.Brands
 	file.Email.Validate("email", &p)
 	return file.Email, p.Err()
 }
@@ -38,16 +40,15 @@ func TestValidConfigurations(t *testing.T) {
 		"nothing at all": {"email: {}", 1},
 		"the least":      {"email: {host: mail.example.org, from: noreply@example.org}", 0},
 		"everything": {`email:
-  host: 2001:db8::25
-  port: 2525
+  host: "[2001:db8::25]:2525"
   tls: starttls
   username: id
   password: p
   auth: login
   from: "Matrix Ü <NoReply@bücher.example>"
   reply_to: help@example.org
-  brands: {acme: {from: acme@example.org, reply_to: "Acme <help@acme.example>"}}
   max_sending: 1000
+brands: {acme: {from: acme@example.org, reply_to: "Acme <help@acme.example>"}}
 `, 0},
 		"a relay on this machine without TLS": {"email: {host: localhost, from: a@example.org, tls: none, username: x, password: y, auth: plain}", 0},
 		"access tokens":                       {"email: {host: mail.example.org, from: a@example.org, username: x, oauth2: {token_url: 'https://x.example', client_id: x, client_secret: y, scopes: [z]}}", 0},
@@ -69,7 +70,8 @@ func TestFaultyConfigurations(t *testing.T) {
 	for name, tc := range map[string]struct{ yaml, want string }{
 		"options without a host":               {"email: {from: noreply@example.org}", "email.host: is missing"},
 		"no sender":                            {"email: {host: mail.example.org}", "email.from: is missing"},
-		"a host with a port":                   {"email: {host: 'mail.example.org:25', from: a@example.org}", "email.host: value"},
+		"a host with two ports":                {"email: {host: 'mail.example.org:25:25', from: a@example.org}", "email.host: value"},
+		"a host that is an address and more":   {"email: {host: '2001:db8::25:x', from: a@example.org}", "email.host: value"},
 		"a host that is a URL":                 {"email: {host: 'smtp://mail.example.org', from: a@example.org}", "email.host: value"},
 		"a sender that is none":                {"email: {host: m.example.org, from: Matrix}", "email.from: value"},
 		"a sender without a full domain":       {"email: {host: m.example.org, from: id@localhost}", "email.from: value"},
@@ -78,12 +80,12 @@ func TestFaultyConfigurations(t *testing.T) {
 		"a sender with a line break":           {`email: {host: m.example.org, from: "a@example.org\r\nBcc: b@example.org"}`, "email.from: value"},
 		"a name with an encoded line break":    {`email: {host: m.example.org, from: "=?utf-8?q?a=0D=0ABcc:_b@example.org?= <a@example.org>"}`, "email.from: value"},
 		"answers to nowhere":                   {relay + "reply_to: x}", "email.reply_to: value"},
-		"a brand's sender that is none":        {relay + "brands: {acme: {from: x}}}", `email.brands."acme".from: value`},
-		"a brand without a name":               {relay + "brands: {'': {from: a@example.org}}}", "email.brands: has a brand without a name"},
+		"a brand's sender that is none":        {relay + "}\nbrands: {acme: {from: x}}", `brands."acme".from: value`},
+		"a brand without a name":               {relay + "}\nbrands: {'': {from: a@example.org}}", "brands: has a brand without a name"},
 		"a way of TLS that there is not":       {relay + "tls: insecure}", "email.tls: value"},
 		"a way to log in that there is not":    {relay + "username: x, password: y, auth: ntlm}", "email.auth: value"},
-		"a port beyond all ports":              {relay + "port: 65536}", "email.port: value"},
-		"a negative port":                      {relay + "port: -1}", "email.port: value"},
+		"a port beyond all ports":              {"email: {host: 'm.example.org:65536', from: a@example.org}", "email.host: value"},
+		"no port":                              {"email: {host: 'm.example.org:', from: a@example.org}", "email.host: value"},
 		"a user name without a password":       {relay + "username: x}", "email.password: is missing"},
 		"a password without a user name":       {relay + "password: x}", "email.username: is missing"},
 		"a password in clear text":             {relay + "username: x, password: y, tls: none}", "email.tls: value"},

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,9 +31,6 @@ type Options struct {
 	// BaseURL is where clients and browsers reach this service, such as
 	// https://id.example.org. Links in mails lead there.
 	BaseURL string
-	// Homeservers are those whose users' mails are from somebody else than
-	// Config.From says, by server name. A brand that has a sender has the last word.
-	Homeservers map[string]Brand
 	// PageBrands are the brands that have pages of their own for links to lead to.
 	PageBrands []string
 	// Registerer takes the metrics.
@@ -49,7 +45,6 @@ type Options struct {
 type Sender struct {
 	base      *url.URL
 	senders   map[string]sender // by brand, the default one under ""
-	servers   map[string]sender // by homeserver
 	pages     []string          // brands
 	templates *templates.Set
 	warnings  []string
@@ -104,12 +99,6 @@ func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 func newSender(opts Options) (*Sender, settings, error) {
 	var p conf.Problems
 	set := opts.Config.resolve("email", &p)
-	servers := make(map[string]sender)
-	if set.Host != "" {
-		for name, b := range opts.Homeservers {
-			servers[name] = b.resolve("homeservers."+strconv.Quote(name), &p)
-		}
-	}
 	if err := p.Err(); err != nil {
 		return nil, settings{}, err
 	}
@@ -127,7 +116,7 @@ func newSender(opts Options) (*Sender, settings, error) {
 		return nil, settings{}, fmt.Errorf("mail templates: %w", err)
 	}
 	return &Sender{
-		base: base, senders: set.senders, servers: servers, pages: opts.PageBrands, templates: templates, warnings: warnings,
+		base: base, senders: set.senders, pages: opts.PageBrands, templates: templates, warnings: warnings,
 		slots: sending.New(sending.Options{
 			Config: set.Config.Config, One: "mail", Many: "mails", Templates: []string{verificationName, invitationName},
 			Registerer: opts.Registerer, Log: opts.Log,

@@ -47,7 +47,7 @@ func invitationKind() templates.Kind {
 // invitation words the mail of an invitation.
 func (s *Sender) invitation(i threepid.Invitation) (message, error) {
 	return s.compose(letter{
-		template: invitationName, to: i.To, brand: i.Brand, homeserver: i.Homeserver, language: i.Language,
+		template: invitationName, to: i.To, brand: i.Brand, language: i.Language,
 		path:  "_matrix/identity/herald/v1/invite",
 		query: url.Values{"token": {i.Token}, "private_key": {i.PrivateKey}},
 	}, func(about Common) any {

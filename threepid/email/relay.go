@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/textproto"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -54,11 +53,11 @@ type relay struct {
 
 func newRelay(s settings, ehlo string, now func() time.Time) (*relay, error) {
 	s.EHLO = cmp.Or(s.EHLO, ehlo)
-	r := &relay{settings: s, addr: net.JoinHostPort(s.Host, strconv.Itoa(s.Port)), now: now}
+	r := &relay{settings: s, addr: net.JoinHostPort(s.host, s.port), now: now}
 	if s.TLS == TLSNone {
 		return r, nil
 	}
-	r.tls = &tls.Config{ServerName: s.Host, MinVersion: tls.VersionTLS12, RootCAs: s.RootCAs}
+	r.tls = &tls.Config{ServerName: s.host, MinVersion: tls.VersionTLS12, RootCAs: s.RootCAs}
 	var err error
 	if s.Auth == AuthXOAUTH2 {
 		r.tokens, err = newTokens(s.OAuth2, s.Username, r.tls)
@@ -207,7 +206,7 @@ func (c *conn) open(ctx context.Context) (err error) {
 		wire = secure
 	}
 	c.step = stepGreeting
-	if c.client, err = smtp.NewClient(wire, c.Host); err != nil {
+	if c.client, err = smtp.NewClient(wire, c.host); err != nil {
 		return err
 	}
 	c.say("greeted")
@@ -254,9 +253,9 @@ func (c *conn) login() error {
 		case AuthXOAUTH2:
 			return c.client.Auth(smtp.XOAuth2Auth(c.Username, c.token))
 		case AuthLogin:
-			return c.client.Auth(smtp.LoginAuth(c.Username, password, c.Host, false))
+			return c.client.Auth(smtp.LoginAuth(c.Username, password, c.host, false))
 		default:
-			return c.client.Auth(smtp.PlainAuth("", c.Username, password, c.Host, false))
+			return c.client.Auth(smtp.PlainAuth("", c.Username, password, c.host, false))
 		}
 	}
 	f := sending.Failed(sending.Auth, "the relay offers no suitable way to log in")

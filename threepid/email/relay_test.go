@@ -198,7 +198,7 @@ func script(t *testing.T, lines ...string) email.Config {
 			})
 		}
 	})
-	return email.Config{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, From: "noreply@id.example.org"}
+	return email.Config{Host: l.Addr().String(), From: "noreply@id.example.org"}
 }
 
 func TestARelayThatIsNone(t *testing.T) {
@@ -208,7 +208,7 @@ func TestARelayThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	gone := email.Config{Host: "127.0.0.1", Port: closed.Addr().(*net.TCPAddr).Port, From: "noreply@id.example.org"}
+	gone := email.Config{Host: closed.Addr().String(), From: "noreply@id.example.org"}
 	implicit := script(t, "220 hello")
 	implicit.TLS = email.TLSImplicit
 	for name, tc := range map[string]struct {
@@ -401,7 +401,7 @@ func TestACertificateForAnotherName(t *testing.T) {
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
 	s := newSender(t, email.Config{
-		Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, TLS: email.TLSImplicit, RootCAs: ca.Pool(), From: "noreply@id.example.org",
+		Host: l.Addr().String(), TLS: email.TLSImplicit, RootCAs: ca.Pool(), From: "noreply@id.example.org",
 	})
 	checkSendError(t, s.Send(t.Context(), challenge()), "no safe TLS connection")
 	s.outcomes(t, "tls", 1)

@@ -38,7 +38,7 @@ func verificationKind() templates.Kind {
 // Service API, "GET /_matrix/identity/v2/validate/email/submitToken").
 func (s *Sender) verification(c threepid.Challenge) (message, error) {
 	return s.compose(letter{
-		template: verificationName, to: c.To, brand: c.Brand, homeserver: c.Homeserver, language: c.Language,
+		template: verificationName, to: c.To, brand: c.Brand, language: c.Language,
 		path:  "_matrix/identity/v2/validate/email/submitToken",
 		query: url.Values{"token": {c.Token}, "client_secret": {c.ClientSecret}, "sid": {c.SID}},
 	}, func(about Common) any {

@@ -18,8 +18,12 @@ const (
 	ProviderWebhook = "webhook"
 )
 
-// anywhere stands for every region in Config.Allow.
-const anywhere = "*"
+// anywhere stands for every region in Config.Countries, and not begins one that
+// nothing is sent to.
+const (
+	anywhere = "*"
+	not      = "!"
+)
 
 // defaultOriginator is the key of the originator for all other numbers.
 const defaultOriginator = "default"
@@ -37,13 +41,11 @@ type Config struct {
 	Twilio   TwilioConfig  `yaml:"twilio"`
 	Webhook  WebhookConfig `yaml:"webhook"`
 
-	// Allow lists the regions that messages are sent to, as ISO 3166-1 alpha-2
-	// codes such as GB, 001 for numbers of no region, or "*" for all. It is the
-	// region of the number itself that counts. A provider needs it: numbers of
-	// expensive networks are what fraud is about.
-	Allow []string `yaml:"allow"`
-	// Reject lists regions that nothing is sent to although Allow has them.
-	Reject []string `yaml:"reject"`
+	// Countries lists the regions that messages are sent to, as ISO 3166-1 alpha-2
+	// codes such as GB, 001 for numbers of no region, or "*" for all, but for those
+	// behind a "!": ["*", "!IE"]. It is the region of the number itself that counts.
+	// A provider needs it: numbers of expensive networks are what fraud is about.
+	Countries []string `yaml:"countries"`
 
 	// Originators is who messages are from, by country ("CA"), first digits ("44")
 	// or "default": a number, a short code, up to 11 letters and digits, or a
@@ -62,8 +64,8 @@ func (c Config) Warnings() []string {
 	switch {
 	case c.Provider == "":
 		return []string{"no SMS provider is configured (provider): requests to validate a telephone number are refused"}
-	case slices.Contains(c.Allow, anywhere):
-		return []string{`text messages go to every country (allow: "*"): fraudsters run up bills with numbers of expensive networks`}
+	case slices.Contains(c.Countries, anywhere):
+		return []string{`text messages go to every country (countries: "*"): fraudsters run up bills with numbers of expensive networks`}
 	case c.Provider == ProviderWebhook && strings.HasPrefix(c.Webhook.URL, "http://"):
 		return []string{"codes go to the SMS gateway without encryption (webhook.url): whoever can read along can take over accounts"}
 	}
@@ -91,19 +93,16 @@ func (c Config) resolve(path string, p *conf.Problems) Config {
 
 func (c Config) checkCountries(path string, p *conf.Problems) {
 	known := phonenumbers.GetSupportedRegions()
-	check := func(path, region string, also ...string) {
-		if !known[region] && !slices.Contains(also, region) {
-			p.Add(path, region, "must be an ISO 3166-1 alpha-2 code in capitals, such as GB")
+	some := false
+	for _, s := range c.Countries {
+		region, rejected := strings.CutPrefix(s, not)
+		some = some || !rejected
+		if !known[region] && region != phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY && s != anywhere {
+			p.Add(path+".countries", s, `must be "*" or an ISO 3166-1 alpha-2 code in capitals, such as GB, or "!GB" for all but that`)
 		}
 	}
-	for _, region := range c.Allow {
-		check(path+".allow", region, anywhere, phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY)
-	}
-	for _, region := range c.Reject {
-		check(path+".reject", region, phonenumbers.REGION_CODE_FOR_NON_GEO_ENTITY)
-	}
-	if c.Provider != "" && len(c.Allow) == 0 {
-		p.Add(path+".allow", nil, `is missing: list the countries that messages may be sent to, such as [GB, IE], because premium numbers elsewhere attract fraud`)
+	if !some && (c.Provider != "" || len(c.Countries) > 0) {
+		p.Add(path+".countries", nil, `is missing: list the countries that messages may be sent to, such as [GB, IE] or ["*", "!IE"], because premium numbers elsewhere attract fraud`)
 	}
 }
 
@@ -125,8 +124,8 @@ func (c Config) checkOriginators(path string, p *conf.Problems) {
 // allowed reports whether messages are sent to a region. A number of unknown
 // region is not sent to.
 func (c Config) allowed(region string) bool {
-	return region != "" && !slices.Contains(c.Reject, region) &&
-		(slices.Contains(c.Allow, region) || slices.Contains(c.Allow, anywhere))
+	return region != "" && !slices.Contains(c.Countries, not+region) &&
+		(slices.Contains(c.Countries, region) || slices.Contains(c.Countries, anywhere))
 }
 
 // originatorFor returns who a message to a number of a region is from, "" to

@@ -27,13 +27,13 @@ func parse(t testing.TB, yaml string) (sms.Config, error) {
 const (
 	twilioYAML = `sms:
   provider: twilio
-  allow: [GB]
+  countries: [GB]
   from: {default: Herald}
   twilio: {account_sid: AC0123456789abcdef0123456789abcdef, auth_token: x}
 `
 	webhookYAML = `sms:
   provider: webhook
-  allow: [GB]
+  countries: [GB]
   webhook:
     url: https://sms.example.org/send
     body: '{"to": {{json .To}}, "text": {{json .Text}}}'
@@ -50,7 +50,7 @@ func TestValidConfigurations(t *testing.T) {
 		"Twilio":               {twilioYAML, 0},
 		"a webhook":            {webhookYAML, 0},
 		"senders of all kinds": {strings.Replace(twilioYAML, "default: Herald", "default: Herald, 44: '123', NO: Norge, 001: Nowhere, CA: '+15005550006'", 1), 0},
-		"every country":        {strings.Replace(twilioYAML, "[GB]", "['*']\n  reject: [JM, '001']", 1), 1},
+		"every country":        {strings.Replace(twilioYAML, "[GB]", "['*', '!JM', '!001']", 1), 1},
 		"a webhook over http":  {strings.Replace(webhookYAML, "https://sms.example.org", "http://10.0.0.1", 1) + "    test_allow_networks: [10.0.0.0/8]\n", 1},
 		"everything of Twilio": {strings.Replace(twilioYAML, "auth_token: x",
 			"auth_token: x, key_sid: SK0123456789abcdef0123456789abcdef, base_url: 'https://api.ie1.twilio.com/'", 1), 0},
@@ -72,13 +72,14 @@ func TestFaultyConfigurations(t *testing.T) {
 	hook := func(old, replacement string) string { return strings.Replace(webhookYAML, old, replacement, 1) }
 	body := func(text string) string { return hook(`'{"to": {{json .To}}, "text": {{json .Text}}}'`, text) }
 	for name, tc := range map[string]struct{ yaml, want string }{
-		"another provider":               {"sms: {provider: pigeon, allow: [GB]}", "sms.provider: value"},
-		"no countries":                   {twilio("allow: [GB]", "allow: []"), "sms.allow: is missing"},
-		"a webhook without countries":    {hook("allow: [GB]", "allow: []"), "sms.allow: is missing"},
-		"a country that is none":         {twilio("[GB]", "[UK]"), "sms.allow: value"},
-		"a country in small letters":     {twilio("[GB]", "[gb]"), "sms.allow: value"},
-		"a country by its prefix":        {twilio("[GB]", "['44']"), "sms.allow: value"},
-		"a rejected country of no name":  {twilio("allow: [GB]", "allow: [GB]\n  reject: ['*']"), "sms.reject: value"},
+		"another provider":               {"sms: {provider: pigeon, countries: [GB]}", "sms.provider: value"},
+		"no countries":                   {twilio("countries: [GB]", "countries: []"), "sms.countries: is missing"},
+		"a webhook without countries":    {hook("countries: [GB]", "countries: []"), "sms.countries: is missing"},
+		"a country that is none":         {twilio("[GB]", "[UK]"), "sms.countries: value"},
+		"a country in small letters":     {twilio("[GB]", "[gb]"), "sms.countries: value"},
+		"a country by its prefix":        {twilio("[GB]", "['44']"), "sms.countries: value"},
+		"only those not to":              {twilio("[GB]", "['!GB']"), "sms.countries: is missing"},
+		"no country at all":              {twilio("countries: [GB]", "countries: [GB, '!*']"), "sms.countries: value"},
 		"no sender":                      {twilio("default: Herald", "'44': Herald"), "sms.from.default: is missing"},
 		"a prefix with a plus":           {twilio("default: Herald", "default: Herald, '+44': Herald"), "sms.from: value"},
 		"a sender for no country":        {twilio("default: Herald", "default: Herald, XX: Herald"), "sms.from: value"},
@@ -121,7 +122,7 @@ func TestFaultyConfigurations(t *testing.T) {
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ yaml, want string }{
-		"a faulty configuration": {"sms: {provider: webhook}", "sms.allow: is missing"},
+		"a faulty configuration": {"sms: {provider: webhook}", "sms.countries: is missing"},
 	} {
 		c, _ := parse(t, tc.yaml) // New validates again
 		if _, err := sms.New(sms.Options{Config: c, Service: "x", Registerer: prometheus.NewRegistry()}); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -140,7 +141,7 @@ func FuzzWebhookTemplates(f *testing.F) {
 			t.Skip("templates are the operator's own and may be endless")
 		}
 		c := sms.Config{
-			Provider: sms.ProviderWebhook, Allow: []string{"GB"},
+			Provider: sms.ProviderWebhook, Countries: []string{"GB"},
 			Webhook: sms.WebhookConfig{URL: url, Body: body, Headers: map[string]string{"X-Key": header}},
 		}
 		var p conf.Problems

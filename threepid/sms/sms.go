@@ -106,8 +106,8 @@ func New(opts Options) (*Sender, error) {
 // configuration lists none.
 func NewPrinter(opts Options, w io.Writer) (*Sender, error) {
 	opts.Config.Provider = ""
-	if len(opts.Config.Allow) == 0 {
-		opts.Config.Allow = []string{anywhere}
+	if len(opts.Config.Countries) == 0 {
+		opts.Config.Countries = []string{anywhere}
 	}
 	s, err := newSender(opts)
 	if err != nil {

@@ -32,7 +32,7 @@ func twilio(gateway *threepidtest.SMS) sms.Config {
 		Twilio: sms.TwilioConfig{
 			AccountSID: account, AuthToken: "hunter2", BaseURL: gateway.URL, AllowNetworks: []string{"127.0.0.0/8"},
 		},
-		Allow: []string{"GB", "US"}, Originators: map[string]string{"default": "+15005550006"},
+		Countries: []string{"GB", "US"}, Originators: map[string]string{"default": "+15005550006"},
 	}
 }
 
@@ -44,7 +44,7 @@ func webhook(gateway *threepidtest.SMS) sms.Config {
 			URL: gateway.URL + "/send", Body: `{"to": {{json .To}}, "text": {{json .Text}}}`,
 			Secret: "hunter2", AllowNetworks: []string{"127.0.0.0/8"},
 		},
-		Allow: []string{"GB"},
+		Countries: []string{"GB"},
 	}
 }
 
@@ -176,26 +176,26 @@ func TestTheMessageFitsIntoOneSegment(t *testing.T) {
 func TestCountries(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		allow, reject []string
-		region        string
-		sent          bool
+		countries []string
+		region    string
+		sent      bool
 	}{
-		"a country on the list":                  {[]string{"GB", "IE"}, nil, "GB", true},
-		"a country that is not on the list":      {[]string{"GB", "IE"}, nil, "JM", false},
-		"any country":                            {[]string{"*"}, nil, "JM", true},
-		"any country but one":                    {[]string{"*"}, []string{"JM"}, "JM", false},
-		"any other country but one":              {[]string{"*"}, []string{"JM"}, "GB", true},
-		"a country on both lists":                {[]string{"GB"}, []string{"GB"}, "GB", false},
-		"a number of no country":                 {[]string{"GB"}, nil, "001", false},
-		"a number of no country, on the list":    {[]string{"001"}, nil, "001", true},
-		"a number whose country nobody found":    {[]string{"*"}, nil, "", false},
-		"a country in small letters is not told": {[]string{"GB"}, nil, "gb", false},
+		"a country on the list":                  {[]string{"GB", "IE"}, "GB", true},
+		"a country that is not on the list":      {[]string{"GB", "IE"}, "JM", false},
+		"any country":                            {[]string{"*"}, "JM", true},
+		"any country but one":                    {[]string{"*", "!JM"}, "JM", false},
+		"any other country but one":              {[]string{"*", "!JM"}, "GB", true},
+		"a country that is wanted and not":       {[]string{"GB", "!GB"}, "GB", false},
+		"a number of no country":                 {[]string{"GB"}, "001", false},
+		"a number of no country, on the list":    {[]string{"001"}, "001", true},
+		"a number whose country nobody found":    {[]string{"*"}, "", false},
+		"a country in small letters is not told": {[]string{"GB"}, "gb", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			gateway := threepidtest.NewSMS(t)
 			config := webhook(gateway)
-			config.Allow, config.Reject = tc.allow, tc.reject
+			config.Countries = tc.countries
 			s := newSender(t, config)
 			c := challenge()
 			c.Region = tc.region
@@ -220,7 +220,7 @@ func TestOriginators(t *testing.T) {
 	t.Parallel()
 	gateway := threepidtest.NewSMS(t)
 	config := twilio(gateway)
-	config.Allow = []string{"*"}
+	config.Countries = []string{"*"}
 	config.Originators = map[string]string{
 		"default": "Herald", "1": "+15005550006", "US": "+15005550001", "CA": "+15005550002", "1876": "12345", "JM": "54321",
 		"44": service, "447911": "Late", "DE": "Deutsch", "49": "+4915100000000", "001": "Nowhere",

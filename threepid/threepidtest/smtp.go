@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -60,8 +61,7 @@ type Fault struct {
 
 // SMTP is a running relay. It stops when the test ends.
 type SMTP struct {
-	Host    string // "localhost", the name in the certificate beside 127.0.0.1
-	Port    int
+	Addr    string         // localhost:port; the certificate is for 127.0.0.1 too
 	RootCAs *x509.CertPool // trusts the relay's certificate
 	CAFile  string         // the same, as a PEM file
 
@@ -86,11 +86,11 @@ func NewSMTP(t testing.TB, opts SMTPOptions) *SMTP {
 	}
 	ca := newAuthority(t)
 	s := &SMTP{
-		Host: "localhost", Port: listener.Addr().(*net.TCPAddr).Port, RootCAs: ca.pool, CAFile: ca.file,
+		Addr: fmt.Sprintf("localhost:%d", listener.Addr().(*net.TCPAddr).Port), RootCAs: ca.pool, CAFile: ca.file,
 		opts: opts, listener: &tracked{Listener: listener}, messages: newJournal[Message](), held: newJournal[Stage](), stop: make(chan struct{}),
 	}
 	s.server = smtp.NewServer(smtp.BackendFunc(s.hello))
-	s.server.Domain = s.Host
+	s.server.Domain = "localhost"
 	s.server.ErrorLog = log.New(io.Discard, "", 0)
 	s.server.EnableSMTPUTF8 = opts.UTF8
 	s.server.AllowInsecureAuth = opts.PlainText
