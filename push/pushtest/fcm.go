@@ -52,6 +52,9 @@ type FCMAnswer struct {
 	Hang       bool // never answer
 	Cut        bool // close the connection without an answer
 	GoAway     bool // answer, and ask the client to leave the connection
+	// Endless, unless nil, is told how many bytes of a body of a GiB left before the
+	// client would have no more.
+	Endless chan<- int
 	// Delay is how long the answer is kept back once it is decided.
 	Delay time.Duration
 }

@@ -106,4 +106,14 @@ func (s *service) write(w http.ResponseWriter, r *http.Request, answer FCMAnswer
 	}
 	w.WriteHeader(answer.Status)
 	_, _ = io.WriteString(w, answer.Body) // the client may have gone
+	if answer.Endless != nil {
+		left, part := 0, make([]byte, 64<<10)
+		for left < 1<<30 {
+			n, err := w.Write(part)
+			if left += n; err != nil {
+				break
+			}
+		}
+		answer.Endless <- left
+	}
 }

@@ -1,6 +1,7 @@
 package webpush_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -123,7 +124,6 @@ func TestServicesHabits(t *testing.T) {
 		"anybody: 406":                       {"https://push.example.org/x", []pushtest.FCMAnswer{only(406)}, push.Temporary, push.ReasonConfig, "", 0, 1},
 		"anybody: Retry-After of a day":      {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 429, RetryAfter: "86400"}}, push.Temporary, push.ReasonRateLimited, "", time.Hour, 1},
 		"anybody: a redirect":                {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 301, Location: "https://127.0.0.1/"}}, push.Temporary, push.ReasonConfig, "", 0, 1},
-		"anybody: 200 and a GiB":             {"https://push.example.org/x", []pushtest.FCMAnswer{{Status: 200, Body: strings.Repeat("x", 1<<20)}}, push.Accepted, push.ReasonSent, "", 0, 1},
 		"anybody: no space (507)":            {"https://push.example.org/x", []pushtest.FCMAnswer{only(507)}, push.Temporary, push.ReasonUnavailable, "", 0, 1},
 		"anybody: what nobody has heard of":  {"https://push.example.org/x", []pushtest.FCMAnswer{only(418)}, push.Temporary, push.ReasonConfig, "", 0, 1},
 		"anybody: a number that is no errno": {"https://push.example.org/x", []pushtest.FCMAnswer{moz(400, 123456789, "")}, push.Dropped, push.ReasonBadMessage, "", 0, 1},
@@ -158,12 +158,89 @@ func (h habit) check(t *testing.T) {
 	if out.Evidence == push.EvidenceRefused {
 		t.Error("an endpoint of somebody's choice speaks against the app")
 	}
+	if again := h.detail == "errno 202"; out.Unprocessed != again {
+		t.Errorf("it may be sent again at once: %v", out.Unprocessed)
+	}
 	all := fake.Requests()
 	if all[0].Key != public || all[0].Text == "" {
 		t.Errorf("the first request is signed with %s and holds %q", all[0].Key, all[0].Text)
 	}
 	if len(all) == 2 && all[0].Key == all[1].Key && all[0].Text == all[1].Text && all[1].Header.Get("Topic") != "" {
 		t.Error("the second request is the same as the first")
+	}
+}
+
+// Conformance (Web Push): an answer without end | cut
+func TestAnAnswerWithoutEndIsCut(t *testing.T) {
+	t.Parallel()
+	for status, kind := range map[int]push.Kind{201: push.Accepted, 410: push.Rejected, 500: push.Temporary} {
+		left := make(chan int, 1)
+		fake := pushtest.StartWebPush(t, func(pushtest.WebPushRequest) pushtest.FCMAnswer {
+			return pushtest.FCMAnswer{Status: status, Endless: left}
+		})
+		if out := open(t, fake, nil).Send(t.Context(), message(browser(fake, "https://push.example.org/x"))); out.Kind != kind {
+			t.Errorf("%d: %s (%s)", status, out.Kind, out.Reason)
+		}
+		if n := <-left; n > 16<<20 { // a few may be on their way
+			t.Errorf("%d: %d bytes left", status, n)
+		}
+	}
+}
+
+func TestWhatIsTooLargeIsSentOnceMoreWithIDsAlone(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, func(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+		if strings.Contains(r.Text+string(r.Body), "hallo") {
+			return pushtest.FCMAnswer{Status: 413}
+		}
+		return pushtest.FCMAnswer{}
+	})
+	expect(t, open(t, fake, nil).Send(t.Context(), message(browser(fake, mozilla))), push.Accepted, push.ReasonSent)
+	newest := func() pushtest.WebPushRequest { return fake.Requests()[fake.Count()-1] }
+	if got := newest().Text; got != `{"event_id":"$e:x","room_id":"!r:x","unread":2}` {
+		t.Errorf("the browser gets %s", got)
+	}
+	unified := openUnified(t, fake, webpush.Options{}, nil)
+	expect(t, unified.Send(t.Context(), message(&push.Device{AppID: "app", PushKey: "https://ntfy.example.org/up"})), push.Accepted, push.ReasonSent)
+	if got := string(newest().Body); got != `{"notification":{"counts":{"unread":2},"event_id":"$e:x","prio":"high","room_id":"!r:x"}}` {
+		t.Errorf("the phone gets %s", got)
+	}
+}
+
+// Somebody else who has the same p256dh says nothing about the device.
+func TestTheAddressIsTheEndpointWithBothKeys(t *testing.T) {
+	t.Parallel()
+	fake := pushtest.StartWebPush(t, nil)
+	web, unified := open(t, fake, nil), openUnified(t, fake, webpush.Options{}, nil)
+	p256dh, auth, other := fake.Subscription.PushKey(), fake.Subscription.Auth(), pushtest.NewSubscription(t)
+	device := func(pushKey, endpoint, p256dh, auth string) *push.Device {
+		d := &push.Device{AppID: "app", PushKey: pushKey, Data: map[string]any{"auth": auth}}
+		for name, value := range map[string]string{"endpoint": endpoint, "p256dh": p256dh} {
+			if value != "" {
+				d.Data[name] = value
+			}
+		}
+		return d
+	}
+	addresses := map[string]string{
+		"a browser":                  web.Address(device(p256dh, mozilla, "", auth)),
+		"another endpoint":           web.Address(device(p256dh, mozilla+"B", "", auth)),
+		"another auth":               web.Address(device(p256dh, mozilla, "", other.Auth())),
+		"another p256dh":             web.Address(device(other.PushKey(), mozilla, "", auth)),
+		"a phone at another":         unified.Address(device(mozilla+"C", "", p256dh, auth)),
+		"its auth is another":        unified.Address(device(mozilla+"C", "", p256dh, other.Auth())),
+		"its p256dh is another":      unified.Address(device(mozilla+"C", "", other.PushKey(), auth)),
+		"a phone that takes it open": unified.Address(&push.Device{AppID: "app", PushKey: mozilla + "C"}),
+	}
+	seen := make(map[string]string)
+	for name, address := range addresses {
+		if address == "" || seen[address] != "" {
+			t.Errorf("%s: %q, as %s", name, address, seen[address])
+		}
+		seen[address] = name
+	}
+	if web.Address(device(" "+p256dh+"=", "https://UPDATES.push.services.mozilla.com:443/wpush/v2/gAAAA", "", auth)) != addresses["a browser"] {
+		t.Error("one browser, written in another way, has two addresses")
 	}
 }
 
@@ -319,8 +396,6 @@ func TestAPathThatFailsIsNothingAgainstItsHost(t *testing.T) {
 	}
 }
 
-// A thousand origins that never answer leave others their places.
-//
 // Conformance (Web Push): a host that no operator names and that hangs, fails, sends a Retry-After of a day or accepts and rejects in turns | a twentieth of the app's places, and half for all of its kind; its devices alone (also TestOnlyNamedOriginsAreDestinations, TestAHostileEndpointHarmsItselfAlone)
 func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	t.Parallel()
@@ -353,9 +428,7 @@ func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 		send(fmt.Sprintf("https://tarpit%d.example.org/x", i), 1)
 	}
 	wait(50)
-	for i := range 1000 {
-		busy(fmt.Sprintf("https://another%d.example.org/x", i))
-	}
+	busy("https://another.example.org/x")
 	busy("https://mine.duckdns.org/x") // a domain in which anybody has names
 	send(mozilla, 25)
 	send("https://wns2-par02p.notify.windows.com/w/?token=x", 25) // of a domain that the operator names
@@ -366,6 +439,85 @@ func TestAnOriginThatNobodyNamesTakesATwentiethOfThePlaces(t *testing.T) {
 	}
 	if n := provider.Strays(); n != 0 {
 		t.Errorf("%d origins are remembered after the last push", n)
+	}
+}
+
+// tarpits are so many origins that take connections and never say a word.
+func tarpits(t *testing.T, n int) (origins []string, came <-chan net.Conn) {
+	t.Helper()
+	conns := make(chan net.Conn, 2*n)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conns <- conn
+			}
+		}()
+		t.Cleanup(func() {
+			_ = l.Close()
+			<-done
+		})
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		origins = append(origins, "https://localhost:"+port)
+	}
+	return origins, conns
+}
+
+// Conformance (Web Push): a thousand hosts that hang at once | a connection each, within half of the app's places; the others go on
+func TestAThousandOriginsThatHangLeaveOthersTheirPlaces(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	origins, came := tarpits(t, n)
+	fake := pushtest.StartWebPush(t, nil)
+	cfg := webpush.Config{Common: common(t)}
+	cfg.AllowedEndpoints, cfg.AllowNetworks = []string{"localhost:*", "*"}, []string{"127.0.0.1", "::1"}
+	services := func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Hostname() == "localhost" {
+				return next.RoundTrip(r)
+			}
+			return to(fake)(next).RoundTrip(r)
+		})
+	}
+	provider, err := connect(t, fake, webpush.Options{Wrap: services}).Open("app", cfg, 2*n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	outcomes := make(chan push.Outcome, n)
+	for _, origin := range origins {
+		go func() { outcomes <- provider.Send(ctx, message(browser(fake, origin+"/x"))) }()
+	}
+	var conns []net.Conn
+	for range n {
+		conns = append(conns, <-came)
+	}
+	for _, origin := range origins {
+		expect(t, provider.Send(ctx, message(browser(fake, origin+"/y"))), push.Temporary, push.ReasonBusy)
+	}
+	expect(t, provider.Send(ctx, message(browser(fake, mozilla))), push.Accepted, push.ReasonSent)
+	if more := len(came); more > 0 {
+		t.Errorf("%d connections more than pushes", more)
+	}
+	giveUp()
+	for range n {
+		expect(t, <-outcomes, push.Temporary, push.ReasonTimeout)
+	}
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+	if left := provider.Strays(); left != 0 {
+		t.Errorf("%d origins are remembered after the last push", left)
 	}
 }
 
