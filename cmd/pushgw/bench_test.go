@@ -211,8 +211,11 @@ func apnsRelay(b *testing.B, apns *pushtest.APNs, key pushtest.TokenKey) *conten
 	})
 }
 
+// fcmStreams is how many pushes Google takes on one connection at a time.
+const fcmStreams = 100
+
 func fcmArena(b *testing.B, latency time.Duration) arena {
-	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, Latency: latency, MaxConcurrentStreams: 1000})
+	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, Latency: latency, MaxConcurrentStreams: fcmStreams})
 	dir := b.TempDir()
 	app, account := fcmApp(b, dir, fcm)
 	return arena{
@@ -407,7 +410,7 @@ func BenchmarkTenDevices(b *testing.B) {
 	const rounds, roundTime, inFlight = 11, 300 * time.Millisecond, 1
 	key, dir := pushtest.NewTokenKey(b), b.TempDir()
 	apns := pushtest.StartAPNs(b, pushtest.APNsOptions{Discard: true})
-	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, MaxConcurrentStreams: 1000})
+	fcm := pushtest.StartFCM(b, pushtest.FCMOptions{Discard: true, MaxConcurrentStreams: fcmStreams})
 	ios := apnsApp(b, dir, apns, key)
 	android, account := fcmApp(b, dir, fcm)
 	gateway := startBenchApps(b, dir, string(apns.CA().PEM())+string(fcm.CA().PEM()), "{ios: "+ios+", android: "+android+"}")

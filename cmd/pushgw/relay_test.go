@@ -17,7 +17,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"runtime"
 	"time"
@@ -48,17 +47,8 @@ func runRelay(text string) error {
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
 		return err
 	}
-	target, err := url.Parse(cfg.URL)
-	if err != nil {
-		return err
-	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(cfg.CA))
-	conn, err := cfg.dial(target.Host, roots)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	if err := cfg.authorise(roots); err != nil {
 		return err
 	}
@@ -67,7 +57,7 @@ func runRelay(text string) error {
 		return err
 	}
 	fmt.Println(listener.Addr())
-	client := &http.Client{Transport: conn}
+	client := &http.Client{Transport: cfg.transport(roots)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /_matrix/push/v1/notify", func(w http.ResponseWriter, r *http.Request) {
 		if err := cfg.relay(client, r); err != nil {
@@ -85,9 +75,9 @@ func runRelay(text string) error {
 	return http.Serve(listener, mux)
 }
 
-// dial opens the relay's only connection, with the settings that
-// internal/h2pool gives to its connections.
-func (c *relayConfig) dial(address string, roots *x509.CertPool) (*http.ClientConn, error) {
+// transport opens as many connections as the push service's bound of streams makes
+// necessary, with the settings that internal/h2pool gives to its connections.
+func (c *relayConfig) transport(roots *x509.CertPool) *http.Transport {
 	var h2 http.Protocols
 	h2.SetHTTP2(true)
 	transport := &http.Transport{
@@ -99,7 +89,7 @@ func (c *relayConfig) dial(address string, roots *x509.CertPool) (*http.ClientCo
 	if c.Account == "" {
 		transport.HTTP2.MaxEncoderHeaderTableSize = 1 // as the gateway's for APNs
 	}
-	return transport.NewClientConn(context.Background(), "https", address)
+	return transport
 }
 
 // authorise gets a bearer token for the service account, if there is one.
