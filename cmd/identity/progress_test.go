@@ -29,10 +29,17 @@ func TestProgressIsLoggedEveryTenSeconds(t *testing.T) {
 
 func TestProgressIsABarOnATerminal(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	show := progressBar(&out)
-	show("rows imported", 1, 4)
-	if !strings.Contains(out.String(), "rows imported") || !strings.Contains(out.String(), "25%") || !strings.Contains(out.String(), "(1/4") {
-		t.Errorf("shown: %q", out.String())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		show := progressBar(&out)
+		for done := range 11 {
+			show("rows imported", done*10, 400)
+			<-time.After(time.Second)
+		}
+		for _, want := range []string{"rows imported", "25%", "(100/400", "10 it/s", ":30s]"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s is not shown: %q", want, out.String())
+			}
+		}
+	})
 }
