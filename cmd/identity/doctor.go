@@ -64,15 +64,24 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 			Remedy: "ca_file; email.host, tls, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
 		})
 	}
-	if cfg.SMS.Provider == sms.ProviderTwilio {
+	if cfg.SMS.Provider != "" {
 		text, err := sms.New(cfg.texts(environment{log: env.log, reg: prometheus.NewRegistry()}))
 		if err != nil {
 			return err
 		}
-		checks = append(checks, doctor.Check{
+		check := doctor.Check{
 			Name: "Twilio", Look: func(ctx context.Context) (string, error) { return "its account may be used", said(text.Probe(ctx)) },
 			Remedy: "sms.twilio.account_sid and auth_token; is the account suspended? test-sms shows what Twilio says of a message",
-		})
+		}
+		if cfg.SMS.Provider == sms.ProviderWebhook {
+			check = doctor.Check{
+				Name: "SMS gateway", Look: func(ctx context.Context) (string, error) {
+					return "can be connected to; nothing was sent", said(text.Probe(ctx))
+				},
+				Remedy: "sms.webhook.url, ca_file; does a firewall let this machine out? test-sms shows what the gateway says of a message",
+			}
+		}
+		checks = append(checks, check)
 	}
 	checks = append(checks, cfg.publicChecks()...)
 	names := cfg.namedHomeservers()
@@ -104,7 +113,7 @@ func (c *Config) probeDatabase(ctx context.Context) (string, error) {
 	if _, err := os.Stat(c.Database.Path); errors.Is(err, fs.ErrNotExist) {
 		return "there is none yet: the first start makes " + c.Database.Path, nil
 	}
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: c.Database.Path}).EscapedPath(), RawQuery: "mode=rw&_txlock=immediate&_pragma=busy_timeout(5000)"}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: c.Database.Path}).EscapedPath(), RawQuery: "mode=rw&_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=temp_store(2)"}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {
 		return "", err

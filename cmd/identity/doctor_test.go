@@ -42,19 +42,23 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 		out := lines(0, "IDENTITY_HOMESERVERS_ALLOW="+w.homeserver)
-		check(out, "mail relay localhost:", ": takes mail from this service", w.front.URL+"/_matrix/identity/v2: identity answers", "homeserver "+w.homeserver+": answers, and does not know")
+		check(out, "mail relay localhost:", ": takes mail from this service", "SMS gateway: can be connected to", w.front.URL+"/_matrix/identity/v2: identity answers", "homeserver "+w.homeserver+": answers, and does not know")
 		if strings.HasPrefix(database, "sqlite:") {
 			check(out, "database: SQLite can be written")
 		} else {
 			check(out, "database: PostgreSQL 1", "redis "+w.redis.Addresses()[0]+": answers")
 		}
 
+		if n := len(w.gateway.Requests()); n > 0 {
+			t.Errorf("the gateway was sent %d requests", n)
+		}
+
 		w.front.Close()
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
 		w.relay.Fail(threepidtest.Fault{At: threepidtest.Hello, Reply: &smtp.SMTPError{Code: 554, Message: "go away"}})
-		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_URL=redis://127.0.0.1:1",
+		out = lines(1, "IDENTITY_HOMESERVERS_ALLOW="+private+",127.0.0.1:1", "IDENTITY_REDIS_URL=redis://127.0.0.1:1", "IDENTITY_SMS_WEBHOOK_URL=http://127.0.0.1:1",
 			"IDENTITY_DATABASE_TEST_PATH=", "IDENTITY_DATABASE_URL=postgres://herald:hunter2@127.0.0.1:1/herald")
-		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "/v2: dial tcp", "the relay answered 554 5.0.0 at EHLO: ", "go away",
+		check(out, "FAILED", "database: failed to connect", "redis 127.0.0.1:1: dial tcp", "SMS gateway: request to 127.0.0.1:1: dial: connection refused", "/v2: dial tcp", "the relay answered 554 5.0.0 at EHLO: ", "go away",
 			"homeserver "+private+": request to "+private+": certificate is for another name", "homeserver 127.0.0.1:1: request to 127.0.0.1:1: dial: connection refused")
 		if strings.Contains(out, "hunter2") {
 			t.Errorf("the output has a password:\n%s", out)

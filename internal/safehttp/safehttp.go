@@ -76,6 +76,8 @@ type Options struct {
 // Client makes guarded HTTP requests. It is safe for concurrent use.
 type Client struct {
 	http         *http.Client
+	dial         dialFunc
+	tls          *tls.Config
 	maxBody      int64
 	maxRedirects int
 	requireHTTPS bool
@@ -98,6 +100,7 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
+		dial: dial, tls: &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
 		maxBody:      opts.MaxBody,
 		maxRedirects: opts.MaxRedirects,
 		requireHTTPS: opts.RequireHTTPS,
@@ -108,7 +111,7 @@ func New(opts Options) (*Client, error) {
 		CheckRedirect: c.checkRedirect,
 		Transport: &http.Transport{
 			DialContext:            redirectDial(dial),
-			TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, MinVersion: tls.VersionTLS12},
+			TLSClientConfig:        c.tls.Clone(),
 			TLSHandshakeTimeout:    opts.Timeout,
 			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           maxIdleConns,
@@ -162,6 +165,27 @@ func newDial(opts Options) (dialFunc, error) {
 // [ErrTooLarge].
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	return c.do(req.Context(), req)
+}
+
+// Connect opens a connection to the host of u as [Client.Do] does, and closes it
+// without a request. Its errors are those of Do.
+func (c *Client) Connect(ctx context.Context, u *url.URL) error {
+	if err := c.checkScheme(u); err != nil {
+		return &requestError{host: u.Host, cause: err}
+	}
+	conn, err := c.dial(ctx, "tcp", hostPort(u))
+	if err != nil {
+		return newRequestError(u.Host, err)
+	}
+	defer conn.Close()
+	if u.Scheme == "https" {
+		config := c.tls.Clone()
+		config.ServerName = u.Hostname()
+		if err := tls.Client(conn, config).HandshakeContext(ctx); err != nil {
+			return newRequestError(u.Host, err)
+		}
+	}
+	return nil
 }
 
 // DoAt is [Client.Do] for callers that find out themselves where a host is to

@@ -163,11 +163,14 @@ func (s *Sender) Try(ctx context.Context, c threepid.Challenge, say func(format 
 	return s.slots.Send(ctx, verificationName, err, func(ctx context.Context) error { return s.provider.send(ctx, m) })
 }
 
-// Probe asks Twilio about the account, without a message. It returns a
-// *sending.Failure unless that is active; other providers cannot be asked.
+// Probe asks Twilio about the account, without a message, and connects to any other
+// gateway, which is sent nothing. It returns a *sending.Failure if that fails.
 func (s *Sender) Probe(ctx context.Context) error {
-	if t, ok := s.provider.(*twilio); ok {
-		return t.probe(ctx)
+	switch p := s.provider.(type) {
+	case *twilio:
+		return p.probe(ctx)
+	case *webhook:
+		return p.probe(ctx)
 	}
 	return nil
 }

@@ -109,6 +109,18 @@ func (w *webhook) send(ctx context.Context, m message) error {
 	return nil
 }
 
+// probe connects to the gateway, which cannot be asked anything.
+func (w *webhook) probe(ctx context.Context) error {
+	f, err := w.fill(fields{Secret: w.secret.Reveal()})
+	if err != nil {
+		return sending.Failed(sending.Invalid, "no request could be made")
+	}
+	if err := w.client.Connect(ctx, f.url); err != nil {
+		return noAnswer(ctx, err)
+	}
+	return nil
+}
+
 // said returns the words of an answer without the secret, which it may quote.
 func (w *webhook) said(r response, m message) string {
 	return sending.Redact(string(r.body), w.secret.Reveal(), m.to)
