@@ -24,6 +24,7 @@ import (
 type spy struct {
 	*services
 
+	web     *pushtest.WebPush
 	g       *gateway
 	secrets harness.Secrets
 	spans   func() string
@@ -67,9 +68,34 @@ func newSpy(t *testing.T, redisOptions string) *spy {
 			}
 			return pushtest.FCMAnswer{}
 		}})
+	s.web = s.addEndpoints(t, func(r pushtest.WebPushRequest) pushtest.FCMAnswer {
+		said, _ := json.Marshal(map[string]any{"code": 400, "errno": r.Path, "reason": r.Path, "message": r.Text + string(r.Body)})
+		answer := pushtest.FCMAnswer{Body: string(said), Header: "X-WNS-Error-Description: TTL " + r.Path}
+		switch kind := r.Path[1:]; {
+		case strings.HasPrefix(kind, "dead"):
+			answer.Status = 410
+		case strings.HasPrefix(kind, "bad"):
+			answer.Status = 400
+		case strings.HasPrefix(kind, "odd"):
+			answer.Status = 418
+		case strings.HasPrefix(kind, "large"):
+			answer.Status = 413
+		case strings.HasPrefix(kind, "no"):
+			answer.Status = 403
+		case strings.HasPrefix(kind, "down"):
+			answer.Status, answer.RetryAfter = 503, r.Path
+		case strings.HasPrefix(kind, "moved"):
+			answer.Status, answer.Location = 302, "https://localhost:1"+r.Path
+		case strings.HasPrefix(kind, "cut"):
+			answer.Cut = true
+		}
+		return answer
+	})
+	s.secrets.Add("the p256dh", s.web.Subscription.PushKey())
+	s.secrets.Add("the auth secret", s.web.Subscription.Auth())
 	collector, spans := harness.Collector(t)
 	s.spans = spans
-	for name, file := range map[string]string{"the APNs key": "key.p8", "the service account's key": "firebase.json"} {
+	for name, file := range map[string]string{"the APNs key": "key.p8", "the service account's key": "firebase.json", "the VAPID key": "vapid.pem"} {
 		text, err := os.ReadFile(filepath.Join(s.dir, file))
 		if err != nil {
 			t.Fatal(err)
@@ -166,6 +192,30 @@ func TestNothingTellsSecrets(t *testing.T) {
 	}
 	for _, kind := range []string{"living", "bad", "gone", "down", "moved", "html"} {
 		notify(android(s.androidToken(kind)))
+	}
+	endpoints := func(host, kind string) {
+		keys := func(members device) device {
+			members["auth"], members["default_payload"] = s.web.Subscription.Auth(), device{"cs": s.secret("a client's secret")}
+			return members
+		}
+		path := "https://" + host + "/" + kind
+		notify(
+			device{"app_id": "web", "pushkey": s.web.Subscription.PushKey(), "data": keys(device{"endpoint": path + s.secret("the path of a browser that is "+kind)})},
+			device{"app_id": "up", "pushkey": path + s.secret("the path of a phone that is "+kind)},
+			device{
+				"app_id": "up", "pushkey": path + s.secret("the path of a phone with keys that is "+kind),
+				"data": keys(device{"p256dh": s.web.Subscription.PushKey()}),
+			},
+		)
+	}
+	for _, kind := range []string{"living", "dead", "bad", "odd", "large", "no", "down", "moved", "cut"} {
+		endpoints(s.web.Addr(), kind)
+	}
+	if n := s.web.Count(); n < 27 {
+		t.Errorf("only %d messages came to endpoints", n)
+	}
+	for kind, host := range map[string]string{"not there": "localhost:1", "not listed": "push.example.org", "not public": "10.0.0.1", "none": "%"} {
+		endpoints(host, kind)
 	}
 	notify(ios(s.iosToken("living")), ios(s.iosToken("down")), android(s.androidToken("living")), android(s.androidToken("html")))
 	notify(device{"app_id": "org.example.nobody", "pushkey": s.secret("its pushkey")})

@@ -77,15 +77,18 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	collector := startCollector(t)
 	s := startServices(t, pushtest.APNsOptions{}, pushtest.FCMOptions{})
+	web := s.addEndpoints(t, nil)
 	config, err := os.ReadFile(s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, s.config, fmt.Sprintf("tracing: {endpoint: %q}\n%s", collector.URL, config))
 	g := startGateway(t, s.client, "-config", s.config)
-	for appID, pushKey := range map[string]string{iosApp: iosKey(1), androidApp: "PUSHKEY"} {
+	endpoint := "https://" + web.Addr() + "/PUSHKEY"
+	for appID, pushKey := range map[string]string{iosApp: iosKey(1), androidApp: "PUSHKEY", "web": web.Subscription.PushKey(), "up": endpoint} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.API+"/_matrix/push/v1/notify", strings.NewReader(fmt.Sprintf(
-			`{"notification":{"event_id":"$e","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q}]}}`, appID, pushKey)))
+			`{"notification":{"event_id":"$e","type":"m.room.message","devices":[{"app_id":%q,"pushkey":%q,"data":{"endpoint":%q,"auth":%[4]q,"p256dh":%[5]q}}]}}`,
+			appID, pushKey, endpoint+"2", web.Subscription.Auth(), web.Subscription.PushKey())))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +99,10 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 		}
 		res.Body.Close()
 	}
-	for service, header := range map[string]http.Header{"APNs": s.apns.Requests()[0].Header, "FCM": s.fcm.Requests()[0].Header} {
+	for service, header := range map[string]http.Header{
+		"APNs": s.apns.Requests()[0].Header, "FCM": s.fcm.Requests()[0].Header,
+		"a Web Push host": web.Requests()[0].Header, "another": web.Requests()[1].Header,
+	} {
 		if got := header.Get("Traceparent"); !strings.HasPrefix(got, "00-"+trace+"-") {
 			t.Errorf("%s sees the traceparent %q", service, got)
 		}
@@ -104,8 +110,8 @@ func TestTracesGoThroughTheGateway(t *testing.T) {
 	g.Stop(t) // sends what is left
 	collector.mu.Lock()
 	defer collector.mu.Unlock()
-	// Two requests, each with its push.
-	if got := collector.spans[trace]; len(got) != 4 {
+	// Four requests, each with its push.
+	if got := collector.spans[trace]; len(got) != 8 {
 		t.Errorf("spans of the caller's trace: %q; all: %v", got, collector.spans)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,26 @@ func vapidKey(t *testing.T) string {
 		t.Fatalf("exit status %d\n%s", code, stderr)
 	}
 	return key
+}
+
+// addEndpoints adds an app of type webpush, "web", and one of type unifiedpush, "up",
+// whose endpoints are a fake's. At localhost:1 nobody answers.
+func (s *services) addEndpoints(t *testing.T, answer func(pushtest.WebPushRequest) pushtest.FCMAnswer) *pushtest.WebPush {
+	t.Helper()
+	fake := pushtest.StartWebPush(t, answer)
+	appendTo := func(name, text string) {
+		before, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, name, string(before)+text)
+	}
+	writeFile(t, filepath.Join(s.dir, "vapid.pem"), vapidKey(t))
+	appendTo(filepath.Join(s.dir, "ca.pem"), string(fake.CA().PEM()))
+	const app = "  %s:\n    type: %s\n    vapid_key_file: vapid.pem\n    vapid_contact: mailto:push@example.org\n" +
+		"    allowed_endpoints: [%q, \"localhost:1\"]\n    allow_networks: [127.0.0.1]\n"
+	appendTo(s.config, fmt.Sprintf(app, "web", "webpush", fake.Addr())+fmt.Sprintf(app, "up", "unifiedpush", fake.Addr()))
+	return fake
 }
 
 func TestVAPIDShowsWhatWebPagesSubscribeWith(t *testing.T) {
