@@ -211,11 +211,16 @@ func TestARelayThatIsNone(t *testing.T) {
 	gone := email.Config{Host: closed.Addr().String(), From: "noreply@id.example.org"}
 	implicit := script(t, "220 hello")
 	implicit.TLS = email.TLSImplicit
+	beforeData := []string{"220 hello", "250 hello", "250 sender", "250 recipient"}
+	full, cut := script(t, append(beforeData, "452 4.3.1 the disk is full")...), script(t, beforeData...)
+	full.TLS, cut.TLS = email.TLSNone, email.TLSNone
 	for name, tc := range map[string]struct {
 		config  email.Config
 		reason  string
 		outcome string
 	}{
+		"452 instead of 354":           {full, "452 4.3.1 at DATA", "deferred"},
+		"a cut instead of 354":         {cut, "broke at DATA", "lost"},
 		"nobody listens":               {gone, "connection refused", "unreachable"},
 		"421 on connecting":            {script(t, "421 4.3.2 alice go away"), "421 4.3.2 at the greeting", "deferred"},
 		"554 on connecting":            {script(t, "554 no service"), "554 at the greeting", "refused"},
