@@ -76,10 +76,12 @@ func playInFlight(t *testing.T, places int, steps [][2]string) {
 			end()
 		}
 		synctest.Wait()
+		mu.Lock()
 		slices.Sort(heard)
 		if got := strings.Join(heard, ", "); got != step[1] {
 			t.Errorf("step %d, %s: %q, want %q", i, step[0], got, step[1])
 		}
 		heard = nil
+		mu.Unlock()
 	}
 }
