@@ -321,6 +321,7 @@ func TestTheFormsOfAnAppsPushkeysAreJudgedApart(t *testing.T) {
 		urls.script[url(i)] = []push.Outcome{gone}
 		deliver("$3", url(i))
 	}
+	g.SetApps(apps) // as a reload does
 	if n := count(t, reg, "herald_push_guard_tripped", "provider", "unifiedpush"); n != 1 {
 		t.Error("60 of 100 endpoints are dead, and believed to be")
 	}

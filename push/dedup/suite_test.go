@@ -103,6 +103,28 @@ var cases = map[string]func(t *testing.T, a, b process){
 		b.end("e", "k", 2, func(r *push.Result) { r.Sent, r.SentCounts, r.Verdict = true, 8, push.Alive })
 		b.expect("the counts of the update", "e", "k", 3, push.Claimed{State: push.Delivered, Counts: 8, Accepted: true})
 	},
+	"verdicts without an app count for no guard": func(t *testing.T, a, b process) {
+		end := func(p process, pushKey string, change func(*push.Result)) push.Guard {
+			c, claimed := p.claim("", pushKey, 1)
+			c.App = push.Key{}
+			r := push.Result{Claim: c, Claimed: claimed}
+			change(&r)
+			return p.d.Complete(t.Context(), []push.Result{r})[0]
+		}
+		for i := range 2 * round {
+			change := dead(1)
+			if i == 0 {
+				change = sent
+			}
+			if got := end(a, fmt.Sprint("k", i), change); got != (push.Guard{}) {
+				t.Errorf("after %d verdicts: %+v", i+1, got)
+			}
+		}
+		c := push.Claim{Owner: 2, Lease: time.Minute, PushKey: key("k3")}
+		if got := b.d.Claim(t.Context(), []push.Claim{c})[0]; !got.Rejected || got.Guard != (push.Guard{}) {
+			t.Errorf("a dead pushkey is remembered as %+v", got)
+		}
+	},
 	"what failed is the next one's": func(_ *testing.T, a, b process) {
 		a.end("e", "k", 1, failed)
 		b.expect("another process", "e", "k", 2, push.Claimed{})
