@@ -1,9 +1,51 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
+
+	"github.com/matrix-herald/herald/identity/homeserver"
+	"github.com/matrix-herald/herald/identity/httpapi"
+	"github.com/matrix-herald/herald/internal/cmdline"
+	"github.com/matrix-herald/herald/internal/telemetry"
 )
+
+// check says whether the configuration is good. It talks to nobody.
+func (p *program) check(f cmdline.Line) error {
+	cfg, err := loadConfig(f.Config, p.environ, f.Dev)
+	if err != nil {
+		return err
+	}
+	env := environment{log: slog.New(slog.DiscardHandler), reg: telemetry.NewRegistry("identity", version)}
+	made, err := newParts(cfg, env, newMessengers)
+	if err != nil {
+		return err
+	}
+	for _, w := range slices.Concat(cfg.warnings(), made.messengers.warnings) {
+		fmt.Fprintln(p.stderr, "warning:", w)
+	}
+	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %s at %s.\n", cfg.ServerName, cfg.PublicBaseURL)
+	return err
+}
+
+// parts are what is made of a configuration without touching the data.
+type parts struct {
+	messengers  *messengers
+	homeservers homeserver.Options
+	pages       *httpapi.Pages
+}
+
+func newParts(cfg *Config, env environment, messengers func(*Config, *httpapi.Pages, environment) (*messengers, error)) (parts, error) {
+	var made parts
+	var errs [2]error
+	made.pages, errs[0] = httpapi.LoadPages(cfg.Pages)
+	made.messengers, errs[1] = messengers(cfg, made.pages, env)
+	made.homeservers = newHomeservers(cfg, env.log)
+	return made, errors.Join(errs[:]...)
+}
 
 // warnings say what of the configuration works but should not stay so.
 func (c *Config) warnings() []string {

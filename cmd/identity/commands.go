@@ -23,8 +23,8 @@ func (p *program) health(ctx context.Context, f cmdline.Line, args []string) err
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE health")
 		return cmdline.ErrUsage
 	}
-	cfg, err := loadConfig(f.Config, p.environ, false)
-	if err != nil {
+	cfg, err := readConfig(f.Config, p.environ, false)
+	if cfg == nil {
 		return err
 	}
 	return serve.CheckHealth(ctx, cfg.HTTP.HealthTarget())

@@ -280,6 +280,16 @@ func defaultConfig() *Config {
 // loadConfig reads the file name, if it is not empty, and the environment over
 // the defaults. It reports all faults at once.
 func loadConfig(name string, environ []string, dev bool) (*Config, error) {
+	c, err := readConfig(name, environ, dev)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readConfig does the same, but returns also a configuration with faults, nil
+// only without a file to read.
+func readConfig(name string, environ []string, dev bool) (*Config, error) {
 	c := defaultConfig()
 	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: goneOptions(), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
@@ -298,10 +308,7 @@ func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 	}
 	c.resolve(opts.Dir)
 	c.validate(&p)
-	if err := p.Err(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, p.Err()
 }
 
 // resolve fills in what follows from other options. Relative paths start at dir.
@@ -373,6 +380,9 @@ func isLoopbackHost(host string) bool {
 
 // usesPostgres reports whether the database is PostgreSQL.
 func (c *Config) usesPostgres() bool { return c.Database.URL != "" }
+
+// keyFile is where the signing keys of a SQLite database are.
+func (c *Config) keyFile() string { return filepath.Join(c.DataDir, "signing.keys") }
 
 // databaseURL returns what sqlstore.Open takes.
 func (c *Config) databaseURL() string {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +23,18 @@ func writeFile(t testing.TB, name, text string) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// writePair writes a certificate and its key to a folder.
+func writePair(t *testing.T, dir string) {
+	t.Helper()
+	pair := safehttptest.NewCA(t).Certificate(t, "localhost")
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "pair.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})))
+	writeFile(t, filepath.Join(dir, "pair.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
 }
 
 // TestExampleShowsEveryOption compares the example with the code in both
@@ -54,12 +68,15 @@ func TestExampleWorksWithEveryOption(t *testing.T) {
 	for name, secret := range map[string]string{
 		"database_url": "postgres://herald@localhost/herald", "secret_key": strings.Repeat("k", 32),
 		"proxy": "http://proxy.example.com:3128", "smtp_password": "secret", "mail_client": "secret", "twilio": "secret", "sms_gateway": "secret",
-		"redis_url": "redis://localhost:6379",
+		"redis_url": "rediss://localhost:6379",
 	} {
 		writeFile(t, filepath.Join(dir, name), secret)
 	}
 	text = strings.ReplaceAll(text, "/run/secrets/", dir+"/")
 	text = strings.ReplaceAll(text, "/etc/identity/templates", dir)
+	writePair(t, dir)
+	text = regexp.MustCompile(`cert_file: /etc/identity/.*`).ReplaceAllString(text, "cert_file: pair.crt")
+	text = regexp.MustCompile(`key_file: /etc/identity/.*`).ReplaceAllString(text, "key_file: pair.key")
 	text = strings.ReplaceAll(text, "/etc/identity/ca.pem", safehttptest.NewCA(t).File(t))
 	// Of two options that exclude each other the file stays, and PostgreSQL, and the
 	// access tokens of mail relays.
@@ -165,7 +182,7 @@ func TestNamesDefaultToTheLoopbackListener(t *testing.T) {
 		"without a configuration":                           {"", "127.0.0.1:8090", "http://127.0.0.1:8090"},
 		"on another port":                                   {`http: {listen: ["[::1]:80"]}`, "[::1]:80", "http://[::1]:80"},
 		"on the loopback's name":                            {`http: {listen: ["localhost:80"]}`, "localhost:80", "http://localhost:80"},
-		"with TLS":                                          {`http: {tls: {cert_file: a, key_file: b}}`, "127.0.0.1:8090", "https://127.0.0.1:8090"},
+		"with TLS":                                          {`http: {tls: {cert_file: pair.crt, key_file: pair.key}}`, "127.0.0.1:8090", "https://127.0.0.1:8090"},
 		"with a name of its own":                            {"server_name: id.example.org", "id.example.org", "http://127.0.0.1:8090"},
 		"with both":                                         {known, "id.example.org", "https://id.example.org"},
 		"open to the network, with both":                    {known + `http: {listen: [":8090"]}`, "id.example.org", "https://id.example.org"},
@@ -179,7 +196,9 @@ func TestNamesDefaultToTheLoopbackListener(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg, err := loadConfig(writeFile(t, filepath.Join(t.TempDir(), "identity.yaml"), tt.text), nil, false)
+			dir := t.TempDir()
+			writePair(t, dir)
+			cfg, err := loadConfig(writeFile(t, filepath.Join(dir, "identity.yaml"), tt.text), nil, false)
 			if tt.name == "" {
 				for _, option := range []string{"server_name: is missing", "public_base_url: is missing"} {
 					if err == nil || !strings.Contains(err.Error(), option) {

@@ -63,6 +63,14 @@ func loopbackAddress(address string) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
+// surroundings are what development puts around the service.
+type surroundings struct {
+	prepare  func(context.Context, *store) error // the data, before the service uses it
+	wrap     func(http.Handler) http.Handler     // the API
+	workers  []func(context.Context) error
+	announce func() // once the API answers
+}
+
 // serveDev serves with a temporary folder for the data, an outbox instead of a
 // relay and a provider, and a homeserver of its own.
 func (p *program) serveDev(ctx context.Context, cfg *Config, env environment) (err error) {

@@ -35,14 +35,14 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE doctor")
 		return cmdline.ErrUsage
 	}
+	if err := p.check(f); err != nil {
+		return err
+	}
 	cfg, err := loadConfig(f.Config, p.environ, false)
 	if err != nil {
 		return err
 	}
 	env := environment{log: slog.New(slog.DiscardHandler), reg: prometheus.NewRegistry()}
-	if err := p.check(cfg, env); err != nil {
-		return err
-	}
 	servers, err := homeserver.New(newHomeservers(cfg, env.log))
 	if err != nil {
 		return err

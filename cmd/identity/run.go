@@ -8,14 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/matrix-herald/herald/identity/homeserver"
-	"github.com/matrix-herald/herald/identity/httpapi"
 	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/serve"
 	"github.com/matrix-herald/herald/internal/telemetry"
@@ -108,39 +106,10 @@ func (p *program) dispatch(ctx context.Context, f cmdline.Line) error {
 	}
 }
 
-// keyFile is where the signing keys of a SQLite database are.
-func (c *Config) keyFile() string { return filepath.Join(c.DataDir, "signing.keys") }
-
-// parts are what is made of a configuration without touching the data.
-type parts struct {
-	messengers  *messengers
-	homeservers homeserver.Options
-	pages       *httpapi.Pages
-}
-
-func newParts(cfg *Config, env environment, messengers func(*Config, *httpapi.Pages, environment) (*messengers, error)) (parts, error) {
-	var made parts
-	var errs [2]error
-	made.pages, errs[0] = httpapi.LoadPages(cfg.Pages)
-	made.messengers, errs[1] = messengers(cfg, made.pages, env)
-	made.homeservers = newHomeservers(cfg, env.log)
-	return made, errors.Join(errs[:]...)
-}
-
-// check reports what can be known to be wrong before the service is started.
-func (p *program) check(cfg *Config, env environment) error {
-	made, err := newParts(cfg, env, newMessengers)
-	if err := errors.Join(err, cfg.HTTP.TLS.Check("http.tls")); err != nil {
-		return err
+func (p *program) serve(ctx context.Context, f cmdline.Line) error {
+	if f.Check {
+		return p.check(f)
 	}
-	for _, w := range slices.Concat(cfg.warnings(), made.messengers.warnings) {
-		fmt.Fprintln(p.stderr, "warning:", w)
-	}
-	_, err = fmt.Fprintf(p.stdout, "The configuration is good: %s at %s.\n", cfg.ServerName, cfg.PublicBaseURL)
-	return err
-}
-
-func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
 	cfg, err := loadConfig(f.Config, p.environ, f.Dev)
 	if err != nil {
 		return err
@@ -153,16 +122,12 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
 	if p.registered != nil {
 		p.registered(registry)
 	}
-	env := environment{log: log, reg: registry}
-	if f.Check {
-		return p.check(cfg, env)
-	}
-	var stopTracing func(context.Context) error
-	env.tracer, stopTracing, err = telemetry.Tracing(ctx, cfg.Tracing, "identity", version, log)
+	tracer, stopTracing, err := telemetry.Tracing(ctx, cfg.Tracing, "identity", version, log)
 	if err != nil {
 		return err
 	}
 	defer telemetry.End(ctx, stopTracing, log)
+	env := environment{log: log, reg: registry, tracer: tracer}
 	if f.Dev {
 		return p.serveDev(ctx, cfg, env)
 	}
@@ -179,14 +144,6 @@ func (p *program) serve(ctx context.Context, f cmdline.Line) (err error) {
 		workers:  []func(context.Context) error{watchFiles(cfg, f.Config, log, lookInterval)},
 		announce: func() {},
 	})
-}
-
-// surroundings are what development puts around the service.
-type surroundings struct {
-	prepare  func(context.Context, *store) error // the data, before the service uses it
-	wrap     func(http.Handler) http.Handler     // the API
-	workers  []func(context.Context) error
-	announce func() // once the API answers
 }
 
 // serveWith serves until ctx ends.

@@ -72,7 +72,7 @@ func TestCommandLine(t *testing.T) {
 		"a configuration that is not there":  {[]string{"-config", filepath.Join(dir, "none.yaml")}, 1, "", "none.yaml"},
 		"a good configuration is checked":    {[]string{"-config", good, "-check"}, 0, "The configuration is good: id.example.org at https://id.example.org.", "warning: email: no mail relay is configured"},
 		"the check warns of text messages":   {[]string{"-config", good, "-check"}, 0, "", "warning: sms: no SMS provider is configured"},
-		"the check loads the certificate":    {[]string{"-config", broken, "-check"}, 1, "", "http.tls: cert_file and key_file must be"},
+		"the check loads the certificate":    {[]string{"-config", broken, "-check"}, 1, "", "broken.yaml:1: http.tls.cert_file: "},
 		"the check warns of plain http":      {[]string{"-config", plain, "-check"}, 0, "The configuration is good", "warning: public_base_url: it is not https"},
 		"rotate-key without a database":      {[]string{"-config", good, "rotate-key"}, 1, "", "there is no database"},
 		"rotate-pepper without a database":   {[]string{"-config", good, "rotate-pepper"}, 1, "", "there is no database"},

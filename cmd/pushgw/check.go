@@ -36,17 +36,7 @@ func (p *program) checkedConfig(f cmdline.Line) (*Config, error) {
 	if err == nil && len(cfg.Apps) == 0 && !f.Dev {
 		errs = append(errs, errNoApps)
 	}
-	errs = append(errs, cfg.HTTP.TLS.Check("http.tls"))
-	log := slog.New(slog.DiscardHandler)
-	if cfg.Redis.Enabled() {
-		client, err := cfg.Redis.Open() // reads its files
-		if err != nil {
-			errs = append(errs, err)
-		} else {
-			errs = append(errs, client.Close())
-		}
-	}
-	errs = append(errs, checkCertificates(cfg, log))
+	errs = append(errs, checkCertificates(cfg, slog.New(slog.DiscardHandler)))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -137,13 +137,3 @@ func TestAPushkeyOfFormerSettingsIsAskedAboutAgain(t *testing.T) {
 		t.Errorf("the token with another project's key: %d %s %v", status, answer, err)
 	}
 }
-
-func TestBrokenRedisFilesAreReported(t *testing.T) {
-	t.Parallel()
-	config := writeFile(t, filepath.Join(t.TempDir(), "pushgw.yaml"),
-		"apps: {org.example.web: {type: hold}}\nredis: {url: 'rediss://127.0.0.1:1', cert_file: missing.pem, key_file: missing.pem}\n")
-	code, _, stderr := command(t, nil, "-config", config, "-check")
-	if code != 1 || !strings.Contains(stderr, "redis.cert_file") {
-		t.Errorf("exit status %d\n%s", code, stderr)
-	}
-}

@@ -1,8 +1,10 @@
 package conf
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,6 +45,29 @@ func (p *Problems) Add(path string, value any, remedy string) {
 func (p *Problems) OneOf(path string, value any, remedy string, allowed ...any) {
 	if !slices.Contains(allowed, value) {
 		p.Add(path, value, remedy)
+	}
+}
+
+// KeyPair records a fault unless the files of cert_file and key_file below path, if
+// any, are a certificate and its key.
+func (p *Problems) KeyPair(path, certFile, keyFile string) {
+	if certFile == "" && keyFile == "" {
+		return
+	}
+	if certFile == "" || keyFile == "" {
+		p.Add(path+".cert_file", nil, "set both cert_file and key_file, or neither")
+		return
+	}
+	_, err := tls.LoadX509KeyPair(certFile, keyFile)
+	option := ".cert_file"
+	if lost, ok := errors.AsType[*fs.PathError](err); ok {
+		if lost.Path != certFile {
+			option = ".key_file"
+		}
+		err = lost.Err
+	}
+	if err != nil {
+		p.Add(path+option, nil, err.Error()+": cert_file and key_file must be a certificate with its chain and its key in PEM form")
 	}
 }
 

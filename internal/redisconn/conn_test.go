@@ -97,7 +97,7 @@ func TestARequestWhoseTimeIsOverSaysNothingAboutRedis(t *testing.T) {
 func TestConnectRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	cfg := redistest.Config("127.0.0.1:1")
-	cfg.CertFile, cfg.KeyFile = "missing", "missing"
+	cfg.URL, cfg.CertFile, cfg.KeyFile = "rediss://127.0.0.1:1", "missing", "missing"
 	if _, err := redisconn.Connect(t.Context(), cfg, "test", nil, nil); err == nil {
 		t.Error("a missing file is none")
 	}

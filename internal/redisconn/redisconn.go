@@ -79,18 +79,18 @@ const (
 	maxPrefix = 100 // bytes
 )
 
-// Validate adds all faults of the settings at path to p. It opens no file.
+// Validate adds all faults of the settings at path, and of the files they name, to p.
 func (c Config) Validate(path string, p *conf.Problems) {
-	if c.Enabled() {
-		if _, err := c.parse(); err != nil {
-			p.Add(path+".url", nil, err.Error())
-		}
+	opts, err := c.parse()
+	if c.Enabled() && err != nil {
+		p.Add(path+".url", nil, err.Error())
 	}
 	if len(c.KeyPrefix) > maxPrefix {
 		p.Add(path+".key_prefix", nil, "use at most 100 bytes")
 	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		p.Add(path+".cert_file", nil, "set cert_file and key_file, or neither")
+	p.KeyPair(path, c.CertFile, c.KeyFile)
+	if c.CertFile != "" && err == nil && opts.TLSConfig == nil {
+		p.Add(path+".cert_file", nil, "needs TLS: write rediss:// in "+path+".url")
 	}
 }
 
@@ -180,13 +180,10 @@ func (c Config) options() (*redis.UniversalOptions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis.url: %w", err)
 	}
-	if c.CertFile != "" {
+	if c.CertFile != "" && opts.TLSConfig != nil {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("redis.cert_file: name the client's certificate and key in PEM form: %w", err)
-		}
-		if opts.TLSConfig == nil {
-			return nil, errors.New("redis.cert_file: needs TLS: write rediss:// in redis.url")
+			return nil, fmt.Errorf("redis.cert_file: %w", err)
 		}
 		opts.TLSConfig.Certificates = []tls.Certificate{pair}
 	}

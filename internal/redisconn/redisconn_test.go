@@ -38,6 +38,8 @@ func TestFaultsOfAConfig(t *testing.T) {
 		"a negative database":       {url("redis://a:1/-1"), "redis.url"},
 		"a long prefix":             {func(c *redisconn.Config) { c.KeyPrefix = strings.Repeat("x", 101) }, "redis.key_prefix"},
 		"a certificate without key": {func(c *redisconn.Config) { c.CertFile = "x" }, "redis.cert_file"},
+		"a certificate without TLS": {func(c *redisconn.Config) { c.URL, c.CertFile, c.KeyFile = "redis://a", "x", "x" }, "redis.cert_file: needs TLS"},
+		"files that are gone":       {func(c *redisconn.Config) { c.URL, c.CertFile, c.KeyFile = "rediss://a", "x", "x" }, "redis.cert_file: no such file"},
 	} {
 		cfg := redisconn.DefaultConfig("test:")
 		tt.change(&cfg)

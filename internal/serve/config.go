@@ -109,8 +109,8 @@ func (c Config) drainDelay() time.Duration { return min(c.DrainDelay, c.StopWith
 
 func (c Config) stopBudget() time.Duration { return c.StopWithin.Std() - c.drainDelay() }
 
-// Validate adds the faults of c to p; path is where c stands in the file. It
-// does not touch files or sockets.
+// Validate adds the faults of c, and of the files it names, to p; path is where c
+// stands in the file.
 func (c Config) Validate(path string, p *conf.Problems) {
 	const remedy = "write host:port (or :port for all addresses), or unix:/path"
 	if len(c.Listen) == 0 {
@@ -128,9 +128,7 @@ func (c Config) Validate(path string, p *conf.Problems) {
 	case slices.ContainsFunc(c.Listen, func(api string) bool { return sameAddress(api, c.AdminListen) }):
 		p.Add(path+".admin_listen", c.AdminListen, "is an address of the API, too: use another port")
 	}
-	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
-		p.Add(path+".tls", nil, "set both cert_file and key_file, or neither")
-	}
+	p.KeyPair(path+".tls", c.TLS.CertFile, c.TLS.KeyFile)
 	for i, s := range c.TrustedProxies {
 		if _, err := conf.ParseNetwork(s); err != nil {
 			p.Add(path+".trusted_proxies["+strconv.Itoa(i)+"]", s, "use an address or a range such as 10.0.0.0/8")

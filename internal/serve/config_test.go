@@ -23,7 +23,8 @@ func TestConfigFaults(t *testing.T) {
 		"a port that is none":          {func(c *serve.Config) { c.Listen = []string{":80", ":99999"} }, "http.listen[1]"},
 		"a socket without path":        {func(c *serve.Config) { c.Listen = []string{"unix:"} }, "http.listen[0]"},
 		"a bad admin address":          {func(c *serve.Config) { c.AdminListen = "x" }, "http.admin_listen"},
-		"a certificate without key":    {func(c *serve.Config) { c.TLS.CertFile = "c" }, "http.tls"},
+		"a certificate without key":    {func(c *serve.Config) { c.TLS.CertFile = "c" }, "http.tls.cert_file"},
+		"a certificate that is gone":   {func(c *serve.Config) { c.TLS.CertFile, c.TLS.KeyFile = "c", "k" }, "http.tls.cert_file"},
 		"a proxy without address":      {func(c *serve.Config) { c.TrustedProxies = []string{"10.0.0.0/8", "proxy"} }, "http.trusted_proxies[1]"},
 		"no time to stop":              {func(c *serve.Config) { c.StopWithin = 0 }, "http.stop_within"},
 	} {

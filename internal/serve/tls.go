@@ -109,15 +109,3 @@ func (k *keyPair) load() (*tls.Certificate, error) {
 func unchanged(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
-
-// Check reports whether the certificate and key that c names, if any, can be
-// used; path is where c stands in the file.
-func (c TLSConfig) Check(path string) error {
-	if c.CertFile == "" || c.KeyFile == "" {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-		return fmt.Errorf("%s: cert_file and key_file must be a certificate chain and its key in PEM form: %w", path, err)
-	}
-	return nil
-}
