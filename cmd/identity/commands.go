@@ -83,7 +83,7 @@ func (p *program) rotatePepper(ctx context.Context, f cmdline.Line, args []strin
 		fmt.Fprintln(p.stderr, "usage: identity -config FILE rotate-pepper")
 		return cmdline.ErrUsage
 	}
-	return p.withStore(ctx, f, func(cfg *Config, db *store, env environment) error {
+	return p.withStore(ctx, f, func(_ *Config, db *store, env environment) error {
 		peppers, err := openPeppers(ctx, db, env.log, identity.NewMetrics(env.reg))
 		if err != nil {
 			return err
