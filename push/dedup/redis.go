@@ -217,17 +217,18 @@ type verdicts struct {
 // how often it was. It is sent as text, so that no server has to know it.
 const countScript = `
 local p = ARGV[5]
-local f = redis.call('HMGET', KEYS[1], p .. 'all', p .. 'dead', p .. 'tripped', p .. 'trips')
-for i = 1, 4 do f[i] = tonumber(f[i] or 0) or 0 end
+local f = redis.call('HMGET', KEYS[1], p .. 'all', p .. 'dead', p .. 'tripped', p .. 'trips', 'proven')
+for i = 1, 5 do f[i] = tonumber(f[i] or 0) or 0 end
 local all, dead, tripped, trips = f[1] + ARGV[1], f[2] + ARGV[2], f[3], f[4]
 if all >= tonumber(ARGV[3]) then
   local many = 0
   if 2 * dead > all then many = 1 end
   if many == 1 and tripped == 0 then trips = trips + 1 end
   all, dead, tripped = 0, 0, many
+  redis.call('HSET', KEYS[1], p .. 'tripped', tripped, p .. 'trips', trips)
 end
-redis.call('HSET', KEYS[1], p .. 'all', all, p .. 'dead', dead, p .. 'tripped', tripped, p .. 'trips', trips)
-if tonumber(ARGV[1]) > tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'proven', 1) end
+redis.call('HSET', KEYS[1], p .. 'all', all, p .. 'dead', dead)
+if f[5] == 0 and tonumber(ARGV[1]) > tonumber(ARGV[2]) then redis.call('HSET', KEYS[1], 'proven', 1) end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {tripped, trips}`
 
