@@ -64,26 +64,11 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 			Remedy: "ca_file; email.host, tls, username and password; does a firewall let this machine out? test-mail shows the whole conversation",
 		})
 	}
-	if cfg.SMS.Provider != "" {
-		text, err := sms.New(cfg.texts(environment{log: env.log, reg: prometheus.NewRegistry()}))
-		if err != nil {
-			return err
-		}
-		check := doctor.Check{
-			Name: "Twilio", Look: func(ctx context.Context) (string, error) { return "its account may be used", said(text.Probe(ctx)) },
-			Remedy: "sms.twilio.account_sid and auth_token; is the account suspended? test-sms shows what Twilio says of a message",
-		}
-		if cfg.SMS.Provider == sms.ProviderWebhook {
-			check = doctor.Check{
-				Name: "SMS gateway", Look: func(ctx context.Context) (string, error) {
-					return "can be connected to; nothing was sent", said(text.Probe(ctx))
-				},
-				Remedy: "sms.webhook.url, ca_file; does a firewall let this machine out? test-sms shows what the gateway says of a message",
-			}
-		}
-		checks = append(checks, check)
+	texts, err := cfg.textChecks()
+	if err != nil {
+		return err
 	}
-	checks = append(checks, cfg.publicChecks()...)
+	checks = append(append(checks, texts...), cfg.publicChecks()...)
 	names := cfg.namedHomeservers()
 	for _, name := range names[:min(len(names), maxProbedHomeservers)] {
 		checks = append(checks, doctor.Check{
@@ -92,6 +77,30 @@ func (p *program) doctor(ctx context.Context, f cmdline.Line, args []string) err
 		})
 	}
 	return doctor.Run(ctx, p.stdout, checks)
+}
+
+// textChecks asks who sends text messages.
+func (c *Config) textChecks() ([]doctor.Check, error) {
+	if c.SMS.Provider == "" {
+		return nil, nil
+	}
+	text, err := sms.New(c.texts(environment{log: slog.New(slog.DiscardHandler), reg: prometheus.NewRegistry()}))
+	if err != nil {
+		return nil, err
+	}
+	check := doctor.Check{
+		Name: "Twilio", Look: func(ctx context.Context) (string, error) { return "its account may be used", said(text.Probe(ctx)) },
+		Remedy: "sms.twilio.account_sid and auth_token; is the account suspended? test-sms shows what Twilio says of a message",
+	}
+	if c.SMS.Provider == sms.ProviderWebhook {
+		check = doctor.Check{
+			Name: "SMS gateway", Look: func(ctx context.Context) (string, error) {
+				return "can be connected to; nothing was sent", said(text.Probe(ctx))
+			},
+			Remedy: "sms.webhook.url, ca_file; does a firewall let this machine out? test-sms shows what the gateway says of a message",
+		}
+	}
+	return []doctor.Check{check}, nil
 }
 
 // probeDatabase connects without bringing the schema up to date as a start does.
