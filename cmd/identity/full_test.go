@@ -61,8 +61,8 @@ func TestItIsNotReadyWhileItsDiskIsFull(t *testing.T) {
 	w.register(t, p.API, "alice")
 }
 
-// TestALongCommandThatIsStoppedSaysHowToGoOn stops a rotation of the pepper as
-// Ctrl-C does.
+// TestALongCommandThatIsStoppedSaysHowToGoOn stops an erasure and a rotation of the
+// pepper as Ctrl-C does.
 //
 // Conformance (identity): a command that is stopped | says that the same command goes on
 func TestALongCommandThatIsStoppedSaysHowToGoOn(t *testing.T) {
@@ -75,20 +75,23 @@ func TestALongCommandThatIsStoppedSaysHowToGoOn(t *testing.T) {
 		WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20000)
 		SELECT 'email', 'a' || n || '@example.com', '', '@u:example.org', 0 FROM s`)
 	change(t, db, `UPDATE directory SET bindings = 20000`)
-	name := harness.Binary(t)
-	rotate := exec.Command(name, "-config", w.config, "rotate-pepper")
-	out := new(strings.Builder)
-	rotate.Stdout, rotate.Stderr = out, out
-	if err := rotate.Start(); err != nil {
-		t.Fatal(err)
+	stop := func(begun string, args ...string) {
+		t.Helper()
+		cmd, out := exec.Command(harness.Binary(t), append([]string{"-config", w.config}, args...)...), new(strings.Builder)
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "something is done", func() bool { return count(t, db, begun) > 0 })
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "the same command goes on from there") {
+			t.Errorf("%s is stopped: %v, %s", args[0], err, out)
+		}
 	}
-	eventually(t, "some digests are there", func() bool { return count(t, db, `peppers WHERE state = 'next' AND cursor > 0`) == 1 })
-	if err := rotate.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if err := rotate.Wait(); err == nil || !strings.Contains(out.String(), "the same command goes on from there") {
-		t.Errorf("stopped: %v, %s", err, out)
-	}
+	stop("removals", "erase", "@u:example.org")
+	stop(`peppers WHERE state = 'next' AND cursor > 0`, "rotate-pepper")
 	if n := count(t, db, `peppers WHERE state = 'next' AND cursor > 0`); n != 1 {
 		t.Error("what was done is lost")
 	}
