@@ -188,7 +188,7 @@ func TestRequestsDoNotWaitToNoteTheUseOfAToken(t *testing.T) {
 	token := register(t, a)
 	s.clock.advance(25 * time.Hour)
 
-	other, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))
+	other, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:")+"?_pragma=busy_timeout(20000)")
 	if err != nil {
 		t.Fatal(err)
 	}

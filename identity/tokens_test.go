@@ -23,7 +23,7 @@ func TestAccessTokensAreKeptAsHashes(t *testing.T) {
 		t.Errorf("%q has less than 256 bits", token)
 	}
 	path := strings.TrimPrefix(url, "sqlite:")
-	db, err := sql.Open("sqlite", path)
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(20000)")
 	if err != nil {
 		t.Fatal(err)
 	}

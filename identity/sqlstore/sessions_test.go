@@ -68,7 +68,7 @@ func TestRetiredSessionsKeepNoAddress(t *testing.T) {
 // nor empty, nor 0.
 func row(t *testing.T, url, query string) map[string]any {
 	t.Helper()
-	db, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))
+	db, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:")+"?_pragma=busy_timeout(20000)")
 	if err != nil {
 		t.Fatal(err)
 	}
