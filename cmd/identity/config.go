@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/matrix-herald/herald/identity"
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/serve"
@@ -156,15 +156,6 @@ var gone = map[string]string{
 	"email.idle_timeout":  "is gone: each mail has a connection of its own; remove it",
 }
 
-// goneOptions says so of all options.
-func goneOptions() map[string]string {
-	all := maps.Clone(gone)
-	maps.Copy(all, serve.GoneOptions("http"))
-	maps.Copy(all, redisconn.GoneOptions("redis"))
-	maps.Copy(all, telemetry.GoneOptions("tracing"))
-	return all
-}
-
 // DatabaseConfig says where everything is kept: in PostgreSQL, or in the SQLite
 // file identity.db in the data folder, which is Path.
 type DatabaseConfig struct {
@@ -291,7 +282,7 @@ func loadConfig(name string, environ []string, dev bool) (*Config, error) {
 // only without a file to read.
 func readConfig(name string, environ []string, dev bool) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: goneOptions(), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: cmdline.GoneOptions(gone), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {

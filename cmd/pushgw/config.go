@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/matrix-herald/herald/internal/cmdline"
 	"github.com/matrix-herald/herald/internal/conf"
 	"github.com/matrix-herald/herald/internal/redisconn"
 	"github.com/matrix-herald/herald/internal/safehttp"
@@ -99,15 +99,6 @@ var gone = map[string]string{
 		"in service_account_file (Firebase console, Project settings, Service accounts)",
 }
 
-// goneOptions says so of all options.
-func goneOptions() map[string]string {
-	all := maps.Clone(gone)
-	maps.Copy(all, serve.GoneOptions("http"))
-	maps.Copy(all, redisconn.GoneOptions("redis"))
-	maps.Copy(all, telemetry.GoneOptions("tracing"))
-	return all
-}
-
 // DeliveryConfig bounds the attempts at one device within a request. It has no
 // options: tests set it.
 type DeliveryConfig struct {
@@ -161,7 +152,7 @@ func loadConfig(name string, environ []string) (*Config, error) {
 // could be read, and defaults.
 func readConfig(name string, environ []string) (*Config, error) {
 	c := defaultConfig()
-	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: goneOptions(), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
+	opts := conf.LoadOptions{EnvPrefix: envPrefix, Environ: environ, Gone: cmdline.GoneOptions(gone), Warn: func(w string) { c.Warnings = append(c.Warnings, w) }}
 	if name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
